@@ -1,0 +1,27 @@
+"""Package metadata: the ranges that work. Exact versions are in requirements.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sca-dm",
+    version="0.1.0",
+    description="Controllable face synthesis from semantic masks: style by masked cross-attention, shape by SPADE",
+    license="MIT",
+    packages=find_packages(include=["ldm", "ldm.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6,<3",
+        "lightning>=2.6,<3",
+        "omegaconf>=2.3,<3",
+        "numpy>=1.26",
+        "pillow>=10",
+        "safetensors>=0.4",
+        "tensorboard>=2.15",
+        "tqdm>=4.65",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
+        # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
+        "taming": ["taming-transformers>=0.0.1", "torchvision"],
+    },
+)
