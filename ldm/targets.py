@@ -38,7 +38,9 @@ def resolve(target: str) -> type:
     path = TARGETS.get(target, target)
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
-        raise ConfigError(f"target {target!r} is not a dotted path; wanted one such as {_nearest(target, TARGETS)}")
+        raise ConfigError(
+            f"target {target!r} is not a dotted path; wanted one such as {_nearest(target, TARGETS)}"
+        )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
@@ -115,7 +117,9 @@ def _check_params(cls: type, params: dict[str, Any], target: str) -> None:
         and name not in params
     ]
     if missing:
-        raise ConfigError(f"{target} needs the parameter{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
+        raise ConfigError(
+            f"{target} needs the parameter{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        )
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -1,0 +1,7 @@
+"""From noise to data: schedule, solvers, guidance. Knows nothing of networks."""
+
+from ldm.sampling.guidance import guide
+from ldm.sampling.schedule import NoiseSchedule
+from ldm.sampling.solvers import SOLVERS, invert, sample
+
+__all__ = ["SOLVERS", "NoiseSchedule", "guide", "invert", "sample"]

@@ -1,0 +1,273 @@
+"""Latent diffusion conditioned on the styles of regions and on their shapes."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.data.labels import one_hot
+from ldm.modules.ema import EMA
+from ldm.sampling import NoiseSchedule, sample
+from ldm.sampling.noise import draw, seeded
+from ldm.targets import instantiate_from_config
+
+Batch = Mapping[str, Any]
+Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prepare` also "prepared"
+
+
+class LatentDiffusion(pl.LightningModule):
+    """First stage, style encoder and UNet, with the training of the last two.
+
+    Args (the YAML's keys):
+        first_stage_config, cond_stage_config, unet_config: targets of the three networks.
+        linear_start, linear_end, timesteps: the noise schedule.
+        image_size: side of the latent; channels: its channels.
+        first_stage_key: the entry of a batch that is encoded.
+        conditioning_key: the published YAMLs' key; only "crossattn" exists.
+        cond_stage_trainable: train the style encoder with the UNet.
+        probability_of_discard: share of training images whose style is that of an empty image.
+        attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
+        attn_l2: attention loss by squared error instead of cross-entropy.
+        use_ema, ema_decay: keep an average of the UNet's weights.
+        scale_factor: what latents are multiplied with.
+        monitor: the logged value by which the best checkpoint is chosen.
+        sample_steps: DDIM steps of the picture grids.
+        ckpt_path: weights to start from.
+        num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
+
+    Raises:
+        ValueError: a setting that does not exist, or settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        first_stage_config: Mapping[str, Any],
+        cond_stage_config: Mapping[str, Any],
+        unet_config: Mapping[str, Any],
+        linear_start: float = 0.0015,
+        linear_end: float = 0.0195,
+        timesteps: int = 1000,
+        image_size: int = 64,
+        channels: int = 3,
+        first_stage_key: str = "image",
+        conditioning_key: str = "crossattn",
+        cond_stage_trainable: bool = True,
+        probability_of_discard: float = 0.0,
+        attn_loss_weight: float = 0.0,
+        attn_l2: bool = False,
+        use_ema: bool = True,
+        ema_decay: float = 0.9999,
+        scale_factor: float = 1.0,
+        monitor: str | None = "val/loss_simple_ema",
+        sample_steps: int = 50,
+        ckpt_path: str | None = None,
+        num_timesteps_cond: int = 1,
+        log_every_t: int = 200,
+    ) -> None:
+        super().__init__()
+        if conditioning_key != "crossattn":
+            raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
+        if num_timesteps_cond != 1:
+            raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
+        if not 0 <= probability_of_discard <= 1:
+            raise ValueError(f"probability_of_discard is {probability_of_discard}; wanted 0 .. 1")
+        if attn_l2 and not attn_loss_weight:
+            warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=2)
+        self.image_size, self.channels = image_size, channels
+        self.first_stage_key = first_stage_key
+        self.cond_stage_trainable = cond_stage_trainable
+        self.probability_of_discard = probability_of_discard
+        self.attn_loss_weight, self.attn_l2 = attn_loss_weight, attn_l2
+        self.scale_factor = scale_factor
+        self.monitor = monitor
+        self.sample_steps = sample_steps
+        self.learning_rate = 0.0  # set by main.py from base_learning_rate
+
+        self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
+        for name, buffer in self.schedule.buffers().items():
+            self.register_buffer(name, buffer)
+        # Attribute names are the checkpoints'.
+        self.model = _Wrapped(instantiate_from_config(unet_config))
+        self.model_ema = EMA(self.model, ema_decay) if use_ema else None
+        self.first_stage_model = instantiate_from_config(first_stage_config).requires_grad_(False).eval()
+        self.cond_stage_model = instantiate_from_config(cond_stage_config).requires_grad_(
+            cond_stage_trainable
+        )
+        if attn_loss_weight and self.unet.use_mask_attn:
+            raise ValueError(
+                f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
+                "set one of them to 0 or false"
+            )
+        if ckpt_path is not None:
+            self._start_from(ckpt_path)
+
+    def _start_from(self, path: str) -> None:
+        from ldm.checkpoint import load_weights, read_checkpoint
+
+        load_weights(self, read_checkpoint(path).state_dict)
+
+    @property
+    def unet(self) -> Any:
+        """The noise predictor."""
+        return self.model.diffusion_model
+
+    @property
+    def num_regions(self) -> int:
+        """R."""
+        return self.unet.num_regions
+
+    def train(self, mode: bool = True) -> "LatentDiffusion":
+        """Switch to training, or back; the first stage stays as it is."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        return self
+
+    # --- the three networks ---
+
+    @torch.no_grad()
+    def encode_first_stage(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to the latent z0 (B, C, h, w)."""
+        return self.scale_factor * self.first_stage_model.encode(image)
+
+    @torch.no_grad()
+    def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        """Map a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]; quantises first."""
+        return self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
+
+    def get_learned_conditioning(self, image: Tensor, y: Tensor) -> Tensor:
+        """Return the style codes (B, R, D) of image (B, 3, H, W) with the mask y (B, R, H, W)."""
+        return self.cond_stage_model(image, y)
+
+    def prepare(self, cond: Condition, size: tuple[int, int]) -> Condition:
+        """Add to `cond` what the UNet computes once per image, for latents of `size`, so that steps cost less."""
+        return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size)}
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """Predict the noise in x (B, C, h, w) at t (B,) given {"context": (B, R, D), "y": (B, R, H, W)}."""
+        if "prepared" in cond:
+            return self.unet.denoise(x, t, cond["prepared"])
+        return self.unet(x, t, cond["context"], cond["y"])
+
+    def ema_scope(self) -> Any:
+        """Return a context in which the UNet has its averaged weights, where it keeps them."""
+        return nullcontext() if self.model_ema is None else self.model_ema.applied_to(self.model)
+
+    # --- training ---
+
+    def p_losses(
+        self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss at t (B,) for latents x_start (B, C, h, w), and its parts to log.
+
+        |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the attention loss where it is asked for.
+        """
+        noise = torch.randn_like(x_start) if noise is None else noise
+        signal, sigma = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]  # type: ignore[index]
+        xt = signal[:, None, None, None] * x_start + sigma[:, None, None, None] * noise
+        prepared = self.unet.condition(cond["context"], cond["y"], (xt.shape[-2], xt.shape[-1]))
+        logits: list[Tensor] | None = [] if self.attn_loss_weight else None
+        simple = F.mse_loss(self.unet.denoise(xt, t, prepared, logits), noise)
+        split = "train" if self.training else "val"
+        loss, log = simple, {f"{split}/loss_simple": simple}
+        if logits is not None:
+            attention = self.attn_loss_weight * self._attention_loss(logits, cond["y"])
+            loss, log[f"{split}/loss_attn"] = simple + attention, attention
+        log[f"{split}/loss"] = loss
+        return loss, {name: value.detach() for name, value in log.items()}
+
+    def _attention_loss(self, logits: list[Tensor], mask: Tensor) -> Tensor:
+        """Compare each layer's logits (B, R, h, w) with the mask; sum over layers."""
+        compare = F.mse_loss if self.attn_l2 else F.binary_cross_entropy_with_logits
+        losses = [compare(layer, F.interpolate(mask, layer.shape[-2:], mode="nearest")) for layer in logits]
+        return torch.stack(losses).sum()
+
+    def conditions(self, batch: Batch, discard: float = 0.0) -> Condition:
+        """Return styles and masks of a batch; a share `discard` of the styles is that of an empty image."""
+        image = batch[self.first_stage_key]
+        y = one_hot(batch["labels"], self.num_regions)
+        if discard > 0:
+            kept = torch.rand(len(image), device=image.device) >= discard
+            image = image * kept[:, None, None, None]
+        return {"context": self.get_learned_conditioning(image, y), "y": y}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch at uniformly drawn timesteps."""
+        z = self.encode_first_stage(batch[self.first_stage_key])
+        cond = self.conditions(batch, self.probability_of_discard)
+        t = torch.randint(len(self.schedule), (len(z),), device=z.device)
+        loss, log = self.p_losses(z, cond, t)
+        self.log_dict(log, batch_size=len(z), prog_bar=False)
+        return loss
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the losses with the raw and with the averaged weights, both at the same timesteps and noise."""
+        z = self.encode_first_stage(batch[self.first_stage_key])
+        cond = self.conditions(batch)
+        # Every validation draws the same, so that the losses of two epochs can be compared.
+        (generator,) = seeded([batch_idx])
+        t = torch.randint(len(self.schedule), (len(z),), generator=generator).to(z.device)
+        noise = draw(z.shape, generator, z.device, z.dtype)
+        _, log = self.p_losses(z, cond, t, noise)
+        with self.ema_scope():
+            _, averaged = self.p_losses(z, cond, t, noise)
+        log |= {f"{name}_ema": value for name, value in averaged.items()}
+        self.log_dict(log, batch_size=len(z))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, then move the average: once per update, however many batches it gathers."""
+        super().optimizer_step(*args, **kwargs)
+        if self.model_ema is not None:
+            self.model_ema.update(self.model)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW on the UNet and, if it is trained, the style encoder."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
+        return torch.optim.AdamW(parameters, lr=self.learning_rate)
+
+    # --- pictures ---
+
+    @torch.no_grad()
+    def sample_images(self, cond: Condition, size: tuple[int, int], seeds: list[int], **how: Any) -> Tensor:
+        """Sample images (B, 3, H, W) in [-1, 1] for `cond`, latents of `size`, from one seed per image."""
+        generators = seeded(seeds)
+        noise = draw((len(seeds), self.channels, *size), generators, self.device)
+        ready = self.prepare(cond, size)
+        how = {"steps": self.sample_steps, "solver": "ddim", **how}
+        z = sample(
+            lambda x, t: self.apply_model(x, t, ready), noise, self.schedule, generator=generators, **how
+        )
+        return self.decode_first_stage(z).clamp(-1, 1)
+
+    @torch.no_grad()
+    def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
+        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        image, labels = batch[self.first_stage_key][:n], batch["labels"][:n]
+        z = self.encode_first_stage(image)
+        size, seeds = (z.shape[-2], z.shape[-1]), list(range(len(image)))
+        cond = self.conditions({self.first_stage_key: image, "labels": labels})
+        empty = self.get_learned_conditioning(torch.zeros_like(image), cond["y"])
+        draws: dict[str, Callable[[], Tensor]] = {
+            "its own style": lambda: cond["context"],
+            "no style": lambda: empty,
+            "neighbour's style": lambda: cond["context"].roll(-1, 0),
+        }
+        columns = {"input": image, "reconstruction": self.decode_first_stage(z).clamp(-1, 1)}
+        with self.ema_scope():
+            for title, style in draws.items():
+                columns[title] = self.sample_images({**cond, "context": style()}, size, seeds)
+        return columns
+
+
+class _Wrapped(nn.Module):
+    """Gives the UNet the name that checkpoints know it by."""
+
+    def __init__(self, diffusion_model: nn.Module) -> None:
+        super().__init__()
+        self.diffusion_model = diffusion_model

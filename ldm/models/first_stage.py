@@ -1,0 +1,177 @@
+"""The first stage: an autoencoder with a codebook, between pixels and latents."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from ldm.modules.vqgan import Codebook, Decoder, Encoder
+from ldm.targets import instantiate_from_config
+
+Batch = Mapping[str, Any]
+
+
+class VQModel(pl.LightningModule):
+    """VQ-F4 and its kin, with their training.
+
+    Args (the YAML's keys):
+        ddconfig: arguments of `Encoder` and `Decoder`.
+        lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or one with its signature.
+        n_embed: entries of the codebook.
+        embed_dim: channels of the latent.
+        ckpt_path: weights to start from.
+        image_key: the entry of a batch that is autoencoded.
+        monitor: the logged value by which the best checkpoint is chosen.
+    """
+
+    def __init__(
+        self,
+        ddconfig: Mapping[str, Any],
+        lossconfig: Mapping[str, Any],
+        n_embed: int,
+        embed_dim: int,
+        ckpt_path: str | None = None,
+        image_key: str = "image",
+        monitor: str | None = "val/rec_loss",
+    ) -> None:
+        super().__init__()
+        self.image_key = image_key
+        self.monitor = monitor
+        self.learning_rate = 0.0  # set by main.py from base_learning_rate
+        self.encoder = Encoder(**ddconfig)
+        self.decoder = Decoder(**ddconfig)
+        self.loss = instantiate_from_config(lossconfig)
+        self.quantize = Codebook(n_embed, embed_dim)
+        self.quant_conv = nn.Conv2d(ddconfig["z_channels"], embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, ddconfig["z_channels"], 1)
+        self.factor: int = 2 ** (len(ddconfig["ch_mult"]) - 1)
+        # Two optimisers take turns, which Lightning leaves to us.
+        self.automatic_optimization = self._discriminator is None
+        self._steps = 0
+        if ckpt_path is not None:
+            self._start_from(ckpt_path)
+
+    @property
+    def _discriminator(self) -> nn.Module | None:
+        return getattr(self.loss, "discriminator", None)
+
+    def _start_from(self, path: str) -> None:
+        # Late: a checkpoint of the whole model needs no file of the first stage.
+        from ldm.checkpoint import load_weights, read_checkpoint
+
+        weights = read_checkpoint(path).state_dict
+        ours = self.state_dict()
+        load_weights(self, {k: v for k, v in weights.items() if k in ours or not k.startswith("loss.")})
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D, H/f, W/f)."""
+        return self.quant_conv(self.encoder(image))
+
+    def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        """Quantise z (B, D, h, w), unless told not to, and map it to an image (B, 3, f*h, f*w) in about [-1, 1]."""
+        return self.decoder(self.post_quant_conv(z if force_not_quantize else self.quantize.quantize(z)))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, h, w)."""
+        quantised, codebook_loss, indices = self.quantize(self.encode(image))
+        return self.decode(quantised, force_not_quantize=True), codebook_loss, indices
+
+    def _losses(
+        self, image: Tensor, output: tuple[Tensor, Tensor, Tensor], optimizer: int, split: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        reconstruction, codebook_loss, _ = output
+        return self.loss(
+            codebook_loss,
+            image,
+            reconstruction,
+            optimizer,
+            self._steps,
+            last_layer=self.decoder.last_layer,
+            split=split,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Take one step of the autoencoder and, where there is one, of the discriminator."""
+        image = batch[self.image_key]
+        output = self(image)
+        loss, log = self._losses(image, output, 0, "train")
+        if not self.automatic_optimization:
+            generator, discriminator = self.optimizers()
+            self._descend(generator, loss)
+            disc_loss, disc_log = self._losses(image, output, 1, "train")
+            self._descend(discriminator, disc_loss)
+            log |= disc_log
+        self._steps += 1
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/codebook_use", self._codebook_use(output[2]))
+        self.log_dict(log)
+        return loss
+
+    def _descend(self, optimizer: Any, loss: Tensor) -> None:
+        self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        self.manual_backward(loss, retain_graph=True)
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+
+    def _codebook_use(self, indices: Tensor) -> float:
+        """Return the share of the codebook's entries that this batch uses."""
+        return indices.unique().numel() / self.quantize.embedding.num_embeddings
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the autoencoder's losses."""
+        image = batch[self.image_key]
+        _, log = self._losses(image, self(image), 0, "val")
+        self.log_dict(log, batch_size=len(image))
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam with the published betas, one for the autoencoder, one for the discriminator."""
+        own = chain(*(m.parameters() for m in self._autoencoder()))
+        adam = torch.optim.Adam(own, lr=self.learning_rate, betas=(0.5, 0.9))
+        if self._discriminator is None:
+            return adam
+        judge = torch.optim.Adam(self._discriminator.parameters(), lr=self.learning_rate, betas=(0.5, 0.9))
+        return [adam, judge]
+
+    def _autoencoder(self) -> list[nn.Module]:
+        return [self.encoder, self.decoder, self.quantize, self.quant_conv, self.post_quant_conv]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the number of batches seen: with two optimisers Lightning's global_step counts twice."""
+        checkpoint["first_stage_steps"] = self._steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from where the checkpoint was written."""
+        self._steps = checkpoint.get("first_stage_steps", 0)
+
+    @torch.no_grad()
+    def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
+        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        image = batch[self.image_key][:n]
+        return {"input": image, "reconstruction": self(image)[0].clamp(-1, 1)}
+
+
+class VQModelInterface(VQModel):
+    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_embed: int,
+        ddconfig: Mapping[str, Any],
+        lossconfig: Mapping[str, Any] | None = None,
+        ckpt_path: str | None = None,
+        monitor: str | None = None,
+    ) -> None:
+        """Take the arguments of `VQModel`; no loss is needed."""
+        super().__init__(
+            ddconfig,
+            lossconfig or {"target": "torch.nn.Identity"},
+            n_embed,
+            embed_dim,
+            ckpt_path,
+            monitor=monitor,
+        )

@@ -1,0 +1,174 @@
+"""Transformer blocks on pixels: self-attention, then cross-attention to the style codes of the regions."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.layers import GroupNorm, zero_init
+from ldm.modules.region_mask import RegionMask
+
+
+class StyleLookup(NamedTuple):
+    """Cross-attention that is settled before any pixel is seen: each pixel's region decides its value."""
+
+    values: Tensor  # B h*w C, already through to_out
+
+
+class StyleTokens(NamedTuple):
+    """Cross-attention that depends on the pixels: keys and values of the R style codes."""
+
+    keys: Tensor  # B heads R d
+    values: Tensor  # B heads R d
+    bias: Tensor | None  # B 1 h*w R, added to the logits, or None where every pixel sees every code
+
+
+StyleConditioning = StyleLookup | StyleTokens
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among pixels. Attribute names are the checkpoints'."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        q, k, v = (split_heads(to(x), self.heads) for to in (self.to_q, self.to_k, self.to_v))  # B heads N d
+        return self.to_out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+class StyleAttention(nn.Module):
+    """Multi-head attention from pixels to the style codes of the regions, restricted by the mask if `masked`.
+
+    Attribute names are the checkpoints'.
+    """
+
+    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.masked = masked
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+
+    def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> StyleConditioning:
+        """Compute from style (B, R, D) and the mask what stays the same at every step, for h x w pixels.
+
+        With an exclusive mask one code is left at a pixel, its softmax is 1 and the output is
+        to_out(to_v(style))[region]; where no region is marked all logits are equal and the output is the mean.
+        """
+        if self.masked and mask.exclusive:
+            return self._look_up(style, mask.labels(size))
+        keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)
+        return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)
+
+    def _look_up(self, style: Tensor, labels: Tensor) -> StyleLookup:
+        values = self.to_v(style)  # B R C
+        values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R+1 C
+        B, rows, C = values.shape
+        first_row = torch.arange(B, device=labels.device)[:, None] * rows
+        picked = values.flatten(0, 1).index_select(0, (labels + first_row).flatten())
+        return StyleLookup(picked.view(B, -1, C))
+
+    def forward(self, x: Tensor, tokens: StyleTokens, logits: list[Tensor] | None = None) -> Tensor:
+        """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`."""
+        q = split_heads(self.to_q(x), self.heads)  # B heads N d
+        if logits is not None:
+            scaled = torch.einsum("bhnd,bhrd->brn", q, tokens.keys) * q.shape[-1] ** -0.5
+            logits.append(scaled / self.heads)
+        return self.to_out(
+            merge_heads(F.scaled_dot_product_attention(q, tokens.keys, tokens.values, tokens.bias))
+        )
+
+
+class GEGLU(nn.Module):
+    """Gated GELU unit (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., channels) to (..., hidden)."""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU and a projection back. `net.1` is where the checkpoints have a dropout of zero."""
+
+    def __init__(self, channels: int, expansion: int = 4) -> None:
+        super().__init__()
+        hidden = expansion * channels
+        self.net = nn.Sequential(GEGLU(channels, hidden), nn.Identity(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., channels) to (..., channels)."""
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, style attention and a feed-forward layer, each added to its input."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
+        super().__init__()
+        self.attn1 = SelfAttention(channels, heads)
+        self.attn2 = StyleAttention(channels, context_dim, heads, masked)
+        self.ff = FeedForward(channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.norm3 = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, style: StyleConditioning, logits: list[Tensor] | None = None) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + (style.values if isinstance(style, StyleLookup) else self.attn2(self.norm2(x), style, logits))
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks on the pixels of a feature map, added to it; starts as the identity."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, depth: int, masked: bool) -> None:
+        super().__init__()
+        self.norm = GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, context_dim, heads, masked) for _ in range(depth)
+        )
+        self.proj_out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> list[StyleConditioning]:
+        """Compute each block's part of the conditioning, for a feature map of `size`."""
+        return [block.attn2.condition(style, mask, size) for block in self.transformer_blocks]  # type: ignore[union-attr, operator]
+
+    def forward(
+        self, x: Tensor, style: list[StyleConditioning], logits: list[Tensor] | None = None
+    ) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h, w); append each block's logits (B, R, h, w) to `logits`."""
+        h, w = x.shape[-2:]
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # B h*w C
+        flat: list[Tensor] | None = None if logits is None else []
+        for block, block_style in zip(self.transformer_blocks, style, strict=True):
+            tokens = block(tokens, block_style, flat)
+        if logits is not None and flat is not None:
+            logits += [block_logits.unflatten(2, (h, w)) for block_logits in flat]
+        return x + self.proj_out(tokens.transpose(1, 2).unflatten(2, (h, w)))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Map (B, N, heads*d) to (B, heads, N, d)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Map (B, heads, N, d) to (B, N, heads*d)."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,81 @@
+"""Losses of the first stage."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.discriminator import PatchDiscriminator
+
+
+class VQLoss(nn.Module):
+    """L1 and codebook loss, with a hinge PatchGAN from a given step on (VQGAN, arXiv 2012.09841, section 3.1).
+
+    Args (the YAML's keys):
+        codebook_weight: weight of the codebook loss.
+        disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
+        disc_start: step at which the discriminator joins.
+        disc_channels, disc_num_layers: its size.
+    """
+
+    def __init__(
+        self,
+        codebook_weight: float = 1.0,
+        disc_weight: float = 0.0,
+        disc_start: int = 0,
+        disc_channels: int = 64,
+        disc_num_layers: int = 3,
+    ) -> None:
+        super().__init__()
+        self.codebook_weight = codebook_weight
+        self.disc_weight = disc_weight
+        self.disc_start = disc_start
+        self.discriminator = (
+            PatchDiscriminator(3, disc_channels, disc_num_layers) if disc_weight > 0 else None
+        )
+
+    def forward(
+        self,
+        codebook_loss: Tensor,
+        inputs: Tensor,
+        reconstructions: Tensor,
+        optimizer_idx: int,
+        global_step: int,
+        last_layer: Tensor | None = None,
+        split: str = "train",
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the autoencoder (`optimizer_idx` 0) or of the discriminator (1), and what to log.
+
+        The signature is the one of taming-transformers' losses, which a YAML may name instead.
+        """
+        if optimizer_idx == 1:
+            return self._discriminator_loss(inputs, reconstructions, global_step, split)
+        rec = F.l1_loss(reconstructions, inputs)
+        loss = rec + self.codebook_weight * codebook_loss
+        log = {"rec_loss": rec, "quant_loss": codebook_loss}
+        if self.discriminator is not None and global_step >= self.disc_start:
+            g_loss = -self.discriminator(reconstructions).mean()
+            weight = self._balance(rec, g_loss, last_layer)
+            loss = loss + self.disc_weight * weight * g_loss
+            log |= {"g_loss": g_loss, "d_weight": weight}
+        log["total_loss"] = loss
+        return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
+
+    def _balance(self, rec: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
+        """Return the ratio of both losses' gradient norms at the last layer (equation 7 of the paper)."""
+        if last_layer is None or not torch.is_grad_enabled():
+            return rec.new_tensor(1.0)
+        rec_grad = torch.autograd.grad(rec, last_layer, retain_graph=True)[0].norm()
+        g_grad = torch.autograd.grad(g_loss, last_layer, retain_graph=True)[0].norm()
+        return (rec_grad / (g_grad + 1e-4)).clamp(0, 1e4).detach()
+
+    def _discriminator_loss(
+        self, inputs: Tensor, reconstructions: Tensor, global_step: int, split: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.discriminator is None:
+            raise ValueError("the discriminator's loss was asked for, but disc_weight is 0")
+        real = self.discriminator(inputs.detach())
+        made = self.discriminator(reconstructions.detach())
+        active = float(global_step >= self.disc_start)
+        loss = active * 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+        log = {"disc_loss": loss, "logits_real": real.mean(), "logits_fake": made.mean()}
+        return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}

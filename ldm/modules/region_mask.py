@@ -1,0 +1,48 @@
+"""A label map seen at every resolution of the network."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RegionMask:
+    """A mask (B, R, H, W) and its nearest-neighbour reductions, each made once.
+
+    `exclusive` tells whether every pixel is marked by at most one region. Label maps always are; only then can
+    mask attention be a lookup.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """Take a mask (B, R, H, W), 0 where a region is absent; raises ValueError for another shape."""
+        if mask.ndim != 4:
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}; wanted one-hot (batch, regions, height, width)"
+            )
+        self.mask = mask
+        self.exclusive = bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
+        self._resized: dict[tuple[int, int], Tensor] = {}
+        self._labels: dict[tuple[int, int], Tensor] = {}
+
+    def resize(self, size: tuple[int, int]) -> Tensor:
+        """Return the mask at `size`, (B, R, h, w)."""
+        if size not in self._resized:
+            self._resized[size] = F.interpolate(self.mask, size=size, mode="nearest")
+        return self._resized[size]
+
+    def labels(self, size: tuple[int, int]) -> Tensor:
+        """Return the region of each pixel at `size`, (B, h*w) in 0..R, where R means that none is marked.
+
+        Only for an exclusive mask.
+        """
+        if size not in self._labels:
+            mask = self.resize(size)
+            unmarked = mask.sum(1) == 0
+            labels = mask.argmax(1).masked_fill(unmarked, mask.shape[1])
+            self._labels[size] = labels.flatten(1)
+        return self._labels[size]
+
+    def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Return what is added to the logits at `size`, (B, 1, h*w, R): 0, or the most negative finite value."""
+        mask = self.resize(size).flatten(2).transpose(1, 2)  # B h*w R
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,127 @@
+"""The UNet's residual blocks: plain in the encoder, SPADE in the middle and the decoder."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.layers import GroupNorm, conv3x3, repeat_pixels, zero_init
+from ldm.modules.region_mask import RegionMask
+from ldm.modules.spade import Modulation, SpadeNorm
+
+Resample = Literal["none", "up", "down"]
+Norm = Callable[[Tensor], Tensor]
+
+
+class BlockModulation(NamedTuple):
+    """The modulation of both norms of a SPADE residual block."""
+
+    first: Modulation
+    second: Modulation
+
+
+class TimeResBlock(nn.Module):
+    """What both residual blocks share: norm, SiLU, conv; the time embedding; norm, SiLU, dropout, conv; the skip.
+
+    Attribute names are the checkpoints'. `in_layers` ends in the first convolution, `out_layers` in dropout and the
+    second; the subclasses say where the norms stand.
+    """
+
+    in_layers: nn.Sequential
+    out_layers: nn.Sequential
+
+    def __init__(
+        self, channels: int, out_channels: int, time_channels: int, scale_shift: bool, how: Resample
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.how: Resample = how
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, out_channels * (1 + scale_shift)))
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+
+    def _run(self, x: Tensor, emb: Tensor, in_norm: Norm, out_norm: Norm) -> Tensor:
+        *_, in_conv = self.in_layers
+        *_, dropout, out_conv = self.out_layers
+        h = in_conv(resample(F.silu(in_norm(x)), self.how))  # B C' h' w'
+        time = self.emb_layers(emb)[:, :, None, None]  # B C' 1 1, or B 2C' 1 1
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = out_norm(h) * (1 + scale) + shift
+        else:
+            h = out_norm(h + time)
+        return self.skip_connection(resample(x, self.how)) + out_conv(dropout(F.silu(h)))
+
+
+class ResBlock(TimeResBlock):
+    """A residual block of the encoder, which does not see the mask; starts as its skip connection."""
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        time_channels: int,
+        *,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+        how: Resample = "none",
+    ) -> None:
+        """Build the block; with `scale_shift` the time embedding scales and shifts the second norm's output."""
+        super().__init__(channels, out_channels, time_channels, scale_shift, how)
+        self.in_layers = nn.Sequential(GroupNorm(32, channels), nn.SiLU(), conv3x3(channels, out_channels))
+        self.out_layers = nn.Sequential(
+            GroupNorm(32, out_channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zero_init(conv3x3(out_channels, out_channels)),
+        )
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Map x (B, C, h, w) and the time embedding (B, T) to (B, C', h', w')."""
+        return self._run(x, emb, self.in_layers[0], self.out_layers[0])
+
+
+class SpadeResBlock(TimeResBlock):
+    """A residual block whose norms are modulated by the label map (arXiv 2207.00050)."""
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        time_channels: int,
+        num_regions: int,
+        *,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+        how: Resample = "none",
+    ) -> None:
+        """Build the block for a mask of `num_regions`; the rest as for `ResBlock`."""
+        super().__init__(channels, out_channels, time_channels, scale_shift, how)
+        self.in_norm = SpadeNorm(channels, num_regions)
+        self.in_layers = nn.Sequential(nn.SiLU(), conv3x3(channels, out_channels))
+        self.out_norm = SpadeNorm(out_channels, num_regions)
+        self.out_layers = nn.Sequential(
+            nn.SiLU(), nn.Dropout(dropout), zero_init(conv3x3(out_channels, out_channels))
+        )
+
+    def condition(self, mask: RegionMask, size: tuple[int, int]) -> BlockModulation:
+        """Compute both norms' modulation for an input of `size`."""
+        out_size = (2 * size[0], 2 * size[1]) if self.how == "up" else size
+        return BlockModulation(self.in_norm.condition(mask, size), self.out_norm.condition(mask, out_size))
+
+    def forward(self, x: Tensor, emb: Tensor, modulation: BlockModulation) -> Tensor:
+        """Map x (B, C, h, w) and the time embedding (B, T) to (B, C', h', w')."""
+        return self._run(
+            x,
+            emb,
+            lambda h: self.in_norm(h, modulation.first),
+            lambda h: self.out_norm(h, modulation.second),
+        )
+
+
+def resample(x: Tensor, how: Resample) -> Tensor:
+    """Repeat pixels ("up"), average them two by two ("down") or leave them ("none")."""
+    if how == "up":
+        return repeat_pixels(x)
+    return F.avg_pool2d(x, 2) if how == "down" else x

@@ -1,0 +1,127 @@
+"""The style encoder Es: a photo and its mask become one code per region."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.layers import GroupNorm
+
+
+class StyleEncoder(nn.Module):
+    """Multi-scale encoder in which each region has channels of its own.
+
+    Args (the YAML's keys):
+        num_downsample: N, halvings of the image.
+        num_upsample: U, doublings on the way back; each gives one part of the code. 1..N.
+        num_feat: f, channels of a region at full resolution.
+        num_mask_channels: R, the number of regions.
+        output_dim: d, size of one part; the code of a region has D = U * d numbers.
+        align_regions: keep each region's channels together where encoder features join the decoder. The
+            published weights need false: whole tensors one behind the other, which hands a region's
+            convolution channels of other regions.
+    """
+
+    def __init__(
+        self,
+        num_downsample: int,
+        num_upsample: int,
+        num_feat: int,
+        num_mask_channels: int,
+        output_dim: int,
+        align_regions: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= num_upsample <= num_downsample:
+            raise ValueError(f"num_upsample is {num_upsample}; wanted 1 .. num_downsample ({num_downsample})")
+        self.num_regions = num_mask_channels
+        self.style_dim = num_upsample * output_dim
+        self.align_regions = align_regions
+        self.factor = 2**num_downsample
+        # Attribute names are the checkpoints'.
+        self.Encoder = _Encoder(num_downsample, num_feat, num_mask_channels)
+        self.Decoder = _Decoder(num_downsample, num_upsample, num_feat, num_mask_channels)
+        self.out = nn.Module()
+        for j in range(num_upsample):
+            channels = num_mask_channels * num_feat * 2 ** (num_downsample - 1 - j)
+            project = nn.Conv1d(channels, num_mask_channels * output_dim, 1, groups=num_mask_channels)
+            self.out.add_module(f"out_{j}", nn.Sequential(project, nn.Tanh()))
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, U*d) in (-1, 1).
+
+        Raises:
+            ValueError: the image cannot be halved N times, or the mask has another number of regions.
+        """
+        H, W = image.shape[-2:]
+        if H % self.factor or W % self.factor:
+            raise ValueError(
+                f"image of {H}x{W}: the style encoder halves it {self.factor.bit_length() - 1} times; "
+                f"choose a size that is a multiple of {self.factor}, or a smaller num_downsample"
+            )
+        if mask.ndim != 4 or mask.shape[1] != self.num_regions:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {self.num_regions}, H, W)")
+        features = self.Encoder(image)
+        x, codes = features.pop(), []
+        for j, decode in enumerate(self.Decoder.children()):
+            if j > 0:
+                x = self._join(x, features.pop())
+            x = decode(x)  # B R*c h w
+            codes.append(self._pool(x, mask, getattr(self.out, f"out_{j}")))
+        return torch.cat(codes, 2)  # B R U*d
+
+    def _join(self, x: Tensor, feature: Tensor) -> Tensor:
+        if not self.align_regions:
+            return torch.cat([x, feature], 1)
+        R = self.num_regions
+        return torch.cat([x.unflatten(1, (R, -1)), feature.unflatten(1, (R, -1))], 2).flatten(1, 2)
+
+    def _pool(self, x: Tensor, mask: Tensor, project: nn.Module) -> Tensor:
+        """Average each region's channels over the region's pixels and project them: (B, R, d)."""
+        mask = F.interpolate(mask.to(x.dtype), size=x.shape[-2:], mode="nearest").flatten(2)  # B R h*w
+        x = x.flatten(2).unflatten(1, (self.num_regions, -1))  # B R c h*w
+        mean = torch.einsum("brcn,brn->brc", x, mask) / (mask.sum(2)[..., None] + 1e-5)
+        return project(mean.flatten(1)[..., None]).squeeze(2).unflatten(1, (self.num_regions, -1))
+
+
+class _Encoder(nn.Module):
+    """Feature maps of the image at N + 1 scales."""
+
+    def __init__(self, num_downsample: int, num_feat: int, regions: int) -> None:
+        super().__init__()
+        channels = regions * num_feat
+        self.first_layer = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1), GroupNorm(regions, channels), nn.ReLU()
+        )
+        for i in range(num_downsample):
+            conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, groups=regions)
+            channels *= 2
+            self.add_module(f"enc_layer_{i}", nn.Sequential(conv, GroupNorm(regions, channels), nn.ReLU()))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the features of enc_layer_0 .. enc_layer_{N-1}, coarsest last."""
+        first, *layers = self.children()
+        x, features = first(image), []
+        for layer in layers:
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+class _Decoder(nn.Module):
+    """The layers on the way back; `StyleEncoder` joins the encoder's features between them."""
+
+    def __init__(self, num_downsample: int, num_upsample: int, num_feat: int, regions: int) -> None:
+        super().__init__()
+        channels = regions * num_feat * 2**num_downsample
+        for j in range(num_upsample):
+            out = regions * num_feat * 2 ** (num_downsample - 1 - j)
+            self.add_module(
+                f"dec_layer_{j}",
+                nn.Sequential(
+                    nn.Upsample(scale_factor=2, mode="bilinear"),
+                    nn.Conv2d(channels, out, 3, padding=1, groups=regions),
+                    GroupNorm(regions, out),
+                    nn.ReLU(),
+                ),
+            )
+            channels = 2 * out

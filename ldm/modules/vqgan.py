@@ -1,0 +1,247 @@
+"""Encoder, decoder and codebook of the first stage (Esser et al., arXiv 2012.09841; Rombach et al., 2112.10752).
+
+Attribute names are the checkpoints'.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.layers import GroupNorm, conv3x3, repeat_pixels
+
+
+class ResnetBlock(nn.Module):
+    """Two times norm, swish, conv; added to the input."""
+
+    def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(32, channels, eps=1e-6)
+        self.conv1 = conv3x3(channels, out_channels)
+        self.norm2 = GroupNorm(32, out_channels, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        if channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C', h, w)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention among pixels, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(32, channels, eps=1e-6)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h, w)."""
+        h = self.norm(x)
+        q, k, v = (to(h).flatten(2).transpose(1, 2)[:, None] for to in (self.q, self.k, self.v))  # B 1 h*w C
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        return x + self.proj_out(h)
+
+
+class Downsample(nn.Module):
+    """Pad right and bottom by one, then a stride-2 convolution without padding."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h/2, w/2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Repeat pixels, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, 2h, 2w)."""
+        return self.conv(repeat_pixels(x))
+
+
+def _middle(channels: int, dropout: float) -> nn.Module:
+    """Return the blocks at the coarsest resolution: ResNet, attention, ResNet."""
+    middle = nn.Module()
+    middle.block_1 = ResnetBlock(channels, channels, dropout)
+    middle.attn_1 = AttentionBlock(channels)
+    middle.block_2 = ResnetBlock(channels, channels, dropout)
+    return middle
+
+
+def _level(channels: int, out_channels: int, blocks: int, with_attention: bool, dropout: float) -> nn.Module:
+    """Return one resolution's ResNet blocks, each followed by attention where the YAML asks for it."""
+    level = nn.Module()
+    sizes = [channels] + [out_channels] * (blocks - 1)
+    level.block = nn.ModuleList(ResnetBlock(size, out_channels, dropout) for size in sizes)
+    level.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if with_attention else 0))
+    return level
+
+
+def _run_level(level: nn.Module, x: Tensor) -> Tensor:
+    for i, block in enumerate(level.block):  # type: ignore[arg-type]
+        x = block(x)
+        if len(level.attn):  # type: ignore[arg-type]
+            x = level.attn[i](x)  # type: ignore[index]
+    return x
+
+
+def _run_middle(middle: nn.Module, x: Tensor) -> Tensor:
+    return middle.block_2(middle.attn_1(middle.block_1(x)))  # type: ignore[operator]
+
+
+class Encoder(nn.Module):
+    """Image (B, in_channels, H, W) -> features (B, z_channels, H/f, W/f), f = 2^(levels - 1).
+
+    Args (`ddconfig` of the YAML):
+        ch, ch_mult: channels at full resolution, and their multiple level by level.
+        num_res_blocks: ResNet blocks of a level.
+        attn_resolutions: sides of the feature map (for an image of `resolution`) that get attention.
+        double_z: twice the channels at the end, for autoencoders with a mean and a variance; VQ wants false.
+        out_ch: the decoder's.
+    """
+
+    def __init__(
+        self,
+        *,
+        ch: int,
+        out_ch: int,
+        in_channels: int,
+        resolution: int,
+        z_channels: int,
+        num_res_blocks: int,
+        ch_mult: Sequence[int] = (1, 2, 4, 8),
+        attn_resolutions: Sequence[int] = (),
+        dropout: float = 0.0,
+        double_z: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv_in = conv3x3(in_channels, ch)
+        self.down = nn.ModuleList()
+        channels = ch
+        for i, mult in enumerate(ch_mult):
+            level = _level(
+                channels, ch * mult, num_res_blocks, resolution // 2**i in attn_resolutions, dropout
+            )
+            channels = ch * mult
+            if i < len(ch_mult) - 1:
+                level.downsample = Downsample(channels)
+            self.down.append(level)
+        self.mid = _middle(channels, dropout)
+        self.norm_out = GroupNorm(32, channels, eps=1e-6)
+        self.conv_out = conv3x3(channels, 2 * z_channels if double_z else z_channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, z_channels, H/f, W/f)."""
+        x = self.conv_in(image)
+        for level in self.down:
+            x = _run_level(level, x)
+            if hasattr(level, "downsample"):
+                x = level.downsample(x)  # type: ignore[operator]
+        return self.conv_out(F.silu(self.norm_out(_run_middle(self.mid, x))))
+
+
+class Decoder(nn.Module):
+    """Features (B, z_channels, h, w) -> image (B, out_ch, f*h, f*w). Takes the encoder's arguments."""
+
+    def __init__(
+        self,
+        *,
+        ch: int,
+        out_ch: int,
+        in_channels: int,
+        resolution: int,
+        z_channels: int,
+        num_res_blocks: int,
+        ch_mult: Sequence[int] = (1, 2, 4, 8),
+        attn_resolutions: Sequence[int] = (),
+        dropout: float = 0.0,
+        double_z: bool = True,
+    ) -> None:
+        super().__init__()
+        channels = ch * ch_mult[-1]
+        self.conv_in = conv3x3(z_channels, channels)
+        self.mid = _middle(channels, dropout)
+        levels = []  # built from the coarsest, stored from the finest
+        for i, mult in reversed(list(enumerate(ch_mult))):
+            level = _level(
+                channels, ch * mult, num_res_blocks + 1, resolution // 2**i in attn_resolutions, dropout
+            )
+            channels = ch * mult
+            if i > 0:
+                level.upsample = Upsample(channels)
+            levels.append(level)
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = GroupNorm(32, channels, eps=1e-6)
+        self.conv_out = conv3x3(channels, out_ch)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight at which the adversarial loss is balanced against the reconstruction."""
+        return self.conv_out.weight
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, z_channels, h, w) to (B, out_ch, f*h, f*w)."""
+        x = _run_middle(self.mid, self.conv_in(z))
+        for level in reversed(self.up):  # type: ignore[call-overload]
+            x = _run_level(level, x)
+            if hasattr(level, "upsample"):
+                x = level.upsample(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Codebook(nn.Module):
+    """Vector quantisation: n_embed vectors of embed_dim numbers (van den Oord et al., arXiv 1711.00937)."""
+
+    CHUNK = 4096  # pixels searched at once: bounds the distance matrix at 4096 x n_embed
+
+    def __init__(self, n_embed: int, embed_dim: int, commitment: float = 0.25) -> None:
+        """Build a codebook; `commitment` is the paper's beta."""
+        super().__init__()
+        self.commitment = commitment
+        self.embedding = nn.Embedding(n_embed, embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
+
+    @torch.no_grad()
+    def nearest(self, z: Tensor) -> Tensor:
+        """Return the index of the nearest entry (L2) to each pixel of z (B, D, h, w): (B, h, w), int64."""
+        entries = self.embedding.weight  # K D
+        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).to(entries.dtype)
+        # |z - e|^2 up to |z|^2, which all entries of a pixel share.
+        norms, twice = entries.square().sum(1), -2 * entries.T
+        indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
+        return torch.cat(indices).view(z.shape[0], *z.shape[2:])
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Return the entries (B, D, h, w) of indices (B, h, w)."""
+        return self.embedding(indices).permute(0, 3, 1, 2).contiguous()
+
+    def quantize(self, z: Tensor) -> Tensor:
+        """Return the nearest entry to each pixel, (B, D, h, w)."""
+        return self.look_up(self.nearest(z))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantise z (B, D, h, w), passing the gradient straight through to z.
+
+        Returns:
+            quantised (B, D, h, w); the codebook loss, equation 3 of the paper, a scalar; indices (B, h, w).
+        """
+        indices = self.nearest(z)
+        quantised = self.look_up(indices)
+        loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
+        return z + (quantised - z).detach(), loss, indices
