@@ -1,0 +1,1 @@
+"""SCA-DM: controllable face synthesis from semantic masks."""

@@ -1,0 +1,1 @@
+"""What is trained: the first stage and the diffusion."""

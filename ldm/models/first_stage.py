@@ -99,7 +99,7 @@ class VQModel(pl.LightningModule):
         output = self(image)
         loss, log = self._losses(image, output, 0, "train")
         if not self.automatic_optimization:
-            generator, discriminator = self.optimizers()
+            generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
             self._descend(generator, loss)
             disc_loss, disc_log = self._losses(image, output, 1, "train")
             self._descend(discriminator, disc_loss)

@@ -1,0 +1,1 @@
+"""Networks: layers, attention, SPADE, UNet, style encoder, first stage."""

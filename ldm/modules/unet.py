@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from ldm.modules.attention import SpatialTransformer, StyleConditioning
 from ldm.modules.layers import Downsample, GroupNorm, Upsample, conv3x3, embed_timesteps, zero_init
 from ldm.modules.region_mask import RegionMask
-from ldm.modules.res_block import BlockModulation, ResBlock, SpadeResBlock
+from ldm.modules.res_block import BlockModulation, Resample, ResBlock, SpadeResBlock
 
 LayerConditioning = BlockModulation | list[StyleConditioning] | None
 
@@ -114,7 +114,7 @@ class UNet(nn.Module):
         self.use_checkpoint = use_checkpoint
         self._heads = (num_head_channels, num_heads)
         self._transformer = (context_dim, transformer_depth)
-        self._block = {"dropout": dropout, "scale_shift": use_scale_shift_norm}
+        self._block = (dropout, use_scale_shift_norm)
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
 
         T = 4 * model_channels
@@ -127,9 +127,9 @@ class UNet(nn.Module):
             in_channels, channel_mult, num_res_blocks, attention_resolutions, resblock_updown
         )
         self.middle_block = Stage(
-            SpadeResBlock(channels, channels, T, num_classes, **self._block),
+            self._spade(channels, channels),
             self._attention(channels),
-            SpadeResBlock(channels, channels, T, num_classes, **self._block),
+            self._spade(channels, channels),
         )
         channels = self._build_decoder(
             channels, skips, channel_mult, num_res_blocks, attention_resolutions, resblock_updown
@@ -137,6 +137,16 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             GroupNorm(32, channels), nn.SiLU(), zero_init(conv3x3(channels, out_channels))
         )
+
+    def _plain(self, channels: int, out: int, how: Resample = "none") -> ResBlock:
+        dropout, scale_shift = self._block
+        T = 4 * self.model_channels
+        return ResBlock(channels, out, T, dropout=dropout, scale_shift=scale_shift, how=how)
+
+    def _spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
+        dropout, scale_shift = self._block
+        T, R = 4 * self.model_channels, self.num_regions
+        return SpadeResBlock(channels, out, T, R, dropout=dropout, scale_shift=scale_shift, how=how)
 
     def _attention(self, channels: int) -> SpatialTransformer:
         head_channels, heads = self._heads
@@ -159,24 +169,20 @@ class UNet(nn.Module):
         resblock_updown: bool,
     ) -> tuple[int, list[int]]:
         """Build `input_blocks`; return the channels at its end and those of every skip connection."""
-        T, channels = 4 * self.model_channels, self.model_channels
+        channels = self.model_channels
         self.input_blocks = nn.ModuleList([Stage(conv3x3(in_channels, channels))])
         skips = [channels]
         for level, mult in enumerate(channel_mult):
             for _ in range(num_res_blocks):
                 out = mult * self.model_channels
-                layers: list[nn.Module] = [ResBlock(channels, out, T, **self._block)]
+                layers: list[nn.Module] = [self._plain(channels, out)]
                 channels = out
                 if 2**level in attention_resolutions:
                     layers.append(self._attention(channels))
                 self.input_blocks.append(Stage(*layers))
                 skips.append(channels)
             if level < len(channel_mult) - 1:
-                halve = (
-                    ResBlock(channels, channels, T, **self._block, how="down")
-                    if resblock_updown
-                    else Downsample(channels)
-                )
+                halve = self._plain(channels, channels, "down") if resblock_updown else Downsample(channels)
                 self.input_blocks.append(Stage(halve))
                 skips.append(channels)
         return channels, skips
@@ -191,22 +197,18 @@ class UNet(nn.Module):
         resblock_updown: bool,
     ) -> int:
         """Build `output_blocks`; return the channels at its end."""
-        T, skips = 4 * self.model_channels, list(skips)
+        skips = list(skips)
         self.output_blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(channel_mult))):
             for block in range(num_res_blocks + 1):
                 out = mult * self.model_channels
-                layers: list[nn.Module] = [
-                    SpadeResBlock(channels + skips.pop(), out, T, self.num_regions, **self._block)
-                ]
+                layers: list[nn.Module] = [self._spade(channels + skips.pop(), out)]
                 channels = out
                 if 2**level in attention_resolutions:
                     layers.append(self._attention(channels))
                 if level > 0 and block == num_res_blocks:
                     layers.append(
-                        SpadeResBlock(channels, channels, T, self.num_regions, **self._block, how="up")
-                        if resblock_updown
-                        else Upsample(channels)
+                        self._spade(channels, channels, "up") if resblock_updown else Upsample(channels)
                     )
                 self.output_blocks.append(Stage(*layers))
         return channels

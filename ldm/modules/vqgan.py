@@ -4,12 +4,15 @@ Attribute names are the checkpoints'.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import GroupNorm, conv3x3, repeat_pixels
+
+Resample = Literal["none", "down", "up"]
 
 
 class ResnetBlock(nn.Module):
@@ -75,34 +78,51 @@ class Upsample(nn.Module):
         return self.conv(repeat_pixels(x))
 
 
-def _middle(channels: int, dropout: float) -> nn.Module:
-    """Return the blocks at the coarsest resolution: ResNet, attention, ResNet."""
-    middle = nn.Module()
-    middle.block_1 = ResnetBlock(channels, channels, dropout)
-    middle.attn_1 = AttentionBlock(channels)
-    middle.block_2 = ResnetBlock(channels, channels, dropout)
-    return middle
+class Middle(nn.Module):
+    """The blocks at the coarsest resolution: ResNet, attention, ResNet."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, dropout)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResnetBlock(channels, channels, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h, w)."""
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
-def _level(channels: int, out_channels: int, blocks: int, with_attention: bool, dropout: float) -> nn.Module:
-    """Return one resolution's ResNet blocks, each followed by attention where the YAML asks for it."""
-    level = nn.Module()
-    sizes = [channels] + [out_channels] * (blocks - 1)
-    level.block = nn.ModuleList(ResnetBlock(size, out_channels, dropout) for size in sizes)
-    level.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if with_attention else 0))
-    return level
+class Level(nn.Module):
+    """One resolution's ResNet blocks, each followed by attention if `attention`, and the way to the next level."""
 
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        blocks: int,
+        attention: bool,
+        dropout: float,
+        resample: Resample,
+    ) -> None:
+        super().__init__()
+        sizes = [channels] + [out_channels] * (blocks - 1)
+        self.block = nn.ModuleList(ResnetBlock(size, out_channels, dropout) for size in sizes)
+        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if attention else 0))
+        if resample == "down":
+            self.downsample = Downsample(out_channels)
+        elif resample == "up":
+            self.upsample = Upsample(out_channels)
+        self.resample = resample
 
-def _run_level(level: nn.Module, x: Tensor) -> Tensor:
-    for i, block in enumerate(level.block):  # type: ignore[arg-type]
-        x = block(x)
-        if len(level.attn):  # type: ignore[arg-type]
-            x = level.attn[i](x)  # type: ignore[index]
-    return x
-
-
-def _run_middle(middle: nn.Module, x: Tensor) -> Tensor:
-    return middle.block_2(middle.attn_1(middle.block_1(x)))  # type: ignore[operator]
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C', h', w')."""
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        if self.resample == "down":
+            return self.downsample(x)
+        return self.upsample(x) if self.resample == "up" else x
 
 
 class Encoder(nn.Module):
@@ -135,14 +155,11 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         channels = ch
         for i, mult in enumerate(ch_mult):
-            level = _level(
-                channels, ch * mult, num_res_blocks, resolution // 2**i in attn_resolutions, dropout
-            )
+            attention = resolution // 2**i in attn_resolutions
+            how: Resample = "down" if i < len(ch_mult) - 1 else "none"
+            self.down.append(Level(channels, ch * mult, num_res_blocks, attention, dropout, how))
             channels = ch * mult
-            if i < len(ch_mult) - 1:
-                level.downsample = Downsample(channels)
-            self.down.append(level)
-        self.mid = _middle(channels, dropout)
+        self.mid = Middle(channels, dropout)
         self.norm_out = GroupNorm(32, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, 2 * z_channels if double_z else z_channels)
 
@@ -150,10 +167,8 @@ class Encoder(nn.Module):
         """Map (B, in_channels, H, W) to (B, z_channels, H/f, W/f)."""
         x = self.conv_in(image)
         for level in self.down:
-            x = _run_level(level, x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)  # type: ignore[operator]
-        return self.conv_out(F.silu(self.norm_out(_run_middle(self.mid, x))))
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -176,16 +191,13 @@ class Decoder(nn.Module):
         super().__init__()
         channels = ch * ch_mult[-1]
         self.conv_in = conv3x3(z_channels, channels)
-        self.mid = _middle(channels, dropout)
+        self.mid = Middle(channels, dropout)
         levels = []  # built from the coarsest, stored from the finest
         for i, mult in reversed(list(enumerate(ch_mult))):
-            level = _level(
-                channels, ch * mult, num_res_blocks + 1, resolution // 2**i in attn_resolutions, dropout
-            )
+            attention = resolution // 2**i in attn_resolutions
+            how: Resample = "up" if i > 0 else "none"
+            levels.append(Level(channels, ch * mult, num_res_blocks + 1, attention, dropout, how))
             channels = ch * mult
-            if i > 0:
-                level.upsample = Upsample(channels)
-            levels.append(level)
         self.up = nn.ModuleList(reversed(levels))
         self.norm_out = GroupNorm(32, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, out_ch)
@@ -197,11 +209,9 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, z_channels, h, w) to (B, out_ch, f*h, f*w)."""
-        x = _run_middle(self.mid, self.conv_in(z))
-        for level in reversed(self.up):  # type: ignore[call-overload]
-            x = _run_level(level, x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
+        x = self.mid(self.conv_in(z))
+        for level in reversed(list(self.up)):
+            x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
