@@ -35,6 +35,7 @@ class LatentDiffusion(pl.LightningModule):
         attn_l2: attention loss by squared error instead of cross-entropy.
         use_ema, ema_decay: keep an average of the UNet's weights.
         scale_factor: what latents are multiplied with.
+        scale_by_std: set scale_factor so that the first training batch has unit variance, and store it.
         monitor: the logged value by which the best checkpoint is chosen.
         sample_steps: DDIM steps of the picture grids.
         ckpt_path: weights to start from.
@@ -63,6 +64,7 @@ class LatentDiffusion(pl.LightningModule):
         use_ema: bool = True,
         ema_decay: float = 0.9999,
         scale_factor: float = 1.0,
+        scale_by_std: bool = False,
         monitor: str | None = "val/loss_simple_ema",
         sample_steps: int = 50,
         ckpt_path: str | None = None,
@@ -83,7 +85,11 @@ class LatentDiffusion(pl.LightningModule):
         self.cond_stage_trainable = cond_stage_trainable
         self.probability_of_discard = probability_of_discard
         self.attn_loss_weight, self.attn_l2 = attn_loss_weight, attn_l2
-        self.scale_factor = scale_factor
+        self.scale_by_std = scale_by_std
+        if scale_by_std:
+            self.register_buffer("scale_factor", torch.tensor(scale_factor))
+        else:
+            self.scale_factor = scale_factor  # not stored: published checkpoints have no such key
         self.monitor = monitor
         self.sample_steps = sample_steps
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
@@ -194,6 +200,11 @@ class LatentDiffusion(pl.LightningModule):
             kept = torch.rand(len(image), device=image.device) >= discard
             image = image * kept[:, None, None, None]
         return {"context": self.get_learned_conditioning(image, y), "y": y}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the latents before the first step, where the YAML asks for it."""
+        if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
+            self.scale_factor /= self.encode_first_stage(batch[self.first_stage_key]).std()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch at uniformly drawn timesteps."""
