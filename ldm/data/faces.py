@@ -1,0 +1,120 @@
+"""The faces that a person names on the command line: a folder's, some of a folder's, or a single file's."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ldm.data.folders import PHOTO_SUFFIXES, FolderError, Pair, files_by_name, pair_by_name
+from ldm.data.images import ImageError
+from ldm.data.labels import LabelSet
+from ldm.data.paired_images import load_pair
+
+NEXT = "next"  # as a style: each face's neighbour
+
+
+@dataclass(frozen=True)
+class Face:
+    """A photo (3, H, W) in [-1, 1] with its label map (H, W), uint8."""
+
+    name: str
+    image: Tensor
+    labels: Tensor
+
+
+class FaceFiles:
+    """Faces that are loaded when their turn comes; a file that cannot be used is noted, and the others go on.
+
+    Attributes:
+        problems: one sentence for every face that was left out so far.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], label_set: LabelSet, size: tuple[int, int], folder: Sequence[Pair] = ()
+    ) -> None:
+        """Take the faces to iterate over, and all those of the folder, among which a style may be named."""
+        self.pairs = list(pairs)
+        self.label_set, self.size = label_set, size
+        self.problems: list[str] = []
+        self._by_name = {pair.name: pair for pair in folder or pairs}
+
+    @classmethod
+    def in_folder(
+        cls, folder: Path, label_set: LabelSet, size: tuple[int, int], names: str | None = None
+    ) -> "FaceFiles":
+        """Find images/NAME.jpg and labels/NAME.png; `names` such as "900-999,1003" chooses some.
+
+        Raises:
+            FolderError: a folder is missing, a file has no partner, or a name is not there.
+        """
+        images = files_by_name(folder / "images", PHOTO_SUFFIXES)
+        everything = pair_by_name(images, files_by_name(folder / "labels", (".png",)))
+        return cls(chosen(everything, names) if names else everything, label_set, size, everything)
+
+    @classmethod
+    def single(cls, image: Path, mask: Path, label_set: LabelSet, size: tuple[int, int]) -> "FaceFiles":
+        """Take one photo and its label map."""
+        return cls([Pair(image.stem, image, mask)], label_set, size)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Face]:
+        for pair in self.pairs:
+            try:
+                yield self.load(pair)
+            except ImageError as error:
+                self.problems.append(str(error))
+
+    def load(self, pair: Pair) -> Face:
+        """Read a face; raises ImageError for files that cannot be used."""
+        loaded = load_pair(pair, self.label_set, self.size)
+        return Face(pair.name, loaded["image"], loaded["labels"])
+
+    def other(self, style: str, mask: Path | None, name: str) -> Face:
+        """Return the face whose style `name` shall get.
+
+        Args:
+            style: a name in the folder, "next" for the neighbour of `name`, or a picture's path.
+            mask: the picture's label map.
+            name: the face that gets the style.
+
+        Raises:
+            FolderError: there is no such face. ImageError: its files cannot be used.
+        """
+        if style == NEXT:
+            names = [pair.name for pair in self.pairs]
+            return self.load(self.pairs[(names.index(name) + 1) % len(names)])
+        if style in self._by_name:
+            return self.load(self._by_name[style])
+        if mask is not None:
+            return self.load(Pair(Path(style).stem, Path(style), mask))
+        raise FolderError(
+            f"--style {style}: no face of that name in the folder; wanted one of its names, `{NEXT}`, "
+            "or a picture together with --style-mask"
+        )
+
+
+def chosen(pairs: Sequence[Pair], names: str) -> list[Pair]:
+    """Return the pairs that a list such as "7,900-999" names, in its order.
+
+    Raises:
+        FolderError: a name or range has no face.
+    """
+    by_name = {pair.name: pair for pair in pairs}
+    picked: list[Pair] = []
+    for part in filter(None, (word.strip() for word in names.split(","))):
+        ends = re.fullmatch(r"(\d+)-(\d+)", part)
+        if part in by_name:
+            picked.append(by_name[part])
+        elif ends:
+            low, high = int(ends[1]), int(ends[2])
+            found = [pair for pair in pairs if pair.name.isdecimal() and low <= int(pair.name) <= high]
+            if not found:
+                raise FolderError(f"--names {part}: the folder has no face in that range")
+            picked += found
+        else:
+            raise FolderError(f"--names {part}: the folder has no face of that name; it has {pairs[0].name} .. {pairs[-1].name}")
+    return picked

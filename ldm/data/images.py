@@ -1,0 +1,278 @@
+"""Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the mend."""
+
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ldm.data.labels import UNLABELLED, LabelSet
+
+MAX_PIXELS = 64_000_000  # larger pictures are refused before decoding: a few of them fill the memory
+Size = int | Sequence[int]
+
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
+_FORBIDDEN = -1  # in a label table: no such label
+_ORIENTATION = 0x0112  # the EXIF tag
+_GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class ImageError(ValueError):
+    """A picture or label map cannot be used; the message names the file and what to do."""
+
+
+def as_size(size: Size) -> tuple[int, int]:
+    """Return `size`, an int or [H, W], as (H, W).
+
+    Raises:
+        ValueError: neither of the two, or not positive.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f"size is {size!r}; wanted pixels as one number, or as [height, width]")
+    return pair[0], pair[1]
+
+
+def load_image(path: str | Path, size: Size | None = None) -> Tensor:
+    """Read a photo: float32 (3, H, W) in [-1, 1].
+
+    Any mode becomes RGB, EXIF orientation is applied, transparent parts become white.
+
+    Args:
+        path: The file, in any format that Pillow reads.
+        size: Wanted size, an int or [H, W]. The picture is resized straight to it, bicubic and antialiased;
+            another aspect ratio squeezes it. None keeps the file's size.
+
+    Raises:
+        ImageError: missing, damaged, truncated or absurdly large.
+    """
+    size = None if size is None else as_size(size)
+    with open_image(path) as photo:
+        return to_tensor(read_rgb(photo, size))
+
+
+def load_labels(
+    path: str | Path, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
+) -> Tensor:
+    """Read a label map: uint8 (H, W) with 0..R-1, or 255 for unlabelled.
+
+    Args:
+        path: A PNG with one number a pixel: grey, or a palette picture, whose indices are the labels.
+        label_set: What the labels mean.
+        size: Wanted size, an int or [H, W]; nearest neighbour. None keeps the file's size.
+        table: What each number in the file means, see `label_table`; by default the numbers are the labels.
+
+    Raises:
+        ImageError: as `load_image`, or saved in colour, or a label out of range.
+    """
+    size = None if size is None else as_size(size)
+    with open_image(path) as mask:
+        return read_labels(mask, label_set, size, table)
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
+
+    Raises:
+        ImageError: missing, not a picture, damaged, or more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(_too_large(path, f"{width} x {height} pixels"))
+            yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_too_large(path, "far more pixels than a photo")) from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} does not exist") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path} is not a picture, or its beginning is damaged; copy or download it again"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise ImageError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) after the EXIF orientation, from the header alone."""
+    width, height = image.size
+    return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_rgb(photo: Image.Image, size: Size | None = None) -> Image.Image:
+    """Decode an opened photo upright and in RGB, resized to `size` (int or [H, W]) where one is given."""
+    wanted = None if size is None else as_size(size)
+    if wanted is not None:
+        # JPEGs decode at 1/2, 1/4 or 1/8 in a fraction of the time. At least twice the wanted size is left to
+        # the antialiased resize, so the result stays as sharp.
+        height, width = wanted[::-1] if _orientation(photo) >= 5 else wanted
+        photo.draft(None, (2 * width, 2 * height))
+    photo.load()
+    if _orientation(photo) > 1:
+        ImageOps.exif_transpose(photo, in_place=True)
+    rgb = _to_rgb(photo)
+    if wanted is not None and rgb.size != wanted[::-1]:
+        rgb = rgb.resize(wanted[::-1], Image.Resampling.BICUBIC)
+    return rgb
+
+
+def read_labels(
+    mask: Image.Image, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
+) -> Tensor:
+    """Decode an opened label map; arguments, result and errors as `load_labels`."""
+    path = getattr(mask, "filename", "the label map")
+    if mask.mode not in ("L", "P", *_GREY_16_BIT):
+        raise ImageError(
+            f"{path} is saved in colour or black and white (mode {mask.mode}); {label_set.name} wants one "
+            "region number a pixel: save it as a grey or palette PNG"
+        )
+    if mask.format == "JPEG":
+        raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
+    meanings = label_table(label_set) if table is None else table
+    if mask.mode not in ("L", "P"):
+        mask = _narrow(mask, path, label_set)
+    _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
+    if size is not None and (mask.height, mask.width) != as_size(size):
+        mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
+    return torch.from_numpy(meanings.astype(np.uint8)[np.asarray(mask)])
+
+
+def label_table(label_set: LabelSet) -> np.ndarray:
+    """Return the int16 (256,) table for files whose numbers are the labels: 0..R-1, 255, all others -1.
+
+    A dataset with other numbers in its files makes its own: number -> label, -1 for forbidden numbers.
+    """
+    table = np.full(UNLABELLED + 1, _FORBIDDEN, np.int16)
+    table[: len(label_set)] = np.arange(len(label_set))
+    table[UNLABELLED] = UNLABELLED
+    return table
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Turn an RGB picture into float32 (3, H, W) in [-1, 1]."""
+    channels_first = np.asarray(image.convert("RGB")).transpose(2, 0, 1)  # (3, H, W)
+    # A table instead of arithmetic: torch would wake its thread pool for every picture, which takes longer.
+    return torch.from_numpy(np.take(_UNIT, channels_first))
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Turn images (..., 3, H, W) in [-1, 1] into uint8 (..., H, W, 3), rounded and clamped.
+
+    Raises:
+        ValueError: the channels are not three, or a value is not finite.
+    """
+    if image.ndim < 3 or image.shape[-3] != 3:
+        raise ValueError(f"image has shape {tuple(image.shape)}; wanted (..., 3, H, W)")
+    image = image.detach().float().cpu()
+    if not image.isfinite().all():
+        raise ValueError("image holds values that are not finite; the model that made it has diverged")
+    return ((image + 1) * 127.5).round().clamp(0, 255).byte().movedim(-3, -1).contiguous().numpy()
+
+
+def save_png(
+    path: str | Path, image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a PNG; a process that is killed meanwhile leaves no half file.
+
+    Args:
+        path: The file; missing folders are made.
+        image: A picture, uint8 (H, W, 3) or (H, W), or a tensor (3, H, W) in [-1, 1].
+        metadata: Texts to keep in the file, by name.
+    """
+    array = to_uint8(image) if isinstance(image, Tensor) else image
+    picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array
+    texts = PngInfo()
+    for name, text in (metadata or {}).items():
+        texts.add_text(name, str(text))
+    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=texts))
+
+
+def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
+    """Write a label map uint8 (H, W) as a palette PNG, which viewers show in the regions' colours."""
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    picture = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
+    colours = [value for colour in label_set.palette for value in colour]
+    picture.putpalette(colours + [0] * (3 * (UNLABELLED + 1) - len(colours)))
+    save_png(path, picture)
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file beside `path`, then move it into place: `path` is complete or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
+    """Return a label map of 16 bits with 8; raise ImageError for numbers that do not fit."""
+    numbers = np.asarray(mask)
+    beyond = numbers[(numbers < 0) | (numbers > UNLABELLED)]
+    if beyond.size:
+        raise ImageError(
+            f"label {beyond.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
+            "Was it saved with 16 bits, or is it a map of something else?"
+        )
+    return Image.fromarray(numbers.astype(np.uint8))
+
+
+def _check_numbers(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
+    """Raise ImageError if a file holds numbers that the table forbids; `found` are its numbers, in order."""
+    known = np.flatnonzero(table[:UNLABELLED] != _FORBIDDEN)
+    has = f"{label_set.name} has {known[0]}..{known[-1]}"
+    wrong = found[table[found] == _FORBIDDEN]
+    if wrong.size:
+        raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in colour?")
+    if found.tolist() == [0, UNLABELLED]:
+        raise ImageError(f"{path} holds only 0 and 255; {has}. Is it a black-and-white mask of one part?")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: transparency over white, 16-bit grey to its upper 8 bits."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _GREY_16_BIT:
+        grey = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(
+            f"{getattr(image, 'filename', 'picture')} holds floating point numbers; save it with 8 bits"
+        )
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation 1..8; damaged EXIF data counts as upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _too_large(path: str | Path, found: str) -> str:
+    return f"{path} has {found}; at most {MAX_PIXELS // 1_000_000} million are read. Make it smaller first"
