@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.data.labels import one_hot
+from ldm.models.annealing import annealed
 from ldm.modules.ema import EMA
 from ldm.sampling import NoiseSchedule, sample
 from ldm.sampling.noise import draw, seeded
@@ -38,6 +39,7 @@ class LatentDiffusion(pl.LightningModule):
         scale_by_std: set scale_factor so that the first training batch has unit variance, and store it.
         monitor: the logged value by which the best checkpoint is chosen.
         sample_steps: DDIM steps of the picture grids.
+        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
         ckpt_path: weights to start from.
         num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
 
@@ -67,6 +69,7 @@ class LatentDiffusion(pl.LightningModule):
         scale_by_std: bool = False,
         monitor: str | None = "val/loss_simple_ema",
         sample_steps: int = 50,
+        anneal_steps: int = 0,
         ckpt_path: str | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
@@ -91,7 +94,7 @@ class LatentDiffusion(pl.LightningModule):
         else:
             self.scale_factor = scale_factor  # not stored: published checkpoints have no such key
         self.monitor = monitor
-        self.sample_steps = sample_steps
+        self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
 
         self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
@@ -236,11 +239,11 @@ class LatentDiffusion(pl.LightningModule):
         if self.model_ema is not None:
             self.model_ema.update(self.model)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         """Return AdamW on the UNet and, if it is trained, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        return torch.optim.AdamW(parameters, lr=self.learning_rate)
+        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate), self.anneal_steps)
 
     # --- pictures ---
 

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ldm.models.annealing import annealed
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
 
@@ -25,6 +26,12 @@ class VQModel(pl.LightningModule):
         ckpt_path: weights to start from.
         image_key: the entry of a batch that is autoencoded.
         monitor: the logged value by which the best checkpoint is chosen.
+        revive_after: training batches after which an unused entry of the codebook moves to where latents are,
+            so that a short training does not leave most of it unused; 0 for never, as published.
+        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
+
+    Raises:
+        ValueError: `anneal_steps` together with a discriminator.
     """
 
     def __init__(
@@ -36,8 +43,12 @@ class VQModel(pl.LightningModule):
         ckpt_path: str | None = None,
         image_key: str = "image",
         monitor: str | None = "val/rec_loss",
+        revive_after: int = 0,
+        anneal_steps: int = 0,
     ) -> None:
         super().__init__()
+        self.anneal_steps = anneal_steps
+        self.revive_after = revive_after
         self.image_key = image_key
         self.monitor = monitor
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
@@ -50,6 +61,8 @@ class VQModel(pl.LightningModule):
         self.factor: int = 2 ** (len(ddconfig["ch_mult"]) - 1)
         # Two optimisers take turns, which Lightning leaves to us.
         self.automatic_optimization = self._discriminator is None
+        if anneal_steps and not self.automatic_optimization:
+            raise ValueError("anneal_steps is for a loss without discriminator; set it, or disc_weight, to 0")
         self._steps = 0
         if ckpt_path is not None:
             self._start_from(ckpt_path)
@@ -62,9 +75,7 @@ class VQModel(pl.LightningModule):
         # Late: a checkpoint of the whole model needs no file of the first stage.
         from ldm.checkpoint import load_weights, read_checkpoint
 
-        weights = read_checkpoint(path).state_dict
-        ours = self.state_dict()
-        load_weights(self, {k: v for k, v in weights.items() if k in ours or not k.startswith("loss.")})
+        load_weights(self, read_checkpoint(path).state_dict, ignore_prefixes=("loss.",))
 
     def encode(self, image: Tensor) -> Tensor:
         """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D, H/f, W/f)."""
@@ -76,7 +87,10 @@ class VQModel(pl.LightningModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, h, w)."""
-        quantised, codebook_loss, indices = self.quantize(self.encode(image))
+        return self._through_codebook(self.encode(image))
+
+    def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantised, codebook_loss, indices = self.quantize(z)
         return self.decode(quantised, force_not_quantize=True), codebook_loss, indices
 
     def _losses(
@@ -96,7 +110,10 @@ class VQModel(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Take one step of the autoencoder and, where there is one, of the discriminator."""
         image = batch[self.image_key]
-        output = self(image)
+        z = self.encode(image)
+        if self.revive_after:
+            self.quantize.revive(z, self.revive_after)
+        output = self._through_codebook(z)
         loss, log = self._losses(image, output, 0, "train")
         if not self.automatic_optimization:
             generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
@@ -132,7 +149,7 @@ class VQModel(pl.LightningModule):
         own = chain(*(m.parameters() for m in self._autoencoder()))
         adam = torch.optim.Adam(own, lr=self.learning_rate, betas=(0.5, 0.9))
         if self._discriminator is None:
-            return adam
+            return annealed(adam, self.anneal_steps)
         judge = torch.optim.Adam(self._discriminator.parameters(), lr=self.learning_rate, betas=(0.5, 0.9))
         return [adam, judge]
 
@@ -140,12 +157,18 @@ class VQModel(pl.LightningModule):
         return [self.encoder, self.decoder, self.quantize, self.quant_conv, self.post_quant_conv]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the number of batches seen: with two optimisers Lightning's global_step counts twice."""
-        checkpoint["first_stage_steps"] = self._steps
+        """Keep what a resumed run needs to go on exactly.
+
+        The batches seen, since with two optimisers Lightning's global_step counts twice; and the codebook's idle
+        entries, which the weights of published checkpoints have no place for.
+        """
+        checkpoint["first_stage"] = {"steps": self._steps, "idle": self.quantize.idle.clone()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting from where the checkpoint was written."""
-        self._steps = checkpoint.get("first_stage_steps", 0)
+        if "first_stage" in checkpoint:  # not in published ones
+            self._steps = checkpoint["first_stage"]["steps"]
+            self.quantize.idle.copy_(checkpoint["first_stage"]["idle"])
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:

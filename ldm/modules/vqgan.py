@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ldm.modules.layers import GroupNorm, conv3x3, repeat_pixels
 
 Resample = Literal["none", "down", "up"]
+UNUSED = 2**30  # batches since an entry was chosen, where it never was
 
 
 class ResnetBlock(nn.Module):
@@ -226,6 +227,9 @@ class Codebook(nn.Module):
         self.commitment = commitment
         self.embedding = nn.Embedding(n_embed, embed_dim)
         nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
+        # Training batches since each entry was last chosen; none has been chosen yet.
+        self.idle: Tensor
+        self.register_buffer("idle", torch.full((n_embed,), UNUSED), persistent=False)
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
@@ -236,6 +240,23 @@ class Codebook(nn.Module):
         norms, twice = entries.square().sum(1), -2 * entries.T
         indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
         return torch.cat(indices).view(z.shape[0], *z.shape[2:])
+
+    @torch.no_grad()
+    def revive(self, z: Tensor, after: int) -> int:
+        """Move entries that `after` training batches left unused to random pixels of z (B, D, h, w).
+
+        Before the first batch that is all of them: the codebook then starts where the latents are.
+
+        Returns:
+            how many entries moved.
+        """
+        dead = (self.idle >= after).nonzero().squeeze(1)
+        pixels = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        # Each pixel once, as far as they go: equal entries would never part.
+        order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
+        self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
+        self.idle[dead] = 0
+        return len(dead)
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the entries (B, D, h, w) of indices (B, h, w)."""
@@ -252,6 +273,9 @@ class Codebook(nn.Module):
             quantised (B, D, h, w); the codebook loss, equation 3 of the paper, a scalar; indices (B, h, w).
         """
         indices = self.nearest(z)
+        if self.training:
+            self.idle += 1
+            self.idle[indices.flatten()] = 0
         quantised = self.look_up(indices)
         loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
         return z + (quantised - z).detach(), loss, indices

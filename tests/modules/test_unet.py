@@ -1,0 +1,172 @@
+"""The UNet beyond what the golden cases show: the split, both forms of mask attention, every option."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.data.labels import one_hot
+from ldm.modules.attention import StyleAttention, StyleLookup, StyleTokens
+from ldm.modules.region_mask import RegionMask
+from ldm.modules.unet import UNet
+from ldm.targets import ConfigError, instantiate_from_config
+
+SMALL = {
+    "image_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "model_channels": 32,
+    "channel_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attention_resolutions": [1, 2],
+    "num_head_channels": 16,
+    "context_dim": 12,
+    "num_classes": 5,
+    "use_mask_attn": True,
+}
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """Give every parameter a random value, so that nothing is hidden behind a zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+    return module.eval()
+
+
+def inputs(size: tuple[int, int] = (8, 8), batch: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    labels = torch.randint(5, (batch, 4 * size[0], 4 * size[1]), generator=g)
+    x, style = torch.randn(batch, 3, *size, generator=g), torch.randn(batch, 5, 12, generator=g)
+    return x, torch.randint(1000, (batch,), generator=g), style, one_hot(labels, 5)
+
+
+def general_form(attention: StyleAttention, x: Tensor, style: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask attention as SPEC.md words it: logits of other regions become the most negative finite value."""
+    q, k, v = attention.to_q(x), attention.to_k(style), attention.to_v(style)
+    q, k, v = (z.unflatten(2, (attention.heads, -1)).transpose(1, 2) for z in (q, k, v))
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    allowed = torch.nn.functional.interpolate(mask, size).flatten(2).transpose(1, 2)[:, None]  # B 1 N R
+    logits = logits.masked_fill(allowed == 0, torch.finfo(logits.dtype).min)
+    return attention.to_out((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "with unmarked pixels", "zero", "two regions at a pixel"])
+def test_mask_attention_is_the_general_form(kind: str) -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    _, _, style, mask = inputs()
+    style, mask = style.double(), mask.double()
+    if kind == "with unmarked pixels":
+        mask[:, :, :16] = 0
+    elif kind == "zero":
+        mask[:] = 0
+    elif kind == "two regions at a pixel":
+        mask[:, 1] = mask[:, 2] = 1
+    x = torch.randn(2, 64, 32, dtype=torch.float64)
+    conditioning = attention.condition(style, RegionMask(mask), (8, 8))
+    is_lookup = kind != "two regions at a pixel"
+    assert isinstance(conditioning, StyleLookup if is_lookup else StyleTokens)
+    found = conditioning.values if is_lookup else attention(x, conditioning)
+    torch.testing.assert_close(found, general_form(attention, x, style, mask, (8, 8)))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
+    unet = randomised(UNet(**{**SMALL, "use_mask_attn": masked}))
+    x, t, style, mask = inputs()
+    with torch.no_grad():
+        conditioning = unet.condition(style, mask, (8, 8))
+        for step in (t, t // 2):
+            assert torch.equal(unet.denoise(x, step, conditioning), unet(x, step, style, mask))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_scale_shift_norm": True},
+        {"resblock_updown": True},
+        {"transformer_depth": 2},
+        {"num_head_channels": -1, "num_heads": 2},
+        {"dropout": 0.3},
+        {"attention_resolutions": []},
+        {"channel_mult": [1, 2, 2], "num_res_blocks": 2},
+    ],
+    ids=str,
+)
+def test_every_option_runs_and_every_used_parameter_learns(options: dict) -> None:
+    unet = randomised(UNet(**{**SMALL, **options}))
+    x, t, style, mask = inputs()
+    mask[:, 1] = 1  # not one-hot, so that queries and keys count as well
+    out = unet(x, t, style, mask)
+    assert out.shape == x.shape
+    out.square().sum().backward()
+    idle = [name for name, p in unet.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert idle == []
+
+
+def test_the_image_shows_scale_shift_and_dropout() -> None:
+    x, t, style, mask = inputs()
+    plain, scaled = UNet(**SMALL), UNet(**{**SMALL, "use_scale_shift_norm": True})
+    assert scaled.input_blocks[1][0].emb_layers[1].weight.shape[0] == 2 * plain.input_blocks[1][0].emb_layers[1].weight.shape[0]
+    dropping = randomised(UNet(**{**SMALL, "dropout": 0.5})).train()
+    assert not torch.equal(dropping(x, t, style, mask), dropping(x, t, style, mask))
+
+
+def test_activation_checkpointing_has_the_same_gradients() -> None:
+    gradients = []
+    for use_checkpoint in (False, True):
+        unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+        x, t, style, mask = inputs()
+        unet(x, t, style, mask).square().mean().backward()
+        gradients.append({name: p.grad for name, p in unet.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, grad in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], grad, msg=name)
+
+
+def test_non_square_latents_and_a_batch_alike() -> None:
+    unet = randomised(UNet(**SMALL))
+    x, t, style, mask = inputs((8, 16), batch=3)
+    with torch.no_grad():
+        together = unet(x, t, style, mask)
+        alone = unet(x[1:2], t[1:2], style[1:2], mask[1:2])
+    assert together.shape == (3, 3, 8, 16)
+    torch.testing.assert_close(alone[0], together[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
+    unet = randomised(UNet(**{**SMALL, "attention_resolutions": []}))
+    _, _, style, mask = inputs()
+    conditioning = unet.condition(style, mask, (8, 8))
+    assert all(part is None for stage in conditioning.encoder for part in stage)
+    assert all(stage[0] is not None for stage in conditioning.decoder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_heads": 2}, "one of num_head_channels and num_heads"),
+        ({"num_head_channels": 48}, "do not divide into heads of 48"),
+        ({"use_spatial_transformer": False}, "set it to true"),
+    ],
+)
+def test_contradicting_settings(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**{**SMALL, **options})
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'use_mask_attention'; did you mean 'use_mask_attn'"):
+        instantiate_from_config({"target": "ldm.modules.unet.UNet", "params": {**SMALL, "use_mask_attention": True}})
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    unet = UNet(**SMALL)
+    x, t, style, mask = inputs()
+    with pytest.raises(ValueError, match="style has shape"):
+        unet(x, t, style[:, :4], mask)
+    with pytest.raises(ValueError, match="mask has shape"):
+        unet(x, t, style, mask[:, :4])
+    with pytest.raises(ValueError, match="cannot be halved 1 times"):
+        unet(x[..., :7], t, style, mask)

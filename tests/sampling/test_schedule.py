@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from ldm.sampling import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.scaled_linear()
+
+
+def test_published_ladders() -> None:
+    assert SCHEDULE.timesteps(10) == [1, 101, 201, 301, 401, 501, 601, 701, 801, 901]
+    assert len(SCHEDULE.timesteps(60)) == 63
+    assert SCHEDULE.timesteps(4, "quadratic") == [1, 89, 356, 801]
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+@pytest.mark.parametrize("steps", [1, 7, 111, 333, 500, 501, 777, 1000])
+def test_ladders_rise_within_the_schedule(steps: int, spacing) -> None:
+    ladder = SCHEDULE.timesteps(steps, spacing)
+    assert ladder == sorted(ladder) and ladder[0] >= 0 and ladder[-1] <= 999
+    if spacing == "quadratic" or steps > 500:
+        assert len(ladder) == steps
+
+
+def test_betas_and_alpha_bar() -> None:
+    assert SCHEDULE.betas[0].item() == pytest.approx(0.0015)
+    assert SCHEDULE.betas[-1].item() == pytest.approx(0.0195)
+    torch.testing.assert_close(SCHEDULE.alpha_bar[3], (1 - SCHEDULE.betas[:4]).prod())
