@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ldm.checkpoint import CheckpointError, build_model, read_checkpoint
+from ldm.checkpoint import CheckpointError, build_model, has_ema, read_checkpoint
 from ldm.data.labels import CELEBAMASK_HQ, LABEL_SETS, LabelSet, one_hot
 from ldm.models.diffusion import Condition, LatentDiffusion
 from ldm.sampling import guide, sample
@@ -38,7 +38,7 @@ class FacePipeline:
         path: str | Path,
         *,
         config: str | Path | Mapping[str, Any] | None = None,
-        weights: Weights = "ema",
+        weights: Weights | None = None,
         device: str | torch.device | None = None,
     ) -> "FacePipeline":
         """Load a model.
@@ -46,7 +46,7 @@ class FacePipeline:
         Args:
             path: a run folder, a folder with model.safetensors and config.yaml, or a weight file (.ckpt, .safetensors).
             config: the YAML that builds the model, for weight files that come without one.
-            weights: "ema" for the UNet's moving averages, "raw" for its last weights.
+            weights: "ema" for the UNet's moving averages, "raw" for its last weights; None for ema where there is.
             device: "cpu", "cuda", "mps"; by default the fastest there is.
 
         Raises:
@@ -55,9 +55,13 @@ class FacePipeline:
         file = _weight_file(Path(path))
         checkpoint = read_checkpoint(file)
         found = _read_config(config) if config is not None else checkpoint.config or _config_near(file)
+        if weights is None:
+            weights = "ema" if has_ema(checkpoint.state_dict) else "raw"
         model = build_model(found, checkpoint, weights=weights)
         if not isinstance(model, LatentDiffusion):
-            raise CheckpointError(f"{file}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion")
+            raise CheckpointError(
+                f"{file}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
+            )
         size = _trained_size(found, model)
         return cls(model.to(best_device() if device is None else device), _label_set(model), size)
 
@@ -113,7 +117,9 @@ class FacePipeline:
             (B, 3, H, W) in [-1, 1], on the model's device.
         """
         if not len(labels) == len(style) == len(seeds):
-            raise ValueError(f"{len(labels)} label maps, {len(style)} styles and {len(seeds)} seeds; wanted as many of each")
+            raise ValueError(
+                f"{len(labels)} label maps, {len(style)} styles and {len(seeds)} seeds; wanted as many of each"
+            )
         factor = self.model.first_stage_model.factor
         h, w = labels.shape[-2] // factor, labels.shape[-1] // factor
         cond: Condition = {"context": style.to(self.device), "y": self._mask(labels)}
@@ -191,7 +197,10 @@ def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{config}: there is no such config")
     read = OmegaConf.load(config)
     # Only the model is built from it; a `???` elsewhere is no concern.
-    return {str(key): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in read.items()}
+    return {
+        str(key): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for key, value in read.items()
+    }
 
 
 def _label_set(model: LatentDiffusion) -> LabelSet:

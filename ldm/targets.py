@@ -106,8 +106,9 @@ def _check_params(cls: type, params: dict[str, Any], target: str) -> None:
     if not open_ended:
         for key in params:
             if key not in known:
+                nearest, all_known = _nearest(key, known), ", ".join(known)
                 raise ConfigError(
-                    f"{target} takes no parameter {key!r}; did you mean {_nearest(key, known)}? It takes {', '.join(known)}"
+                    f"{target} takes no parameter {key!r}; did you mean {nearest}? It takes {all_known}"
                 )
     missing = [
         name

@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, description in TASKS.items():
-        task = tasks.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
+        task = tasks.add_parser(
+            name, help=description, description=description[0].upper() + description[1:] + "."
+        )
         _add_faces(task)
         _add_sampling(task)
         if name in ("swap", "interpolate"):
@@ -40,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
                 help="where the style comes from: a name in --data, `next` for each face's neighbour there, "
                 "or a picture (then --style-mask is its label map)",
             )
-            task.add_argument("--style-mask", type=Path, metavar="FILE", help="label map of the picture that --style names")
+            task.add_argument(
+                "--style-mask", type=Path, metavar="FILE", help="label map of the picture that --style names"
+            )
         if name in ("swap", "interpolate", "random"):
             task.add_argument(
                 "--regions",
@@ -49,16 +53,24 @@ def build_parser() -> argparse.ArgumentParser:
                 help="region names, such as hair,u_lip" + ("" if name == "random" else "; all by default"),
             )
         if name == "interpolate":
-            task.add_argument("--frames", type=int, default=5, help="pictures from one style to the other (5)")
+            task.add_argument(
+                "--frames", type=int, default=5, help="pictures from one style to the other (5)"
+            )
         if name in ("random", "noise"):
-            task.add_argument("--samples", type=int, default=3, help="pictures per face, each with its own seed (3)")
+            task.add_argument(
+                "--samples", type=int, default=3, help="pictures per face, each with its own seed (3)"
+            )
     return parser
 
 
 def _add_faces(task: argparse.ArgumentParser) -> None:
     faces = task.add_argument_group("faces")
-    faces.add_argument("--data", type=Path, metavar="FOLDER", help="folder with images/ and labels/, paired by name")
-    faces.add_argument("--names", metavar="A,B-C", help="which faces of the folder: names, or ranges of numbers (all)")
+    faces.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder with images/ and labels/, paired by name"
+    )
+    faces.add_argument(
+        "--names", metavar="A,B-C", help="which faces of the folder: names, or ranges of numbers (all)"
+    )
     faces.add_argument("--image", type=Path, metavar="FILE", help="a single photo, instead of a folder")
     faces.add_argument("--mask", type=Path, metavar="FILE", help="the photo's label map")
 
@@ -66,16 +78,26 @@ def _add_faces(task: argparse.ArgumentParser) -> None:
 def _add_sampling(task: argparse.ArgumentParser) -> None:
     model = task.add_argument_group("model")
     model.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="PATH", help="a run folder of main.py, or a weight file"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a run folder of main.py, or a weight file",
     )
-    model.add_argument("--config", type=Path, metavar="YAML", help="for weight files that come without a config")
-    model.add_argument("--weights", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)")
+    model.add_argument(
+        "--config", type=Path, metavar="YAML", help="for weight files that come without a config"
+    )
+    model.add_argument(
+        "--weights", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)"
+    )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     sampling = task.add_argument_group("sampling")
     sampling.add_argument("--steps", type=int, default=50, help="solver steps, 1..1000 (50)")
     sampling.add_argument("--solver", default="ddim", help="ddim, ddpm or plms (ddim)")
     sampling.add_argument("--eta", type=float, default=0.0, help="fresh noise in ddim, 0..1 (0)")
-    sampling.add_argument("--guidance", type=float, default=1.0, help="pull away from the random style (1: none)")
+    sampling.add_argument(
+        "--guidance", type=float, default=1.0, help="pull away from the random style (1: none)"
+    )
     sampling.add_argument("--seed", type=int, default=0, help="of the noise; the same for every face (0)")
     sampling.add_argument("--batch-size", type=int, default=8, help="pictures that are made at once (8)")
     output = task.add_argument_group("output")
@@ -136,9 +158,9 @@ class _Job:
 
     def run(self) -> None:
         """Make every picture, then the overview and, for `reconstruct`, the scores."""
+        from ldm.training.image_grid import draw_grid
         from tqdm import tqdm
 
-        from ldm.data.image_grid import draw_grid
         from ldm.data.images import save_png
 
         with tqdm(total=len(self.files), unit="face", desc=self.options.task) as bar:
@@ -212,7 +234,9 @@ class _Job:
             guidance=options.guidance,
         )
 
-    def _reconstruct(self, faces: list[Face], image: Tensor, labels: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def _reconstruct(
+        self, faces: list[Face], image: Tensor, labels: Tensor, style: Tensor
+    ) -> dict[str, Tensor]:
         from ldm.pipeline import psnr
 
         ceiling = self.pipe.reconstruct(image)
@@ -249,7 +273,9 @@ class _Job:
             columns[f"seed {seed}"] = self._sample(labels, style, seed)
         return columns
 
-    def _interpolate(self, faces: list[Face], image: Tensor, labels: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def _interpolate(
+        self, faces: list[Face], image: Tensor, labels: Tensor, style: Tensor
+    ) -> dict[str, Tensor]:
         from ldm.pipeline import interpolate
 
         others, other_style = self._others(faces)

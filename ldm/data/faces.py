@@ -116,5 +116,7 @@ def chosen(pairs: Sequence[Pair], names: str) -> list[Pair]:
                 raise FolderError(f"--names {part}: the folder has no face in that range")
             picked += found
         else:
-            raise FolderError(f"--names {part}: the folder has no face of that name; it has {pairs[0].name} .. {pairs[-1].name}")
+            raise FolderError(
+                f"--names {part}: the folder has no face of that name; it has {pairs[0].name} .. {pairs[-1].name}"
+            )
     return picked

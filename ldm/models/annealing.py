@@ -20,4 +20,7 @@ def annealed(optimizer: Optimizer, steps: int) -> Any:
     def factor(n: int) -> float:
         return min(1.0, (n + 1) / WARM_UP) * (1 + math.cos(math.pi * min(n / steps, 1))) / 2
 
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+    }

@@ -89,10 +89,9 @@ class LatentDiffusion(pl.LightningModule):
         self.probability_of_discard = probability_of_discard
         self.attn_loss_weight, self.attn_l2 = attn_loss_weight, attn_l2
         self.scale_by_std = scale_by_std
-        if scale_by_std:
-            self.register_buffer("scale_factor", torch.tensor(scale_factor))
-        else:
-            self.scale_factor = scale_factor  # not stored: published checkpoints have no such key
+        # Stored where it is measured; published checkpoints have no such key.
+        self.scale_factor: Tensor
+        self.register_buffer("scale_factor", torch.tensor(scale_factor), persistent=scale_by_std)
         self.monitor = monitor
         self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
         self.learning_rate = 0.0  # set by main.py from base_learning_rate

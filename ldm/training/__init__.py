@@ -1,0 +1,1 @@
+"""What happens around a training run: config, run folder, checkpoints, progress, pictures."""

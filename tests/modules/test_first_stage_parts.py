@@ -92,7 +92,10 @@ def test_vq_loss_is_l1_and_codebook_until_the_discriminator_joins() -> None:
     late, log = loss(codebook, image, made, 0, 10, last_layer=last.weight, split="val")
     expected = early + 0.5 * log["val/d_weight"] * log["val/g_loss"]
     assert late.item() == pytest.approx(expected.item(), rel=1e-5)
-    rec, g = (torch.autograd.grad(x, last.weight, retain_graph=True)[0].norm() for x in ((image - made).abs().mean(), -loss.discriminator(made).mean()))
+    rec, g = (
+        torch.autograd.grad(x, last.weight, retain_graph=True)[0].norm()
+        for x in ((image - made).abs().mean(), -loss.discriminator(made).mean())
+    )
     assert log["val/d_weight"].item() == pytest.approx((rec / (g + 1e-4)).item(), rel=0.05)
 
 

@@ -42,7 +42,9 @@ def inputs(size: tuple[int, int] = (8, 8), batch: int = 2) -> tuple[Tensor, Tens
     return x, torch.randint(1000, (batch,), generator=g), style, one_hot(labels, 5)
 
 
-def general_form(attention: StyleAttention, x: Tensor, style: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+def general_form(
+    attention: StyleAttention, x: Tensor, style: Tensor, mask: Tensor, size: tuple[int, int]
+) -> Tensor:
     """Mask attention as SPEC.md words it: logits of other regions become the most negative finite value."""
     q, k, v = attention.to_q(x), attention.to_k(style), attention.to_v(style)
     q, k, v = (z.unflatten(2, (attention.heads, -1)).transpose(1, 2) for z in (q, k, v))
@@ -101,14 +103,19 @@ def test_every_option_runs_and_every_used_parameter_learns(options: dict) -> Non
     out = unet(x, t, style, mask)
     assert out.shape == x.shape
     out.square().sum().backward()
-    idle = [name for name, p in unet.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    idle = [
+        name
+        for name, p in unet.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
     assert idle == []
 
 
-def test_the_image_shows_scale_shift_and_dropout() -> None:
+def test_scale_shift_doubles_the_time_embedding_and_dropout_drops() -> None:
     x, t, style, mask = inputs()
     plain, scaled = UNet(**SMALL), UNet(**{**SMALL, "use_scale_shift_norm": True})
-    assert scaled.input_blocks[1][0].emb_layers[1].weight.shape[0] == 2 * plain.input_blocks[1][0].emb_layers[1].weight.shape[0]
+    widths = [unet.input_blocks[1][0].emb_layers[1].out_features for unet in (plain, scaled)]
+    assert widths[1] == 2 * widths[0]
     dropping = randomised(UNet(**{**SMALL, "dropout": 0.5})).train()
     assert not torch.equal(dropping(x, t, style, mask), dropping(x, t, style, mask))
 
@@ -158,7 +165,9 @@ def test_contradicting_settings(options: dict, message: str) -> None:
 
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'use_mask_attention'; did you mean 'use_mask_attn'"):
-        instantiate_from_config({"target": "ldm.modules.unet.UNet", "params": {**SMALL, "use_mask_attention": True}})
+        instantiate_from_config(
+            {"target": "ldm.modules.unet.UNet", "params": {**SMALL, "use_mask_attention": True}}
+        )
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:

@@ -1,0 +1,227 @@
+"""Checkpoints that a kill cannot break, and from which a run goes on as if it had never stopped."""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ldm.training.finite import FiniteLossGuard
+from ldm.training.metrics_csv import MetricsCSV
+from ldm.training.stopping import Interrupted, StopRequest
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write to a file beside the target, read it back, then move it there; load without executing code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Replace the file at `path`.
+
+        Raises:
+            RuntimeError: the model or a callback put something into the checkpoint that safe loading refuses.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            torch.load(partial, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise RuntimeError(
+                f"the checkpoint would not load again, {target} is left as it was: {error}"
+            ) from error
+        os.replace(partial, target)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Return what a checkpoint holds: tensors and plain data, whatever `weights_only` says."""
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class CheckpointWriter(Checkpoint):
+    """Keep last.ckpt and best.ckpt, and stop the run on request.
+
+    Steps are batches, not optimizer steps, of which a model with a discriminator makes two a batch.
+
+    Args:
+        folder: for last.ckpt and best.ckpt.
+        every_n_steps: batches between writes of last.ckpt; None leaves it to the minutes.
+        every_n_minutes: the same in time; None leaves it to the steps.
+        monitor_mode: "min" or "max": whether a lower or a higher value of the model's `monitor` is better.
+        stop: set by a signal; the next batch's end writes last.ckpt and raises Interrupted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every_n_steps: int | None = 1000,
+        every_n_minutes: float | None = 10.0,
+        monitor_mode: str = "min",
+        stop: StopRequest | None = None,
+    ) -> None:
+        if monitor_mode not in ("min", "max"):
+            raise ValueError(f"lightning.checkpoint.monitor_mode is {monitor_mode!r}; wanted min or max")
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(
+                    f"lightning.checkpoint.{name} is {value}; wanted more than 0, or null for never"
+                )
+        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
+        self.every_n_steps, self.every_n_minutes, self.monitor_mode = (
+            every_n_steps,
+            every_n_minutes,
+            monitor_mode,
+        )
+        self.stop = stop or StopRequest()
+        self.best_score: float | None = None
+        self.saved_step = 0
+        self._saved_at = 0.0
+        self._validation_follows = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resume needs: the best score so far."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best score of the interrupted run."""
+        self.best_score = state_dict["best_score"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and take the signals back from Lightning, whose own handling would skip the checkpoint."""
+        self._saved_at = time.monotonic()
+        self.saved_step = batches_done(trainer)
+        self.stop.deferring = True
+        self.stop.listen()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write last.ckpt where it is due, or where a stop is requested."""
+        if trainer.fit_loop._should_accumulate():
+            return  # the gradients summed so far are not in a checkpoint
+        stop = self._agree(trainer, self.stop.signum is not None)
+        if stop or self._agree(trainer, self._due(trainer)) or self._ends_here(trainer):
+            epoch_loop = trainer.fit_loop.epoch_loop
+            assert trainer.fit_loop._data_fetcher is not None
+            self._validation_follows = epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            self.write_last(trainer, pl_module)
+        if stop:
+            self._leave(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop within a validation, which a resume begins anew."""
+        if (
+            trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and self._agree(trainer, self.stop.signum is not None)
+        ):
+            if self.saved_step != batches_done(trainer):
+                self._validation_follows = True
+                self.write_last(trainer, pl_module)
+            self._leave(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write best.ckpt where the model's `monitor` has its best value so far."""
+        self._validation_follows = False
+        monitor = getattr(pl_module, "monitor", None)
+        if trainer.sanity_checking or trainer.state.fn != "fit" or monitor not in trainer.callback_metrics:
+            return
+        score = float(trainer.callback_metrics[monitor])
+        sign = 1 if self.monitor_mode == "min" else -1
+        if math.isfinite(score) and (self.best_score is None or sign * score < sign * self.best_score):
+            self.best_score = score
+            trainer.save_checkpoint(self.best)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write last.ckpt where something other than the number of steps ended the run, such as early stopping."""
+        if self.saved_step != batches_done(trainer):
+            self.write_last(trainer, pl_module)
+        self.stop.deferring = False
+
+    def write_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write last.ckpt, after the metrics of its step, which a kill in between would lose."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, FiniteLossGuard):
+                callback.check_weights(trainer, pl_module)
+        connector = trainer._logger_connector
+        if trainer.training and connector._first_loop_iter is not None and connector.should_update_logs:
+            metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, logged_step(trainer))
+        trainer.save_checkpoint(self.last)
+        self.saved_step, self._saved_at = batches_done(trainer), time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Record the loops as between two batches, or as at the start of a validation that a resume shall run.
+
+        Left alone, Lightning skips a validation that was due right after the batch that a checkpoint followed, and
+        evaluates only the rest of one that was interrupted.
+        """
+        progress = checkpoint["loops"]["fit_loop"]
+        validation = progress["epoch_loop.val_loop.batch_progress"]
+        begun = int(self._validation_follows)
+        validation["total"] = {"ready": begun, "started": begun, "processed": 0, "completed": 0}
+        validation["current"] = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+        if self._validation_follows:
+            for count in ("total", "current"):
+                batches = progress["epoch_loop.batch_progress"][count]
+                batches["completed"] = batches["processed"]
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        since = batches_done(trainer) - self.saved_step
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return (self.every_n_steps is not None and since >= self.every_n_steps) or (
+            self.every_n_minutes is not None and minutes >= self.every_n_minutes
+        )
+
+    def _ends_here(self, trainer: pl.Trainer) -> bool:
+        """Tell whether this is the last batch: what is written after it could not be continued within its epoch."""
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return True
+        last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
+        return last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+    def _agree(self, trainer: pl.Trainer, here: bool) -> bool:
+        """Return whether any process says so: all must write and stop at the same batch."""
+        return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        raise Interrupted(self.stop.signum or 15)
+
+
+def batches_done(trainer: pl.Trainer) -> int:
+    """Return the number of batches trained since the start of the run, over resumes."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step under which Lightning logs now."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the last step whose metrics belong to a checkpoint, without reading its tensors."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]

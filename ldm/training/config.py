@@ -1,0 +1,159 @@
+"""From YAML files and dotted overrides to one checked config."""
+
+import difflib
+import inspect
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ldm.targets import ConfigError
+
+# Keys that a config may have, by the path of the mapping that holds them. Everything below a `params` is checked
+# against the constructor that gets it, everything below `lightning.trainer` against pl.Trainer.
+KNOWN_KEYS: dict[str, tuple[str, ...]] = {
+    "": ("model", "data", "lightning", "seed"),
+    "model": ("target", "params", "base_learning_rate", "scale_lr"),
+    "data": ("target", "params"),
+    "lightning": ("trainer", "callbacks", "checkpoint", "progress"),
+    "lightning.checkpoint": ("every_n_steps", "every_n_minutes", "monitor_mode"),
+    "lightning.progress": ("seconds",),
+}
+DEFAULT_SEED = 23
+
+# Trainer options that are ours to set, and how a person sets what they mean.
+OURS = {
+    "logger": "CSV and TensorBoard are always written to the run folder",
+    "callbacks": "name them under lightning.callbacks",
+    "default_root_dir": "use --logdir",
+    "use_distributed_sampler": "the data module gives each device its share",
+}
+# Options of the Lightning 1.4 that the published recipes were made for.
+RENAMED = {
+    "gpus": "devices",
+    "resume_from_checkpoint": "main.py's --resume",
+    "checkpoint_callback": "enable_checkpointing",
+    "progress_bar_refresh_rate": "lightning.progress",
+    "weights_summary": "enable_model_summary",
+    "amp_level": "precision",
+    "replace_sampler_ddp": "use_distributed_sampler",
+}
+
+
+def load_config(
+    paths: Sequence[str | Path], overrides: Iterable[str] = (), *, complete: bool = True
+) -> dict[str, Any]:
+    """Merge YAML files left to right, then `dotted.key=value` overrides, and check the result's keys.
+
+    Args:
+        complete: refuse a config in which a value is still `???`.
+
+    Raises:
+        ConfigError: a file is missing or is no YAML mapping, an override is no `key=value`, or a key is unknown.
+    """
+    merged = OmegaConf.create({})
+    try:
+        for path in paths:
+            merged.merge_with(_read_yaml(Path(path)))
+        for override in overrides:
+            if "=" not in override:
+                raise ConfigError(
+                    f"override {override!r}: wanted dotted.key=value, such as data.params.batch_size=4"
+                )
+            merged.merge_with(OmegaConf.from_dotlist([override]))
+        config = OmegaConf.to_container(merged, resolve=True, throw_on_missing=complete)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise ConfigError(
+            f"the config leaves {key} open (???); add {key}=VALUE to the command line"
+        ) from error
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"the config does not merge: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, dict)
+    check_keys(config)
+    return {str(key): value for key, value in config.items()}
+
+
+def check_keys(config: Mapping[Any, Any]) -> None:
+    """Raise ConfigError for an unknown or missing key outside of `params`, naming the nearest known one."""
+    for path, known in KNOWN_KEYS.items():
+        for key in _mapping_at(config, path):
+            if key not in known:
+                raise ConfigError(
+                    f"unknown key {_join(path, key)!r}; did you mean {_join(path, nearest(key, known))!r}?"
+                )
+    for section in ("model", "data"):
+        if "target" not in _mapping_at(config, section):
+            raise ConfigError(f"the config has no {section}.target; give a YAML that has one with -b")
+    for name, callback in _mapping_at(config, "lightning.callbacks").items():
+        for key in callback if isinstance(callback, Mapping) else ():
+            if key not in ("target", "params"):
+                raise ConfigError(f"unknown key 'lightning.callbacks.{name}.{key}'; wanted target and params")
+
+
+def trainer_options(config: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return the options of `lightning.trainer`.
+
+    Args:
+        known: the options that the installed Lightning's Trainer takes.
+
+    Raises:
+        ConfigError: an option is unknown, or is one that main.py sets itself.
+    """
+    options = dict(_mapping_at(config, "lightning.trainer"))
+    for key in options:
+        if key in OURS:
+            raise ConfigError(f"lightning.trainer.{key} cannot be set: {OURS[key]}")
+        if key not in known:
+            hint = RENAMED.get(key) or repr(nearest(key, known))
+            raise ConfigError(f"lightning.trainer has no option {key!r}; did you mean {hint}?")
+    return options
+
+
+def parameters_of(function: Any) -> list[str]:
+    """Return the names of the parameters of a function or constructor, without self."""
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return the entry of `known` that looks most like `name`."""
+    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Return the config as YAML text that `load_config` reads back to the same."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    """Read one YAML file; raise ConfigError if it is missing or not a mapping."""
+    if not path.is_file():
+        beside = [str(found) for found in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        hint = f"; did you mean {nearest(path, beside)}?" if beside else ""
+        raise ConfigError(f"there is no file {path}{hint}")
+    try:
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} holds no mapping; wanted model:, data: and lightning:")
+    return loaded
+
+
+def _mapping_at(config: Mapping[Any, Any], path: str) -> Mapping[Any, Any]:
+    """Return the mapping at a dotted path, empty if there is none; raise ConfigError if something else is there."""
+    here: Any = config
+    for key in path.split(".") if path else ():
+        here = here.get(key)
+        if here is None:
+            return {}
+        if not isinstance(here, Mapping):
+            raise ConfigError(f"config key {path!r} is {here!r}; wanted a mapping")
+    return here
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)

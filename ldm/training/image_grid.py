@@ -1,0 +1,72 @@
+"""Draw columns of pictures as one picture with titles."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+MARGIN, TEXT_SIZE = 4, 14
+PAPER, INK = (255, 255, 255), (0, 0, 0)
+
+
+def draw_grid(columns: Mapping[str, Tensor], cell: int = 128) -> Image.Image:
+    """Draw one row per sample and one titled column per entry.
+
+    Args:
+        columns: title -> (B, 3, H, W), float in [-1, 1] (beyond it is cut off) or uint8.
+        cell: least side of a drawn picture in pixels; smaller ones are enlarged by a whole factor, without smoothing.
+
+    Raises:
+        ValueError: no columns, or an entry of another shape.
+    """
+    if not columns:
+        raise ValueError("a grid needs at least one column")
+    pictures = {
+        title: [_enlarged(row, cell) for row in _to_bytes(title, images)] for title, images in columns.items()
+    }
+    width = max(image.width for column in pictures.values() for image in column) + MARGIN
+    height = max(image.height for column in pictures.values() for image in column) + MARGIN
+    titles = {title: _wrap(title, width - MARGIN) for title in pictures}
+    head = max(text.count("\n") + 1 for text in titles.values()) * (TEXT_SIZE + 4) + MARGIN
+    rows = max(len(column) for column in pictures.values())
+    grid = Image.new("RGB", (len(pictures) * width + MARGIN, head + rows * height), PAPER)
+    draw = ImageDraw.Draw(grid)
+    for number, (title, column) in enumerate(pictures.items()):
+        left = MARGIN + number * width
+        draw.multiline_text((left, 2), titles[title], INK, font=_font())
+        for row, image in enumerate(column):
+            grid.paste(image, (left, head + row * height))
+    return grid
+
+
+def _to_bytes(title: str, images: Tensor) -> list[np.ndarray]:
+    """Return (H, W, 3) uint8 arrays, rounded."""
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"the column {title!r} has the shape {tuple(images.shape)}; wanted (B, 3, H, W)")
+    if images.dtype != torch.uint8:
+        images = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return list(images.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _enlarged(pixels: np.ndarray, cell: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    factor = max(1, -(-cell // min(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(TEXT_SIZE)
+
+
+def _wrap(title: str, width: int) -> str:
+    """Break a title between words so that each line fits."""
+    font, lines = _font(), [""]
+    for word in title.replace("_", " ").split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)

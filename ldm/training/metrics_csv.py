@@ -1,0 +1,103 @@
+"""metrics.csv: one row per step, also after a kill and a resume. Lightning's own logger starts the file anew."""
+
+import csv
+import io
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger
+
+from ldm.training.run_folder import write_atomically
+
+
+class MetricsCSV(Logger):
+    """Write metrics as rows of a CSV file, as they come.
+
+    Metrics of one step share a row; a new metric adds a column. Floats are written so that they read back exactly.
+
+    Args:
+        path: the file; rows that it has are kept.
+        last_step: on a resume, the step of the checkpoint: rows beyond it, which will come again, are dropped.
+    """
+
+    def __init__(self, path: Path, last_step: int | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self.columns: list[str] = ["step"]
+        self._row: dict[str, str] = {}
+        self._row_start = 0
+        if last_step is not None and path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
+            self._reopen(last_step)
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """None: the run folder is one version."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write metrics of a step; those of the step that came last join its row."""
+        assert step is not None
+        if new := [name for name in metrics if name not in self.columns]:
+            self._add_columns(new)
+        if self._row.get("step") != str(step):
+            self._row, self._row_start = (
+                {"step": str(step)},
+                self.path.stat().st_size if self.path.exists() else 0,
+            )
+            if self._row_start == 0:
+                write_atomically(self.path, self._line(dict(zip(self.columns, self.columns, strict=True))))
+                self._row_start = self.path.stat().st_size
+        self._row.update({name: repr(float(value)) for name, value in metrics.items()})
+        with open(self.path, "r+b") as file:
+            file.seek(self._row_start)
+            file.write(
+                self._line(self._row).encode()
+            )  # one write, so a kill cannot leave half of the row's step
+            file.truncate()
+
+    def _line(self, row: Mapping[str, str]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
+        return text.getvalue()
+
+    def _add_columns(self, names: list[str]) -> None:
+        """Write the file anew with more columns."""
+        rows = read_rows(self.path) if self.path.exists() else []
+        self.columns += names
+        self._write(rows)
+        if self._row:
+            self._row_start = self.path.stat().st_size - len(self._line(self._row).encode())
+
+    def _reopen(self, last_step: int) -> None:
+        with open(self.path, newline="") as file:
+            self.columns = next(csv.reader(file), ["step"])
+        rows = [row for row in read_rows(self.path) if int(row["step"]) <= last_step]
+        self._write(rows)
+        if rows:
+            self._row = {name: value for name, value in rows[-1].items() if value}
+            self._row_start = self.path.stat().st_size - len(self._line(self._row).encode())
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        header = dict(zip(self.columns, self.columns, strict=True))
+        write_atomically(self.path, "".join(self._line(row) for row in [header, *rows]))
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Return the whole rows of a metrics file, values as text, "" where a step lacks a metric."""
+    with open(path, newline="") as file:
+        text = file.read()
+    whole = text[: text.rfind("\n") + 1]  # a kill may leave half a row
+    return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]

@@ -1,0 +1,136 @@
+"""The folder of one run: what was asked for, with which code, and where its results lie."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ldm.targets import ConfigError
+from ldm.training.config import to_yaml
+
+# Processes that Lightning starts for further devices must not choose a folder of their own.
+FOLDER_VARIABLE = "SCADM_RUN_FOLDER"
+RECORDED_PACKAGES = ("torch", "lightning", "numpy", "omegaconf", "pillow", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run: config.yaml, versions.json, metrics.csv, tensorboard/, checkpoints/, images/.
+
+    Args:
+        path: the folder.
+        checkpoint: the file to resume from; None in a new run.
+    """
+
+    path: Path
+    checkpoint: Path | None = None
+
+    @property
+    def config(self) -> Path:
+        """The merged config."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per logged step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """last.ckpt and best.ckpt."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def new(cls, logdir: Path, name: str) -> "RunFolder":
+        """Choose `<logdir>/<timestamp>_<name>`, a folder that is not there yet; `open` makes it."""
+        if os.environ.get("LOCAL_RANK", "0") != "0" and (inherited := os.environ.get(FOLDER_VARIABLE)):
+            return cls(Path(inherited))
+        stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        path = logdir / f"{stamp}_{name}"
+        attempt = 2
+        while path.exists():
+            path = logdir / f"{stamp}_{name}_{attempt}"
+            attempt += 1
+        return cls(path)
+
+    @classmethod
+    def resumed(cls, run: Path) -> "RunFolder":
+        """Find a run by its folder, or by one of its checkpoints.
+
+        Raises:
+            ConfigError: there is no such run, or it has no checkpoint.
+        """
+        if run.is_file():
+            folder, checkpoint = run.resolve().parent.parent, run.resolve()
+        else:
+            folder, checkpoint = run, run / "checkpoints" / "last.ckpt"
+        if not folder.is_dir() or not (folder / "config.yaml").is_file():
+            raise ConfigError(
+                f"--resume {run}: no run is there; wanted a folder with config.yaml and checkpoints/"
+            )
+        if not checkpoint.is_file():
+            raise ConfigError(
+                f"--resume {run}: it has no checkpoint {checkpoint}; the run ended before its first one"
+            )
+        return cls(folder, checkpoint)
+
+    def open(self, config: Mapping[str, Any], seed: int) -> None:
+        """Make the folder, write the config, and add this start of the run to versions.json."""
+        os.environ[FOLDER_VARIABLE] = str(self.path)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        (self.path / "images").mkdir(exist_ok=True)
+        for leftover in self.checkpoints.glob(".*.partial"):
+            leftover.unlink()
+        write_atomically(self.config, to_yaml(config))
+        versions = self.path / "versions.json"
+        starts = json.loads(versions.read_text())["starts"] if versions.is_file() else []
+        starts.append(
+            {**describe_start(), "seed": seed, "resumed_from": self.checkpoint and self.checkpoint.name}
+        )
+        write_atomically(versions, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def describe_start() -> dict[str, Any]:
+    """Return what a person needs to repeat this start: time, command line, versions, commit of the code."""
+    packages: dict[str, str | None] = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **packages,
+        **git_state(Path(__file__).parent),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Return the commit of the code and whether files differ from it; both None where there is no git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file in one move, so that a killed process leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,318 @@
+"""One call of main.py: config, model, data, run folder, Trainer, and how it ends."""
+
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ldm.data.datamodule import DataError
+from ldm.targets import ConfigError, instantiate_from_config
+from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
+from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
+from ldm.training.finite import FiniteLossGuard, NotFiniteError
+from ldm.training.metrics_csv import MetricsCSV
+from ldm.training.progress import TrainingProgress
+from ldm.training.run_folder import RunFolder
+from ldm.training.seeding import StepSeeding
+from ldm.training.stopping import Interrupted, StopRequest
+
+USER_ERROR, NOT_FINITE = 2, 3  # exit codes; an interrupted run ends with 128 + the signal's number
+
+PARTS = {"first_stage_model": "first stage", "model": "UNet", "cond_stage_model": "style encoder"}
+
+# Lightning's advice that is wrong here (the data module is resumable, `--resume` wants an existing folder), or that a
+# person who trains from a YAML cannot follow.
+UNHELPFUL_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*your dataloader is not resumable.*",
+    ".*smaller than the logging interval.*",
+    ".*module.*in eval mode at the start of training.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*no `val_dataloader`.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*Total length of .* across ranks is zero.*",
+    ".*treat `?pin_memory`?.*",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for.
+
+    Args:
+        action: "train", "validate", "test" or "dry-run".
+        base: YAML files, merged left to right.
+        overrides: `dotted.key=value`, merged last.
+        resume: a run folder, or a checkpoint in one.
+        name: of the run folder, behind the timestamp; None takes the first YAML's.
+        seed: of everything random; None takes the config's.
+        logdir: where run folders lie.
+        scale_lr: multiply the base learning rate; False keeps it.
+    """
+
+    action: str
+    base: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    resume: Path | None = None
+    name: str | None = None
+    seed: int | None = None
+    logdir: Path = field(default=Path("runs"))
+    scale_lr: bool = True
+
+
+def run(options: Options) -> int:
+    """Do what `options` ask for and return the exit code; errors of the user are one sentence on stderr."""
+    _quieten()
+    with StopRequest() as stop:
+        session = _Session(options, stop)
+        try:
+            session.run()
+        except Interrupted as error:
+            print(f"main.py: stopped by {error}{session.way_back()}", file=sys.stderr)
+            return 128 + error.signum
+        except NotFiniteError as error:
+            print(f"main.py: stopped: {error}{session.way_back()}", file=sys.stderr)
+            return NOT_FINITE
+        except (_UserError, DataError) as error:
+            print(f"main.py: error: {error_sentence(error)}", file=sys.stderr)
+            return USER_ERROR
+    return 0
+
+
+class _UserError(Exception):
+    """Wrong config, missing files: what the person at the command line can mend."""
+
+
+class _Session:
+    """The steps of one run, in order."""
+
+    def __init__(self, options: Options, stop: StopRequest) -> None:
+        self.options, self.stop = options, stop
+        self.folder: RunFolder | None = None
+
+    def run(self) -> None:
+        """Prepare, then train, validate or test."""
+        try:
+            self._prepare()
+        except (ConfigError, MisconfigurationException, ValueError, OSError, ImportError) as error:
+            if os.environ.get("SCADM_TRACEBACK"):
+                raise
+            raise _UserError(str(error) or type(error).__name__) from error
+        if self.options.action == "dry-run":
+            return
+        assert self.folder is not None
+        start = {"datamodule": self.data, "ckpt_path": self.folder.checkpoint, "weights_only": True}
+        if self.options.action == "train":
+            self.trainer.fit(self.model, **start)
+            if self.trainer.is_global_zero:
+                print(
+                    f"trained {batches_done(self.trainer)} steps; the results are in {self.folder.path}",
+                    flush=True,
+                )
+        elif self.options.action == "validate":
+            self.trainer.validate(self.model, **start)
+        else:
+            self.trainer.test(self.model, **start)
+
+    def way_back(self) -> str:
+        """Return how to go on after an interruption, as the end of a sentence."""
+        if self.folder is None or not (self.folder.checkpoints / "last.ckpt").is_file():
+            return ", before the first checkpoint"
+        return f"; go on from the last checkpoint with: python main.py --resume {self.folder.path} -t"
+
+    def _prepare(self) -> None:
+        """Do everything that can fail for a reason of the user's before the first step."""
+        options = self.options
+        resumed = RunFolder.resumed(options.resume) if options.resume else None
+        files = [*([resumed.config] if resumed else []), *options.base]
+        self.config = load_config(files, options.overrides, complete=options.action != "dry-run")
+        self.seed = self.config.setdefault("seed", DEFAULT_SEED) if options.seed is None else options.seed
+        self.config["seed"] = self.seed
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"seed is {self.seed!r}; wanted a whole number, 0 or more")
+        trainer_settings = trainer_options(self.config, parameters_of(pl.Trainer.__init__))
+        if options.action == "dry-run":
+            model = instantiate_from_config(without_weight_files(self.config["model"]))
+            print(to_yaml(self.config) + "\n" + parameter_table(model), flush=True)
+            return
+        pl.seed_everything(self.seed, verbose=False)
+        # A run's own checkpoint holds every weight: the files that it once started from may be gone.
+        section = without_weight_files(self.config["model"]) if resumed else self.config["model"]
+        self.model = instantiate_from_config(section)
+        if not isinstance(self.model, pl.LightningModule):
+            raise ConfigError(
+                f"model.target {self.config['model']['target']} is not a model that can be trained"
+            )
+        self._prepare_data()
+        name = options.name or (options.base[0].stem if options.base else "run")
+        self.folder = resumed or RunFolder.new(options.logdir, name)
+        self.trainer = self._make_trainer(trainer_settings)
+        formula = self._set_learning_rate(resumed)
+        if options.action == "train":
+            self.data.check_train_batch(self.trainer.world_size)
+            if self.trainer.is_global_zero:
+                self.folder.open(self.config, self.seed)
+                print(self._summary(), formula, sep="\n", flush=True)
+
+    def _prepare_data(self) -> None:
+        """Build the datasets; a missing one, or one that does not fill a batch, is an error now."""
+        self.data = instantiate_from_config(self.config["data"])
+        self.data.seed = self.seed
+        split = {"train": "train", "validate": "validation", "test": "test"}[self.options.action]
+        if split not in self.data.configs:
+            raise ConfigError(f"data.params has no {split!r} dataset, which --{self.options.action} needs")
+        self.data.setup()
+
+    def _make_trainer(self, settings: dict[str, Any]) -> pl.Trainer:
+        """Build the Trainer with its loggers and callbacks."""
+        assert self.folder is not None
+        options: dict[str, Any] = {
+            "accelerator": "auto",
+            "log_every_n_steps": 10,
+            "enable_model_summary": False,
+        }
+        options |= settings
+        plugins = options.pop("plugins", None) or []
+        options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        options |= {"default_root_dir": str(self.folder.path), "use_distributed_sampler": False}
+        try:
+            if self.options.action != "train":
+                options |= {
+                    "logger": False,
+                    "enable_checkpointing": False,
+                    "callbacks": [StepSeeding(self.seed)],
+                }
+            else:
+                options |= {"logger": self._loggers(), "callbacks": self._callbacks()}
+            return pl.Trainer(**options)
+        except TypeError as error:
+            raise ConfigError(
+                f"an option below `lightning` has a value of the wrong type: {error}"
+            ) from error
+
+    def _loggers(self) -> list[Logger]:
+        """Return CSV and TensorBoard, without what lies beyond the checkpoint that a resume starts from."""
+        assert self.folder is not None
+        checkpoint, path = self.folder.checkpoint, str(self.folder.path)
+        last_step = checkpoint_step(checkpoint) if checkpoint else None
+        purge_step = None if last_step is None else last_step + 1
+        return [
+            MetricsCSV(self.folder.metrics, last_step),
+            TensorBoardLogger(path, name="tensorboard", version="", purge_step=purge_step),
+        ]
+
+    def _callbacks(self) -> list[pl.Callback]:
+        """Return our callbacks, and those of the YAML."""
+        assert self.folder is not None
+        settings = self.config.get("lightning") or {}
+        configs = dict(settings.get("callbacks") or {})
+        if not any(
+            str((callback or {}).get("target")).endswith(".ImageLogger") for callback in configs.values()
+        ):
+            configs["image_logger"] = {"target": "main.ImageLogger", **(configs.get("image_logger") or {})}
+        return [
+            StepSeeding(self.seed),
+            FiniteLossGuard(),
+            TrainingProgress(**(settings.get("progress") or {})),
+            *(instantiate_from_config(callback) for callback in configs.values() if callback),
+            CheckpointWriter(self.folder.checkpoints, stop=self.stop, **(settings.get("checkpoint") or {})),
+        ]
+
+    def _set_learning_rate(self, resumed: RunFolder | None) -> str:
+        """Set `model.learning_rate`, scaled by batch, devices and accumulation, or not; return the formula."""
+        section = self.config["model"]
+        if "base_learning_rate" not in section:
+            if self.options.action == "train":
+                raise ConfigError("the config has no model.base_learning_rate; give one, such as 1.0e-6")
+            return ""
+        if (
+            resumed
+            and load_config([resumed.config])["model"].get("base_learning_rate")
+            != section["base_learning_rate"]
+        ):
+            warnings.warn(
+                "model.base_learning_rate has no effect on a resumed run: its optimizer goes on", stacklevel=2
+            )
+        factors = {
+            "batch size": self.data.batch_size,
+            "devices": self.trainer.num_devices * self.trainer.num_nodes,
+            "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+        }
+        scale = self.options.scale_lr and section.get("scale_lr", True)
+        self.model.learning_rate, formula = scaled_learning_rate(
+            section["base_learning_rate"], factors, scale
+        )
+        return formula
+
+    def _summary(self) -> str:
+        """Return what a person wants to know as the run starts."""
+        assert self.folder is not None
+        counts = ", ".join(f"{split} {len(dataset)}" for split, dataset in self.data.datasets.items())
+        resumed = f", resumed from {self.folder.checkpoint.name}" if self.folder.checkpoint else ""
+        return (
+            f"run folder {self.folder.path}{resumed}\n{parameter_table(self.model)}\n"
+            f"pictures: {counts}; seed {self.seed}; on {self.trainer.strategy.root_device.type}"
+        )
+
+
+def scaled_learning_rate(base: Any, factors: Mapping[str, int], scale: bool) -> tuple[float, str]:
+    """Return the learning rate and the formula that gives it, as text.
+
+    Raises:
+        ConfigError: `base` is not a number above 0.
+    """
+    if isinstance(base, bool) or not isinstance(base, int | float) or not base > 0:
+        raise ConfigError(f"model.base_learning_rate is {base!r}; wanted a number above 0, such as 1.0e-6")
+    if not scale:
+        return float(base), f"learning rate {base:g} (base, not scaled)"
+    rate = base * math.prod(factors.values())
+    product = " x ".join([f"{base:g} (base)", *(f"{value} ({name})" for name, value in factors.items())])
+    return rate, f"learning rate {rate:g} = {product}"
+
+
+def error_sentence(error: Exception) -> str:
+    """Return an error's message on one line, without the traceback that a reading process sends along."""
+    return " ".join(str(error).rpartition(f"{type(error).__name__}: ")[2].split())
+
+
+def without_weight_files(config: Any) -> Any:
+    """Return a model's config that starts from no file: to count parameters, none has to be there."""
+    if isinstance(config, Mapping):
+        return {
+            key: None if key == "ckpt_path" else without_weight_files(value) for key, value in config.items()
+        }
+    return [without_weight_files(value) for value in config] if isinstance(config, list) else config
+
+
+def parameter_table(model: torch.nn.Module) -> str:
+    """Return the number of parameters of each part of a model, as lines of text."""
+
+    def row(name: str, part: torch.nn.Module) -> tuple[str, int, int]:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
+        return name, sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+    parts = [row(PARTS.get(name, name), part) for name, part in model.named_children()]
+    rows = [*(part for part in parts if part[1]), row("total", model)]
+    width = max(len(name) for name, _, _ in rows)
+    return "\n".join(
+        f"{name:<{width}}  {count:>13,} parameters, {own:>13,} trained" for name, count, own in rows
+    )
+
+
+def _quieten() -> None:
+    """Silence what Lightning says that nobody at the command line can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in UNHELPFUL_WARNINGS:
+        warnings.filterwarnings("ignore", message)

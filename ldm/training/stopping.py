@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: finish the batch, write a checkpoint, leave."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+# An Interrupted raised anywhere leaves with 128 + its signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """The run was told to stop. Not an Exception, so that no `except Exception` on its way swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class StopRequest:
+    """Remember a signal until the training loop can stop, as a context manager.
+
+    While `deferring`, the first signal only sets `signum`; a second one, or any while not deferring, raises
+    Interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.deferring = False
+        self._process = os.getpid()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def listen(self) -> None:
+        """Install the handlers; again once Lightning has set its own."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked process that has not set handlers of its own yet
+            os._exit(128 + signum)
+        if not self.deferring or self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+        name = signal.Signals(signum).name
+        # print is not safe in a handler that may have interrupted another print
+        os.write(
+            2,
+            f"\n{name}: writing a checkpoint after this batch, then leaving; once more leaves at once\n".encode(),
+        )

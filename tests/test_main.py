@@ -1,0 +1,169 @@
+"""The command line, and what a run leaves behind."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import main
+from ldm.training.metrics_csv import read_rows
+from tests.training.runs import ROOT, only_run, train_here, write_tiny
+
+
+def call(*arguments: str | Path) -> int:
+    """Call main in this process; argparse's own exits become codes."""
+    try:
+        return main.main([str(argument) for argument in arguments])
+    except SystemExit as leaving:
+        assert isinstance(leaving.code, int)
+        return leaving.code
+
+
+def test_help_answers_at_once() -> None:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and time.monotonic() - began < 5  # about 0.2 s on an idle machine
+    assert "--resume" in done.stdout and "dotted.key=value" in done.stdout
+
+
+def test_help_needs_none_of_the_slow_imports() -> None:
+    probe = "import sys, main; main.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0
+
+
+def test_overrides_are_found_wherever_they_stand() -> None:
+    wanted = (["a.yaml", "b.yaml"], ["x.y=1", "z=[1,2]"], "train")
+    for words in (
+        "-b a.yaml b.yaml -t x.y=1 z=[1,2]",
+        "-b a.yaml b.yaml x.y=1 z=[1,2] -t",
+        "-t -b a.yaml b.yaml x.y=1 --name n z=[1,2]",
+    ):
+        options = main.parse(words.split())
+        assert (options.base, options.overrides, options.action) == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-b", "BASE"], "nothing to do; add -t"),
+        (["-t"], "no config; name one with -b"),
+        (
+            ["-b", "BASE", "-t", "--logdr", "x"],
+            "'--logdr' is neither an option nor dotted.key=value; did you mean --logdir",
+        ),
+        (["-b", "nowhere.yaml", "-t"], "there is no file nowhere.yaml"),
+        (["-b", "BASE", "-t", "--seed", "-1"], "--seed -1: wanted 0"),
+        (["-b", "BASE", "-t", "seed=two"], "seed is 'two'; wanted a whole number"),
+        (["-b", "BASE", "-t", "model.params.widht=1"], "takes no parameter 'widht'; did you mean 'width'"),
+        (["-b", "BASE", "-t", "model.target=tests.training.tiny.TinyModle"], "did you mean 'TinyModel'"),
+        (
+            ["-b", "BASE", "-t", "model.target=tests.training.tiny.TinyFaces", "model.params={length: 2}"],
+            "not a model",
+        ),
+        (["-b", "BASE", "-t", "model.base_learning_rate=fast"], "wanted a number above 0"),
+        (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; wanted a multiple of 4"),
+        (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
+        (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
+        (["-b", "BASE", "--test"], "no 'test' dataset"),
+        (
+            ["-b", "BASE", "-t", "lightning.trainer.max_stpes=1"],
+            "no option 'max_stpes'; did you mean 'max_steps'",
+        ),
+        (
+            ["-b", "BASE", "-t", "lightning.trainer.max_steps=many"],
+            "below `lightning` has a value of the wrong type",
+        ),
+        (["-b", "BASE", "-t", "lightning.trainer.accelerator=abacus"], "abacus"),
+        (["-b", "BASE", "-t", "lightning.callbacks.image_logger.params.cel=9"], "did you mean 'cell'"),
+        (["-t", "--resume", "nowhere"], "--resume nowhere: no run is there"),
+    ],
+)
+def test_a_users_error_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    base = str(write_tiny(tmp_path))
+    words = [base if word == "BASE" else word for word in arguments]
+    assert call(*words, "--logdir", tmp_path / "runs") == 2
+    output, errors = capsys.readouterr()
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("main.py: error: ") and message in last
+    assert "Traceback" not in output + errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_prints_the_merged_config_and_the_parameter_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_tiny(tmp_path)
+    assert (
+        call("-b", base, "--dry-run", "model.params.width=16", "--seed", "5", "--logdir", tmp_path / "runs")
+        == 0
+    )
+    text, table = capsys.readouterr().out.split("\n\n", 1)
+    config = yaml.safe_load(text)
+    assert config["model"]["params"] == {"width": 16} and config["seed"] == 5
+    unet, first_stage, total = (line.split() for line in table.splitlines())
+    weights = 16 * 3 * 9 + 16 + 3 * 16 + 3
+    assert unet == ["UNet", str(weights), "parameters,", str(weights), "trained"]
+    assert first_stage == ["first", "stage", "12", "parameters,", "0", "trained"]
+    assert total == ["total", str(weights + 12), "parameters,", str(weights), "trained"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_holds_what_a_run_was(tmp_path: Path) -> None:
+    base = write_tiny(tmp_path)
+    words = ("-b", base, "-t", "--name", "faces", "--seed", "7", "--logdir", tmp_path / "runs")
+    assert call(*words, "lightning.trainer.max_epochs=1", "--no-scale-lr") == 0
+    run = only_run(tmp_path)
+    assert run.name.endswith("_faces")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["seed"] == 7 and config["lightning"]["trainer"]["max_epochs"] == 1
+    (start,) = json.loads((run / "versions.json").read_text())["starts"]
+    assert start["seed"] == 7 and start["resumed_from"] is None and start["torch"] and start["lightning"]
+    assert {"commit", "dirty", "command", "python", "started"} <= start.keys()
+    assert {file.name for file in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert [row["step"] for row in read_rows(run / "metrics.csv")] == [str(n) for n in range(7)]
+    assert list((run / "tensorboard").glob("events.*"))
+    assert call("--resume", run, "-t", "lightning.trainer.max_epochs=2") == 0
+    starts = json.loads((run / "versions.json").read_text())["starts"]
+    assert [s["resumed_from"] for s in starts] == [None, "last.ckpt"] and starts[1]["seed"] == 7
+    assert len(read_rows(run / "metrics.csv")) == 14
+    assert only_run(tmp_path) == run
+
+
+def test_a_seed_repeats_a_run_and_another_changes_it(tmp_path: Path) -> None:
+    losses = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        assert train_here(tmp_path / name, f"seed={seed}", "lightning.trainer.max_steps=3") == 0
+        losses.append([row["train/loss"] for row in read_rows(only_run(tmp_path / name) / "metrics.csv")])
+    assert losses[0] == losses[1] and not set(losses[0]) & set(losses[2])
+
+
+def test_a_run_can_be_validated_and_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_here(tmp_path, "lightning.trainer.max_epochs=1") == 0
+    run = only_run(tmp_path)
+    validated = float(read_rows(run / "metrics.csv")[-1]["val/loss"])
+    before = sorted(run.rglob("*"))
+    assert call("--resume", run, "--validate") == 0
+    assert f"{validated:.6f}"[:7] in capsys.readouterr().out
+    test_set = "data.params.test={target: tests.training.tiny.TinyFaces, params: {length: 6}}"
+    assert call("--resume", run, "--test", test_set) == 0
+    assert f"{validated:.6f}"[:7] in capsys.readouterr().out  # the same pictures, the same noise
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("manual", ["false", "true"])
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], manual: str
+) -> None:
+    broken = "data.params.train.params.broken=4"
+    assert train_here(tmp_path, broken, f"model.params.manual={manual}") == 3
+    errors = capsys.readouterr().err
+    assert "the loss is nan at step" in errors and "4.jpg" in errors and "Traceback" not in errors
+    steps = [int(row["step"]) for row in read_rows(only_run(tmp_path) / "metrics.csv")]
+    assert f"at step {len(steps)} " in errors

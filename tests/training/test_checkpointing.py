@@ -1,0 +1,66 @@
+"""Writing checkpoints so that the last good one survives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter
+from tests.training.runs import only_run, train_here
+
+
+class NotPlain:
+    """Something whose pickle names a class, which safe loading refuses."""
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.randn(3, 4)}, "loops": {"step": 7}, "none": None}
+    path = tmp_path / "deep" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    found = AtomicCheckpointIO().load_checkpoint(path)
+    assert torch.equal(found["state_dict"]["w"], content["state_dict"]["w"])
+    assert found["loops"] == content["loops"] and list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_would_not_load_leaves_the_last_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(RuntimeError, match="would not load again"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2, "odd": NotPlain()}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
+
+
+def test_loading_executes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.ckpt"
+    torch.save({"odd": NotPlain()}, path)
+    with pytest.raises(Exception, match=r"Weights only load failed|Unsupported"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+
+
+def test_settings_out_of_range_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="every_n_steps is 0"):
+        CheckpointWriter(tmp_path, every_n_steps=0)
+    with pytest.raises(ValueError, match="monitor_mode is 'least'"):
+        CheckpointWriter(tmp_path, monitor_mode="least")
+
+
+def test_best_is_the_checkpoint_of_the_lowest_monitor(tmp_path: Path) -> None:
+    for mode in ("min", "max"):
+        (tmp_path / mode).mkdir()
+        setting = f"lightning.checkpoint.monitor_mode={mode}"
+        assert train_here(tmp_path / mode, setting, "lightning.trainer.max_epochs=2") == 0
+    steps = {
+        mode: torch.load(only_run(tmp_path / mode) / "checkpoints" / "best.ckpt", weights_only=True)[
+            "global_step"
+        ]
+        for mode in ("min", "max")
+    }
+    assert steps == {"min": 14, "max": 7}  # the tiny model's validation loss falls
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+    explode = ("model.params.explode_at=4", "lightning.checkpoint.every_n_steps=1")
+    assert train_here(tmp_path, *explode) == 3
+    saved = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())

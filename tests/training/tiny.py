@@ -1,0 +1,117 @@
+"""A model and a dataset small enough for tests that start real processes, random where real ones are."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ldm.data.labels import CELEBAMASK_HQ
+
+
+class CrashError(Exception):
+    """Ends a run as abruptly as a kill, as far as files are concerned."""
+
+
+class TinyFaces(Dataset[dict[str, Any]]):
+    """Pictures of noise drawn from (index, epoch)."""
+
+    label_set = CELEBAMASK_HQ
+
+    def __init__(self, length: int, size: int = 8, broken: int = -1) -> None:
+        if size % 4:
+            raise ValueError(f"size is {size}; wanted a multiple of 4")
+        self.length, self.size, self.broken, self.epoch = length, size, broken, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([index, self.epoch])
+        image = torch.from_numpy(rng.uniform(-1, 1, (3, self.size, self.size)).astype(np.float32))
+        if index == self.broken:
+            image[:] = torch.nan
+        labels = torch.from_numpy(rng.integers(0, 19, (self.size, self.size)).astype(np.uint8))
+        return {"image": image, "labels": labels, "name": f"{index}.jpg"}
+
+
+class TinyModel(pl.LightningModule):
+    """Denoise with one convolution; noise, dropout and Python's and NumPy's randomness all enter the loss.
+
+    Args:
+        width: channels.
+        manual: two optimizers stepped by hand, as with a discriminator.
+        pause: seconds to sleep in each training step.
+        validation_pause: the same in each validation step.
+        explode_at: this step's gradient is not finite.
+        crash_at: this step raises.
+    """
+
+    def __init__(
+        self,
+        width: int = 8,
+        manual: bool = False,
+        pause: float = 0.0,
+        validation_pause: float = 0.0,
+        explode_at: int = -1,
+        crash_at: int = -1,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = not manual
+        self.monitor = "val/loss"
+        self.learning_rate = 0.0
+        self.pause, self.validation_pause = pause, validation_pause
+        self.explode_at, self.crash_at = explode_at, crash_at
+        self.model = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1), nn.SiLU(), nn.Dropout(0.2), nn.Conv2d(width, 3, 1)
+        )
+        self.first_stage_model = nn.Conv2d(3, 3, 1)
+        self.first_stage_model.eval().requires_grad_(False)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        noise = torch.randn_like(batch["image"])
+        weight = 1 + 0.1 * np.random.rand()
+        return weight * (self.model(batch["image"] + noise) - noise).square().mean()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        time.sleep(self.pause)
+        if self.trainer.fit_loop.total_batch_idx == self.crash_at:
+            raise CrashError
+        loss = self.loss(batch)
+        if self.trainer.fit_loop.total_batch_idx == self.explode_at:
+            loss = loss + (self.model[0].weight.sum() * 0).sqrt()  # 0, its gradient is not
+        first = float(batch["name"][0].split(".")[0])
+        self.log_dict({"train/loss": loss.detach(), "train/first": first}, prog_bar=True)
+        if not self.automatic_optimization:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(self.loss(batch))
+                optimizer.step()
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        time.sleep(self.validation_pause)
+        self.log("val/loss", self.loss(batch), on_epoch=True, batch_size=len(batch["image"]))
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.log("test/loss", self.loss(batch), on_epoch=True, batch_size=len(batch["image"]))
+
+    def configure_optimizers(self) -> Any:
+        def adam() -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate)
+
+        if not self.automatic_optimization:
+            return [adam(), adam()]
+        optimizer = adam()
+        warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+
+    def log_images(self, batch: dict[str, Any], n: int) -> dict[str, Tensor]:
+        images = batch["image"][:n]
+        return {"input": images, "reconstruction": self.model(images + torch.randn_like(images))}
