@@ -68,6 +68,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; wanted a multiple of 4"),
         (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
         (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
+        (["-b", "BASE", "-t", "model.params.width=???"], "leaves model.params.width open"),
         (["-b", "BASE", "--test"], "no 'test' dataset"),
         (
             ["-b", "BASE", "-t", "lightning.trainer.max_stpes=1"],
@@ -112,6 +113,14 @@ def test_a_dry_run_prints_the_merged_config_and_the_parameter_counts(
     assert first_stage == ["first", "stage", "12", "parameters,", "0", "trained"]
     assert total == ["total", str(weights + 12), "parameters,", str(weights), "trained"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_needs_no_weight_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("-b", ROOT / "configs" / "latent-diffusion" / "synthetic-32.yaml", "--dry-run") == 0
+    output = capsys.readouterr().out
+    assert "ckpt_path: ???" in output
+    for part in ("UNet", "first stage", "style encoder", "total"):
+        assert any(line.startswith(part) and "parameters," in line for line in output.splitlines())
 
 
 def test_a_run_folder_holds_what_a_run_was(tmp_path: Path) -> None:

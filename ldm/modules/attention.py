@@ -137,9 +137,11 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer blocks on the pixels of a feature map, added to it; starts as the identity."""
 
-    def __init__(self, channels: int, context_dim: int, heads: int, depth: int, masked: bool) -> None:
+    def __init__(
+        self, channels: int, context_dim: int, heads: int, depth: int, masked: bool, groups: int = 32
+    ) -> None:
         super().__init__()
-        self.norm = GroupNorm(32, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, context_dim, heads, masked) for _ in range(depth)

@@ -66,12 +66,15 @@ class ResBlock(TimeResBlock):
         dropout: float = 0.0,
         scale_shift: bool = False,
         how: Resample = "none",
+        groups: int = 32,
     ) -> None:
         """Build the block; with `scale_shift` the time embedding scales and shifts the second norm's output."""
         super().__init__(channels, out_channels, time_channels, scale_shift, how)
-        self.in_layers = nn.Sequential(GroupNorm(32, channels), nn.SiLU(), conv3x3(channels, out_channels))
+        self.in_layers = nn.Sequential(
+            GroupNorm(groups, channels), nn.SiLU(), conv3x3(channels, out_channels)
+        )
         self.out_layers = nn.Sequential(
-            GroupNorm(32, out_channels),
+            GroupNorm(groups, out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
             zero_init(conv3x3(out_channels, out_channels)),
@@ -95,12 +98,13 @@ class SpadeResBlock(TimeResBlock):
         dropout: float = 0.0,
         scale_shift: bool = False,
         how: Resample = "none",
+        groups: int = 32,
     ) -> None:
         """Build the block for a mask of `num_regions`; the rest as for `ResBlock`."""
         super().__init__(channels, out_channels, time_channels, scale_shift, how)
-        self.in_norm = SpadeNorm(channels, num_regions)
+        self.in_norm = SpadeNorm(channels, num_regions, groups)
         self.in_layers = nn.Sequential(nn.SiLU(), conv3x3(channels, out_channels))
-        self.out_norm = SpadeNorm(out_channels, num_regions)
+        self.out_norm = SpadeNorm(out_channels, num_regions, groups)
         self.out_layers = nn.Sequential(
             nn.SiLU(), nn.Dropout(dropout), zero_init(conv3x3(out_channels, out_channels))
         )

@@ -20,9 +20,9 @@ class SpadeNorm(nn.Module):
 
     HIDDEN = 128
 
-    def __init__(self, channels: int, num_regions: int) -> None:
+    def __init__(self, channels: int, num_regions: int, groups: int = 32) -> None:
         super().__init__()
-        self.norm = GroupNorm(32, channels, eps=1e-5, affine=False)
+        self.norm = GroupNorm(groups, channels, eps=1e-5, affine=False)
         self.mlp_shared = nn.Sequential(conv3x3(num_regions, self.HIDDEN), nn.ReLU())
         self.mlp_gamma = conv3x3(self.HIDDEN, channels)
         self.mlp_beta = conv3x3(self.HIDDEN, channels)

@@ -73,6 +73,8 @@ class UNet(nn.Module):
         use_scale_shift_norm: the timestep scales and shifts, instead of being added.
         resblock_updown: residual blocks resample, instead of convolutions.
         use_checkpoint: recompute activations in the backward pass: less memory, a third more time.
+        norm_groups: groups of every norm. A group of one channel would forget that channel's mean, and with it
+            the timestep: narrow networks want fewer than the published 32.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -98,6 +100,7 @@ class UNet(nn.Module):
         use_scale_shift_norm: bool = False,
         resblock_updown: bool = False,
         use_checkpoint: bool = False,
+        norm_groups: int = 32,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -115,6 +118,7 @@ class UNet(nn.Module):
         self._heads = (num_head_channels, num_heads)
         self._transformer = (context_dim, transformer_depth)
         self._block = (dropout, use_scale_shift_norm)
+        self._groups = norm_groups
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
 
         T = 4 * model_channels
@@ -135,18 +139,22 @@ class UNet(nn.Module):
             channels, skips, channel_mult, num_res_blocks, attention_resolutions, resblock_updown
         )
         self.out = nn.Sequential(
-            GroupNorm(32, channels), nn.SiLU(), zero_init(conv3x3(channels, out_channels))
+            GroupNorm(norm_groups, channels), nn.SiLU(), zero_init(conv3x3(channels, out_channels))
         )
 
     def _plain(self, channels: int, out: int, how: Resample = "none") -> ResBlock:
         dropout, scale_shift = self._block
         T = 4 * self.model_channels
-        return ResBlock(channels, out, T, dropout=dropout, scale_shift=scale_shift, how=how)
+        return ResBlock(
+            channels, out, T, dropout=dropout, scale_shift=scale_shift, how=how, groups=self._groups
+        )
 
     def _spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
         dropout, scale_shift = self._block
         T, R = 4 * self.model_channels, self.num_regions
-        return SpadeResBlock(channels, out, T, R, dropout=dropout, scale_shift=scale_shift, how=how)
+        return SpadeResBlock(
+            channels, out, T, R, dropout=dropout, scale_shift=scale_shift, how=how, groups=self._groups
+        )
 
     def _attention(self, channels: int) -> SpatialTransformer:
         head_channels, heads = self._heads
@@ -158,7 +166,7 @@ class UNet(nn.Module):
                 else f"{channels} channels do not divide into {heads} heads"
             )
         context_dim, depth = self._transformer
-        return SpatialTransformer(channels, context_dim, heads, depth, self.use_mask_attn)
+        return SpatialTransformer(channels, context_dim, heads, depth, self.use_mask_attn, self._groups)
 
     def _build_encoder(
         self,

@@ -19,11 +19,11 @@ UNUSED = 2**30  # batches since an entry was chosen, where it never was
 class ResnetBlock(nn.Module):
     """Two times norm, swish, conv; added to the input."""
 
-    def __init__(self, channels: int, out_channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, out_channels: int, dropout: float, groups: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(32, channels, eps=1e-6)
+        self.norm1 = GroupNorm(groups, channels, eps=1e-6)
         self.conv1 = conv3x3(channels, out_channels)
-        self.norm2 = GroupNorm(32, out_channels, eps=1e-6)
+        self.norm2 = GroupNorm(groups, out_channels, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(out_channels, out_channels)
         if channels != out_channels:
@@ -39,9 +39,9 @@ class ResnetBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention among pixels, added to the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(32, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -82,11 +82,11 @@ class Upsample(nn.Module):
 class Middle(nn.Module):
     """The blocks at the coarsest resolution: ResNet, attention, ResNet."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, dropout: float, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, dropout)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResnetBlock(channels, channels, dropout)
+        self.block_1 = ResnetBlock(channels, channels, dropout, groups)
+        self.attn_1 = AttentionBlock(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, dropout, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
@@ -103,12 +103,15 @@ class Level(nn.Module):
         blocks: int,
         attention: bool,
         dropout: float,
+        groups: int,
         resample: Resample,
     ) -> None:
         super().__init__()
         sizes = [channels] + [out_channels] * (blocks - 1)
-        self.block = nn.ModuleList(ResnetBlock(size, out_channels, dropout) for size in sizes)
-        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if attention else 0))
+        self.block = nn.ModuleList(ResnetBlock(size, out_channels, dropout, groups) for size in sizes)
+        self.attn = nn.ModuleList(
+            AttentionBlock(out_channels, groups) for _ in range(blocks if attention else 0)
+        )
         if resample == "down":
             self.downsample = Downsample(out_channels)
         elif resample == "up":
@@ -135,6 +138,8 @@ class Encoder(nn.Module):
         attn_resolutions: sides of the feature map (for an image of `resolution`) that get attention.
         double_z: twice the channels at the end, for autoencoders with a mean and a variance; VQ wants false.
         out_ch: the decoder's.
+        norm_groups: groups of every norm. A group of one channel would forget that channel's mean: narrow
+            networks want fewer than the published 32.
     """
 
     def __init__(
@@ -150,6 +155,7 @@ class Encoder(nn.Module):
         attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
         double_z: bool = True,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__()
         self.conv_in = conv3x3(in_channels, ch)
@@ -158,10 +164,10 @@ class Encoder(nn.Module):
         for i, mult in enumerate(ch_mult):
             attention = resolution // 2**i in attn_resolutions
             how: Resample = "down" if i < len(ch_mult) - 1 else "none"
-            self.down.append(Level(channels, ch * mult, num_res_blocks, attention, dropout, how))
+            self.down.append(Level(channels, ch * mult, num_res_blocks, attention, dropout, norm_groups, how))
             channels = ch * mult
-        self.mid = Middle(channels, dropout)
-        self.norm_out = GroupNorm(32, channels, eps=1e-6)
+        self.mid = Middle(channels, dropout, norm_groups)
+        self.norm_out = GroupNorm(norm_groups, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, 2 * z_channels if double_z else z_channels)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -188,19 +194,22 @@ class Decoder(nn.Module):
         attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
         double_z: bool = True,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__()
         channels = ch * ch_mult[-1]
         self.conv_in = conv3x3(z_channels, channels)
-        self.mid = Middle(channels, dropout)
+        self.mid = Middle(channels, dropout, norm_groups)
         levels = []  # built from the coarsest, stored from the finest
         for i, mult in reversed(list(enumerate(ch_mult))):
             attention = resolution // 2**i in attn_resolutions
             how: Resample = "up" if i > 0 else "none"
-            levels.append(Level(channels, ch * mult, num_res_blocks + 1, attention, dropout, how))
+            levels.append(
+                Level(channels, ch * mult, num_res_blocks + 1, attention, dropout, norm_groups, how)
+            )
             channels = ch * mult
         self.up = nn.ModuleList(reversed(levels))
-        self.norm_out = GroupNorm(32, channels, eps=1e-6)
+        self.norm_out = GroupNorm(norm_groups, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, out_ch)
 
     @property

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -21,14 +20,13 @@ from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, bat
 from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.metrics_csv import MetricsCSV
+from ldm.training.model_parts import parameter_table, without_weight_files
 from ldm.training.progress import TrainingProgress
 from ldm.training.run_folder import RunFolder
 from ldm.training.seeding import StepSeeding
 from ldm.training.stopping import Interrupted, StopRequest
 
 USER_ERROR, NOT_FINITE = 2, 3  # exit codes; an interrupted run ends with 128 + the signal's number
-
-PARTS = {"first_stage_model": "first stage", "model": "UNet", "cond_stage_model": "style encoder"}
 
 # Lightning's advice that is wrong here (the data module is resumable, `--resume` wants an existing folder), or that a
 # person who trains from a YAML cannot follow.
@@ -284,30 +282,6 @@ def scaled_learning_rate(base: Any, factors: Mapping[str, int], scale: bool) -> 
 def error_sentence(error: Exception) -> str:
     """Return an error's message on one line, without the traceback that a reading process sends along."""
     return " ".join(str(error).rpartition(f"{type(error).__name__}: ")[2].split())
-
-
-def without_weight_files(config: Any) -> Any:
-    """Return a model's config that starts from no file: to count parameters, none has to be there."""
-    if isinstance(config, Mapping):
-        return {
-            key: None if key == "ckpt_path" else without_weight_files(value) for key, value in config.items()
-        }
-    return [without_weight_files(value) for value in config] if isinstance(config, list) else config
-
-
-def parameter_table(model: torch.nn.Module) -> str:
-    """Return the number of parameters of each part of a model, as lines of text."""
-
-    def row(name: str, part: torch.nn.Module) -> tuple[str, int, int]:
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
-        return name, sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
-
-    parts = [row(PARTS.get(name, name), part) for name, part in model.named_children()]
-    rows = [*(part for part in parts if part[1]), row("total", model)]
-    width = max(len(name) for name, _, _ in rows)
-    return "\n".join(
-        f"{name:<{width}}  {count:>13,} parameters, {own:>13,} trained" for name, count, own in rows
-    )
 
 
 def _quieten() -> None:

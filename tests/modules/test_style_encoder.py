@@ -3,7 +3,7 @@ import torch
 
 from ldm.data.labels import one_hot
 from ldm.modules.style_encoder import StyleEncoder
-from tests.modules.test_unet import randomised
+from tests.small import randomised
 
 REGIONS = 4
 SIZES = {"num_downsample": 3, "num_upsample": 2, "num_feat": 2, "num_mask_channels": REGIONS, "output_dim": 6}

@@ -9,6 +9,7 @@ from ldm.modules.attention import StyleAttention, StyleLookup, StyleTokens
 from ldm.modules.region_mask import RegionMask
 from ldm.modules.unet import UNet
 from ldm.targets import ConfigError, instantiate_from_config
+from tests.small import randomised
 
 SMALL = {
     "image_size": 8,
@@ -23,16 +24,6 @@ SMALL = {
     "num_classes": 5,
     "use_mask_attn": True,
 }
-
-
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Give every parameter a random value, so that nothing is hidden behind a zero."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
-    return module.eval()
 
 
 def inputs(size: tuple[int, int] = (8, 8), batch: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -41,26 +41,26 @@ def write_tiny(folder: Path) -> Path:
     return path
 
 
-def train_here(folder: Path, *overrides: str, resume: Path | None = None) -> int:
-    """Train in this process: a new run under `folder`, or go on with `resume`."""
-    base = () if resume else (write_tiny(folder),)
+def train_here(folder: Path, *overrides: str, resume: Path | None = None, base: Path | None = None) -> int:
+    """Train in this process: a new run of `base`, or else the tiny model, under `folder`, or go on with `resume`."""
+    yamls = () if resume else (base or write_tiny(folder),)
     threads = torch.get_num_threads()
     torch.set_num_threads(
         1
     )  # threads that wait for each other on a busy machine take longer than these layers
     try:
-        return run(Options("train", base=base, overrides=overrides, resume=resume, logdir=folder / "runs"))
+        return run(Options("train", base=yamls, overrides=overrides, resume=resume, logdir=folder / "runs"))
     finally:
         torch.set_num_threads(threads)
 
 
-def start_process(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
-    """Start `python main.py -t` under `folder`."""
+def start_process(folder: Path, *overrides: str, base: Path | None = None) -> "subprocess.Popen[str]":
+    """Start `python main.py -t` of `base`, or else the tiny model, under `folder`."""
     command = [
         sys.executable,
         "main.py",
         "-b",
-        str(write_tiny(folder)),
+        str(base or write_tiny(folder)),
         "-t",
         "--logdir",
         str(folder / "runs"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import only_run, rows, start_process, train_here, wait_until
+from tests.training.runs import ROOT, only_run, rows, start_process, train_here, wait_until
 from tests.training.tiny import CrashError
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -76,6 +76,29 @@ def test_a_killed_process_resumes_exactly(tmp_path: Path, whole: Path, workers: 
     assert 5 <= len(rows(tmp_path)) < 21
     assert train_here(tmp_path, "model.params.pause=0", resume=only_run(tmp_path)) == 0
     assert rows(tmp_path) == rows(whole)
+
+
+def test_a_killed_process_that_trains_the_real_model_resumes_exactly(tmp_path: Path) -> None:
+    smallest = ROOT / "configs" / "latent-diffusion" / "synthetic-32.yaml"
+    overrides = [
+        "model.params.first_stage_config.params.ckpt_path=null",
+        "model.params.unet_config.params.channel_mult=[1, 1]",
+        "data.params={batch_size: 2, train: {params: {size: 16}}, validation: {params: {size: 16, length: 2}}}",
+        "lightning.trainer={accelerator: cpu, max_steps: 7, val_check_interval: 4, log_every_n_steps: 1}",
+        "lightning.checkpoint.every_n_steps=3",
+        "lightning.callbacks.image_logger.params.disabled=true",
+    ]
+    process = start_process(tmp_path / "killed", *overrides, base=smallest)
+    wait_until(lambda: any((tmp_path / "killed").glob("runs/*/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 3 <= len(rows(tmp_path / "killed")) < 7
+    assert train_here(tmp_path / "killed", resume=only_run(tmp_path / "killed")) == 0
+    assert train_here(tmp_path / "whole", *overrides, base=smallest) == 0
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert len(rows(tmp_path / "whole")) == 7 and any(
+        row["val/loss_simple_ema"] for row in rows(tmp_path / "whole")
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""LatentDiffusion beyond the golden cases: dropout of styles, EMA, validation, pictures, settings."""
+
+import pytest
+import torch
+
+from ldm.data.labels import one_hot
+from ldm.targets import ConfigError
+from tests import small
+
+
+def model(**params):
+    return small.sensitive(small.diffusion(**params))
+
+
+def test_style_dropout_empties_the_style_of_a_share_of_the_images_and_nothing_else() -> None:
+    m, batch = model(), small.batch(64)
+    y = one_hot(batch["labels"], 19)
+    with torch.no_grad():
+        full = m.get_learned_conditioning(batch["image"], y)
+        empty = m.get_learned_conditioning(torch.zeros_like(batch["image"]), y)
+        torch.manual_seed(3)
+        mixed = m.conditions(batch, discard=0.3)
+    dropped = (mixed["context"] - empty).abs().amax((1, 2)) < 1e-6
+    assert torch.equal(mixed["y"], y)
+    assert 10 <= dropped.sum() <= 28
+    torch.testing.assert_close(mixed["context"][~dropped], full[~dropped])
+    with torch.no_grad():
+        torch.testing.assert_close(m.conditions(batch)["context"], full)
+
+
+def test_training_sees_the_empty_style_only_as_often_as_asked() -> None:
+    seen: list[torch.Tensor] = []
+    for share in (0.0, 1.0):
+        m, batch = model(probability_of_discard=share).train(), small.batch(4)
+        m.log_dict = lambda *a, **k: None
+        m.cond_stage_model.register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0].abs().amax())
+        )
+        m.training_step(batch, 0)
+    assert seen[0] > 0 and seen[1] == 0
+
+
+def test_the_loss_is_that_of_the_noised_latent() -> None:
+    m, batch = model(), small.batch(2)
+    with torch.no_grad():
+        z = m.encode_first_stage(batch["image"])
+        cond, t, noise = m.conditions(batch), torch.tensor([10, 900]), torch.randn_like(z)
+        a = m.schedule.alpha_bar[t].float()[:, None, None, None]
+        expected = (m.apply_model(a.sqrt() * z + (1 - a).sqrt() * noise, t, cond) - noise).square().mean()
+        loss, log = m.p_losses(z, cond, t, noise)
+    torch.testing.assert_close(loss, expected)
+    assert log.keys() == {"val/loss_simple", "val/loss"}
+
+
+def test_validation_repeats_itself_and_uses_the_average() -> None:
+    m, batch, logs = model(), small.batch(4), []
+    with torch.no_grad():
+        for parameter in m.model.parameters():
+            parameter += 0.05
+    m.log_dict = lambda log, **k: logs.append(log)
+    torch.manual_seed(5)
+    m.validation_step(batch, 0)
+    m.validation_step(batch, 0)
+    assert logs[0] == logs[1]
+    assert logs[0]["val/loss_simple"] != logs[0]["val/loss_simple_ema"]
+    with m.ema_scope():
+        m.validation_step(batch, 0)
+    assert logs[2]["val/loss_simple"] == logs[0]["val/loss_simple_ema"]
+
+
+def test_prepared_conditions_predict_the_same() -> None:
+    m, batch = model(), small.batch(2)
+    with torch.no_grad():
+        cond = m.conditions(batch)
+        x, t = torch.randn(2, 3, 4, 4), torch.tensor([5, 700])
+        assert torch.equal(m.apply_model(x, t, m.prepare(cond, (4, 4))), m.apply_model(x, t, cond))
+
+
+def test_the_picture_of_a_seed_does_not_depend_on_its_batch() -> None:
+    m, batch = model(), small.batch(3)
+    with torch.no_grad():
+        cond = m.conditions(batch)
+        together = m.sample_images(cond, (4, 4), [1, 2, 3], steps=3, eta=1.0)
+        alone = m.sample_images({k: v[1:2] for k, v in cond.items()}, (4, 4), [2], steps=3, eta=1.0)
+    torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=1e-4)
+
+
+def test_picture_columns() -> None:
+    columns = model().log_images(small.batch(3), 2)
+    assert list(columns) == ["input", "reconstruction", "its own style", "no style", "neighbour's style"]
+    assert {tuple(images.shape) for images in columns.values()} == {(2, 3, 16, 16)}
+    assert all(images.abs().max() <= 1 for images in columns.values())
+    assert not torch.equal(columns["its own style"], columns["neighbour's style"])
+
+
+def test_the_first_stage_is_frozen_in_every_mode() -> None:
+    m = model().train()
+    assert not m.first_stage_model.training and m.unet.training
+    assert not any(p.requires_grad for p in m.first_stage_model.parameters())
+    optimizer = m.configure_optimizers()
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {
+        id(p) for part in (m.model, m.cond_stage_model) for p in part.parameters() if p.requires_grad
+    }
+
+
+def test_annealing_rises_then_falls_to_zero() -> None:
+    m = model(anneal_steps=200)
+    m.learning_rate = 0.1
+    made = m.configure_optimizers()
+    rates = []
+    for _ in range(201):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates[0] == pytest.approx(0.1 / 50)
+    assert max(rates) == pytest.approx(0.1, rel=0.2) and rates.index(max(rates)) == 49
+    assert rates[100] == pytest.approx(0.05) and rates[200] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"conditioning_key": "concat"}, "only 'crossattn' exists"),
+        ({"num_timesteps_cond": 2}, "only 1 exists"),
+        ({"probability_of_discard": 1.5}, "wanted 0 .. 1"),
+        ({"attn_loss_weight": 0.1}, "with use_mask_attn there are no logits"),
+    ],
+)
+def test_settings_that_do_not_exist(params: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**params)
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'probability_of_discard'"):
+        model(probability_of_discards=0.1)
+
+
+def test_a_setting_without_effect_warns() -> None:
+    with pytest.warns(UserWarning, match="attn_l2 has no effect"):
+        model(attn_l2=True)

@@ -1,0 +1,109 @@
+"""VQModel's training: with and without a discriminator, the codebook's revival, checkpoints."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ldm.checkpoint import write_checkpoint
+from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.targets import instantiate_from_config
+from tests import small
+
+
+def model(**params):
+    torch.manual_seed(0)
+    built = instantiate_from_config(small.first_stage(**params))
+    built.learning_rate = 1e-3
+    return built
+
+
+def fit(m, steps: int, tmp_path, **options) -> pl.Trainer:
+    faces = DataLoader(SyntheticFaces(16, 16, seed=0), batch_size=4)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+    trainer.fit(m, faces)
+    return trainer
+
+
+def reconstruction_error(m) -> float:
+    with torch.no_grad():
+        image = small.batch(8, seed=0)["image"]
+        return (m.eval()(image)[0] - image).abs().mean().item()
+
+
+def test_training_improves_the_reconstruction(tmp_path) -> None:
+    m = model(revive_after=5, anneal_steps=60)
+    before = reconstruction_error(m)
+    trainer = fit(m.train(), 60, tmp_path)
+    assert reconstruction_error(m) < 0.7 * before
+    assert trainer.callback_metrics["train/codebook_use"] > 0.2
+
+
+def test_training_with_a_discriminator_moves_both(tmp_path) -> None:
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": 0.5, "disc_start": 2, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    m = model(lossconfig=loss)
+    judge = m.loss.discriminator.layers[0].weight
+    start, own = judge.detach().clone(), m.decoder.conv_in.weight.detach().clone()
+    trainer = fit(
+        m, 4, tmp_path
+    )  # two optimisers: four steps are two batches, before the discriminator joins
+    assert torch.equal(judge, start) and not torch.equal(m.decoder.conv_in.weight, own)
+    fit(m, 8, tmp_path)
+    assert not torch.equal(judge, start)
+    assert trainer.global_step == 4 and m._steps == 6
+
+
+def test_the_discriminator_step_leaves_the_autoencoder_alone() -> None:
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": 0.5, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    m, image = model(lossconfig=loss), small.batch(2)["image"]
+    value, _ = m._losses(image, m(image), 1, "train")
+    value.backward()
+    assert m.decoder.conv_in.weight.grad is None and m.loss.discriminator.layers[0].weight.grad.any()
+
+
+def test_revival_starts_the_codebook_where_the_latents_are() -> None:
+    m, image = model(revive_after=3).train(), small.batch(8)["image"]
+    z = m.encode(image)
+    assert m.quantize.revive(z, 3) == 64
+    pixels = z.permute(0, 2, 3, 1).reshape(-1, 3)
+    distance = torch.cdist(m.quantize.embedding.weight, pixels).amin(1)
+    assert distance.max() < 1e-2 and m.quantize.embedding.weight.unique(dim=0).shape[0] == 64
+    used = m.quantize(z)[2].unique()
+    assert m.quantize.revive(z, 3) == 0  # nothing is idle for three batches yet
+    for _ in range(2):
+        m.quantize(z)
+    assert m.quantize.revive(z, 3) == 64 - len(used)
+
+
+def test_weights_of_another_training_are_a_start(tmp_path) -> None:
+    trained = model()
+    with torch.no_grad():
+        trained.quantize.embedding.weight.normal_()
+    file = write_checkpoint(tmp_path / "first.safetensors", trained.state_dict())
+    started = model(ckpt_path=str(file))
+    assert torch.equal(started.quantize.embedding.weight, trained.quantize.embedding.weight)
+    whole = small.diffusion()
+    whole["params"]["first_stage_config"]["params"]["ckpt_path"] = str(file)
+    used = instantiate_from_config(whole).first_stage_model
+    assert torch.equal(used.quantize.embedding.weight, trained.quantize.embedding.weight)
+
+
+def test_annealing_and_a_discriminator_exclude_each_other() -> None:
+    loss = {"target": "ldm.modules.losses.VQLoss", "params": {"disc_weight": 0.5}}
+    with pytest.raises(ValueError, match="anneal_steps"):
+        model(lossconfig=loss, anneal_steps=10)
