@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test install clean
 
+# Torch threads that spin while they wait for each other slow a busy machine tenfold.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 demo: install
 	$(BIN)/python scripts/demo.py
 

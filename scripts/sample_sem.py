@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Before torch is imported, for main.py's reason.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ldm.data.faces import FaceFiles  # seconds of imports, which --help does not need
     from ldm.pipeline import FacePipeline
 
@@ -158,9 +161,9 @@ class _Job:
 
     def run(self) -> None:
         """Make every picture, then the overview and, for `reconstruct`, the scores."""
-        from ldm.training.image_grid import draw_grid
         from tqdm import tqdm
 
+        from ldm.data.image_grid import draw_grid
         from ldm.data.images import save_png
 
         with tqdm(total=len(self.files), unit="face", desc=self.options.task) as bar:

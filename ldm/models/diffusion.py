@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.checkpoint import load_weights, read_checkpoint
 from ldm.data.labels import one_hot
 from ldm.models.annealing import annealed
 from ldm.modules.ema import EMA
@@ -112,12 +113,7 @@ class LatentDiffusion(pl.LightningModule):
                 "set one of them to 0 or false"
             )
         if ckpt_path is not None:
-            self._start_from(ckpt_path)
-
-    def _start_from(self, path: str) -> None:
-        from ldm.checkpoint import load_weights, read_checkpoint
-
-        load_weights(self, read_checkpoint(path).state_dict)
+            load_weights(self, read_checkpoint(ckpt_path).state_dict)
 
     @property
     def unet(self) -> Any:

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ldm.checkpoint import load_weights, read_checkpoint
 from ldm.models.annealing import annealed
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
@@ -65,17 +66,11 @@ class VQModel(pl.LightningModule):
             raise ValueError("anneal_steps is for a loss without discriminator; set it, or disc_weight, to 0")
         self._steps = 0
         if ckpt_path is not None:
-            self._start_from(ckpt_path)
+            load_weights(self, read_checkpoint(ckpt_path).state_dict, ignore_prefixes=("loss.",))
 
     @property
     def _discriminator(self) -> nn.Module | None:
         return getattr(self.loss, "discriminator", None)
-
-    def _start_from(self, path: str) -> None:
-        # Late: a checkpoint of the whole model needs no file of the first stage.
-        from ldm.checkpoint import load_weights, read_checkpoint
-
-        load_weights(self, read_checkpoint(path).state_dict, ignore_prefixes=("loss.",))
 
     def encode(self, image: Tensor) -> Tensor:
         """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D, H/f, W/f)."""

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from ldm.data.image_grid import draw_grid
 from ldm.training.checkpointing import batches_done
-from ldm.training.image_grid import draw_grid
 from ldm.training.seeding import seed_all
 
 

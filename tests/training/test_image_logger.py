@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.data.image_grid import draw_grid
 from ldm.data.labels import CELEBAMASK_HQ
-from ldm.training.image_grid import draw_grid
 from ldm.training.image_logger import ImageLogger
 from tests.training.runs import only_run, train_here
 from tests.training.tiny import TinyFaces

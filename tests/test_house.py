@@ -1,0 +1,117 @@
+"""The house rules: style and types hold, every config builds, every command of the README exists."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import main
+from scripts import demo, draw_faces, prepare_celebamask, sample_sem
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
+def test_style_and_types(command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_imports_point_down() -> None:
+    order = [
+        "targets",
+        "data",
+        "modules",
+        "sampling",
+        "pickle_records",
+        "pickles",
+        "torch_files",
+        "weights",
+        "checkpoint",
+    ]
+    order += ["models", "pipeline", "training"]
+    for file in (ROOT / "ldm").rglob("*.py"):
+        room = file.relative_to(ROOT / "ldm").parts[0].removesuffix(".py")
+        if room not in order:
+            continue
+        text = file.read_text()
+        for imported in re.findall(r"^from ldm\.(\w+)", text, re.MULTILINE):
+            assert imported not in order or order.index(imported) <= order.index(room), (
+                f"{file.name} imports {imported}"
+            )
+
+
+def bases(config: Path) -> list[str]:
+    """Return the files that a config says it is given to main.py with."""
+    said = re.search(r"main\.py -b (.+?) -t", config.read_text())
+    assert said, f"{config.name} does not say how to run it"
+    return said[1].split()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_builds_as_its_first_lines_say(config: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert str(config.relative_to(ROOT)) in bases(config)
+    if (
+        "celebamask-hq-" in config.name and config.name.endswith(("attention.yaml", "loss.yaml"))
+    ) or "cityscapes" in config.name:
+        overrides = [
+            "model.params.unet_config.params.model_channels=32"
+        ]  # the full size is built once, below
+    else:
+        overrides = []
+    assert main.main(["-b", *bases(config), "--dry-run", *overrides]) == 0
+    assert "total" in capsys.readouterr().out
+
+
+def test_the_published_recipe_is_the_recorded_config() -> None:
+    ours = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/latent-diffusion/celebamask-hq.yaml").model)
+    recorded = OmegaConf.to_container(OmegaConf.load(ROOT / "tests/golden/official_model_config.json"))
+    ours["params"]["first_stage_config"]["params"].pop("ckpt_path")
+    assert ours == recorded
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the python commands of a page, words in lists, continued lines joined."""
+    joined = text.replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in re.findall(r"^ {4}(python .+)$", joined, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("words", commands_of(README), ids=" ".join)
+def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
+    script, *arguments = words
+    assert (ROOT / script).is_file()
+    if script == "main.py":
+        assert main.parse(arguments).action == "train"
+        for config in main.parse(arguments).base:
+            assert (ROOT / config).is_file()
+    else:
+        parse = {
+            "scripts/sample_sem.py": sample_sem.build_parser().parse_args,
+            "scripts/prepare_celebamask.py": prepare_celebamask.parse,
+        }
+        parse[script](arguments)
+
+
+def test_the_readme_has_commands_for_every_script() -> None:
+    assert len(commands_of(README)) >= 9
+    for module in (demo, draw_faces, prepare_celebamask, sample_sem):
+        assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
+
+
+def test_nothing_of_the_base_install_needs_torchvision() -> None:
+    wanted = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.py").read_text().partition(
+        "extras_require"
+    )[0]
+    assert "torchvision" not in wanted
+    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert all(re.fullmatch(r"[a-z]+==[\d.]+", pin) for pin in pins)
+    assert "torch==2.13.0" in pins
+    code = "import sys, main, ldm.pipeline, ldm.training.session; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
