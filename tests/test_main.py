@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,9 @@ def call(*arguments: str | Path) -> int:
         return leaving.code
 
 
-def test_help_answers_at_once() -> None:
-    began = time.monotonic()
+def test_help_answers() -> None:
     done = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and time.monotonic() - began < 5  # about 0.2 s on an idle machine
+    assert done.returncode == 0
     assert "--resume" in done.stdout and "dotted.key=value" in done.stdout
 
 

@@ -226,7 +226,7 @@ class LatentDiffusion(pl.LightningModule):
         with self.ema_scope():
             _, averaged = self.p_losses(z, cond, t, noise)
         log |= {f"{name}_ema": value for name, value in averaged.items()}
-        self.log_dict(log, batch_size=len(z))
+        self.log_dict(log, batch_size=len(z), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then move the average: once per update, however many batches it gathers."""

@@ -137,7 +137,7 @@ class VQModel(pl.LightningModule):
         """Log the autoencoder's losses."""
         image = batch[self.image_key]
         _, log = self._losses(image, self(image), 0, "val")
-        self.log_dict(log, batch_size=len(image))
+        self.log_dict(log, batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return Adam with the published betas, one for the autoencoder, one for the discriminator."""

@@ -57,7 +57,6 @@ class VQLoss(nn.Module):
             weight = self._balance(rec, g_loss, last_layer)
             loss = loss + self.disc_weight * weight * g_loss
             log |= {"g_loss": g_loss, "d_weight": weight}
-        log["total_loss"] = loss
         return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
 
     def _balance(self, rec: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
