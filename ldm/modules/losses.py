@@ -12,6 +12,7 @@ class VQLoss(nn.Module):
 
     Args (the YAML's keys):
         codebook_weight: weight of the codebook loss.
+        l2_weight: weight of a squared error beside the L1, which notices rare colours sooner.
         disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
         disc_start: step at which the discriminator joins.
         disc_channels, disc_num_layers: its size.
@@ -24,8 +25,10 @@ class VQLoss(nn.Module):
         disc_start: int = 0,
         disc_channels: int = 64,
         disc_num_layers: int = 3,
+        l2_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        self.l2_weight = l2_weight
         self.codebook_weight = codebook_weight
         self.disc_weight = disc_weight
         self.disc_start = disc_start
@@ -51,6 +54,8 @@ class VQLoss(nn.Module):
             return self._discriminator_loss(inputs, reconstructions, global_step, split)
         rec = F.l1_loss(reconstructions, inputs)
         loss = rec + self.codebook_weight * codebook_loss
+        if self.l2_weight:
+            loss = loss + self.l2_weight * F.mse_loss(reconstructions, inputs)
         log = {"rec_loss": rec, "quant_loss": codebook_loss}
         if self.discriminator is not None and global_step >= self.disc_start:
             g_loss = -self.discriminator(reconstructions).mean()

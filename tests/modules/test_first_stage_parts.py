@@ -99,6 +99,13 @@ def test_vq_loss_is_l1_and_codebook_until_the_discriminator_joins() -> None:
     assert log["val/d_weight"].item() == pytest.approx((rec / (g + 1e-4)).item(), rel=0.05)
 
 
+def test_squared_error_beside_l1() -> None:
+    image, made, codebook = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5), torch.tensor(0.1)
+    value, log = VQLoss(l2_weight=2.0)(codebook, image, made, 0, 0)
+    assert value.item() == pytest.approx(0.5 + 2 * 0.25 + 0.1)
+    assert log["train/rec_loss"].item() == pytest.approx(0.5)
+
+
 def test_hinge_loss_of_the_discriminator() -> None:
     loss = VQLoss(disc_weight=1.0, disc_start=5)
     loss.discriminator = nn.Identity()  # an image is its own logit
