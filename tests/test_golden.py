@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from ldm.data.labels import one_hot
+from ldm.modules.ema import EMA
+from ldm.pipeline import FacePipeline
 from ldm.sampling import NoiseSchedule, guide, sample
 from ldm.targets import instantiate_from_config
 from tests.golden import FOLDER, SAMPLED, assert_close, build, mask_of, read
@@ -64,6 +68,39 @@ def test_ddim(name: str) -> None:
         z = sample(predict, tensors["x_T"], model.schedule, steps=case["steps"], solver="ddim")
         assert_close(z, tensors["out"], SAMPLED)
         assert_decoded(model, z, tensors["out"], tensors["decoded"])
+
+
+def test_an_original_checkpoint_gives_the_originals_numbers(tmp_path: Path) -> None:
+    """The file as Lightning 1.4 writes it, the config as published, the numbers as recorded."""
+    case, tensors = read("ddim_10")
+    trained, labels = build(case), tensors["label"]
+    trained.model_ema = EMA(trained.model)  # the averages of a model that no longer changes
+    callback = type("ModelCheckpoint", (), {"__module__": "callbacks_of_2021"})
+    sys.modules[callback.__module__] = module = types.ModuleType(callback.__module__)
+    module.ModelCheckpoint = callback  # type: ignore[attr-defined]
+    saved = {
+        "epoch": 3,
+        "global_step": 1234,
+        "pytorch-lightning_version": "1.4.2",
+        "state_dict": trained.state_dict(),
+        "callbacks": {callback: {"best_model_score": torch.tensor(0.1)}},
+    }
+    torch.save(saved, tmp_path / "last.ckpt")
+    del sys.modules[callback.__module__]  # nobody who loads the file has that code
+    pipe = FacePipeline.from_pretrained(
+        tmp_path / "last.ckpt", config={"target": case["target"], "params": case["params"]}, device="cpu"
+    )
+    style = pipe.read_style(tensors["image"], labels)
+    assert_close(style, tensors["context"])
+    model, y = pipe.model, mask_of(tensors)
+    z = sample(
+        lambda x, t: model.apply_model(x, t, {"context": style, "y": y}),
+        tensors["x_T"],
+        model.schedule,
+        steps=10,
+    )
+    assert_close(z, tensors["out"], SAMPLED)
+    assert callback.__module__ not in sys.modules
 
 
 def assert_decoded(model, z: torch.Tensor, expected_z: torch.Tensor, expected: torch.Tensor) -> None:
