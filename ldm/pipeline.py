@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ldm.checkpoint import CheckpointError, build_model, has_ema, read_checkpoint
-from ldm.data.labels import CELEBAMASK_HQ, LABEL_SETS, LabelSet, one_hot
+from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSet, one_hot
 from ldm.models.diffusion import Condition, LatentDiffusion
 from ldm.sampling import guide, sample
 from ldm.sampling.noise import draw, seeded
@@ -52,6 +52,7 @@ class FacePipeline:
         Raises:
             CheckpointError: no weights, no config, or the two do not fit.
         """
+        place = usable_device(device)
         file = _weight_file(Path(path))
         checkpoint = read_checkpoint(file)
         found = _read_config(config) if config is not None else checkpoint.config or _config_near(file)
@@ -63,7 +64,7 @@ class FacePipeline:
                 f"{file}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
             )
         size = _trained_size(found, model)
-        return cls(model.to(best_device() if device is None else device), _label_set(model), size)
+        return cls(model.to(place), _label_set(found, model), size)
 
     @property
     def device(self) -> torch.device:
@@ -121,6 +122,8 @@ class FacePipeline:
                 f"{len(labels)} label maps, {len(style)} styles and {len(seeds)} seeds; wanted as many of each"
             )
         factor = self.model.first_stage_model.factor
+        if labels.shape[-2] % factor or labels.shape[-1] % factor:
+            raise ValueError(f"label maps of {tuple(labels.shape[-2:])}; wanted multiples of {factor} pixels")
         h, w = labels.shape[-2] // factor, labels.shape[-1] // factor
         cond: Condition = {"context": style.to(self.device), "y": self._mask(labels)}
         ready = self.model.prepare(cond, (h, w))
@@ -162,12 +165,24 @@ def interpolate(style: Tensor, other: Tensor, amount: float, regions: Sequence[i
 
 def psnr(image: Tensor, reference: Tensor) -> list[float]:
     """Return the peak signal-to-noise ratio of each image (B, 3, H, W) in [-1, 1], in dB; infinite if equal."""
-    error = ((image - reference.to(image.device)) / 2).square().flatten(1).mean(1).double()
+    error = ((image - reference.to(image.device)) / 2).square().flatten(1).mean(1).cpu().double()
     return [-10 * math.log10(e) if e > 0 else math.inf for e in error.tolist()]
 
 
-def best_device() -> torch.device:
-    """Return CUDA where there is one, else Apple's MPS, else the CPU."""
+def usable_device(wanted: str | torch.device | None = None) -> torch.device:
+    """Return the device that is asked for; without one CUDA where there is it, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: torch cannot use it here.
+    """
+    if wanted is not None:
+        try:
+            return torch.empty(0, device=wanted).device
+        except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device {str(wanted)!r} cannot be used here: {reason}; try cpu, or leave it out"
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -198,15 +213,17 @@ def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     read = OmegaConf.load(config)
     # Only the model is built from it; a `???` elsewhere is no concern.
     return {
-        str(key): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in read.items()
     }
 
 
-def _label_set(model: LatentDiffusion) -> LabelSet:
-    """Return the label set with as many regions as the model knows."""
+def _label_set(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
+    """Return the label set of the training data, or else one with as many regions as the model knows."""
+    train = _training_data(config)
+    if (train.get("params") or {}).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):
+        return CITYSCAPES_TRAIN  # CelebAMask-HQ has as many regions
     for label_set in LABEL_SETS.values():
-        # CelebAMask-HQ and Cityscapes' train ids both have 19; this project is about faces.
         if len(label_set) == model.num_regions:
             return label_set
     R = model.num_regions
@@ -215,9 +232,14 @@ def _label_set(model: LatentDiffusion) -> LabelSet:
     return LabelSet(f"{R} regions", names, colours, tuple(range(R)))
 
 
+def _training_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `{target, params}` of the training set, empty where the config does not say."""
+    data: Any = config.get("data") or {}
+    return (data.get("params") or {}).get("train") or {}
+
+
 def _trained_size(config: Mapping[str, Any], model: LatentDiffusion) -> tuple[int, int]:
     """Return the (H, W) of the training data, or the model's own where the config does not say."""
-    data: Any = config.get("data") or {}
-    train = (data.get("params") or {}).get("train") or {}
+    train = _training_data(config)
     size = (train.get("params") or {}).get("size", model.image_size * model.first_stage_model.factor)
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

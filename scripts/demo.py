@@ -4,6 +4,7 @@ Prints every command it runs, so that they can be run, and changed, by hand.
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (cpu)")
     options = parser.parse_args(arguments)
+    os.chdir(ROOT)  # the commands name files of the repository
     started = time.monotonic()
     out: Path = options.out
     trainer = f"lightning.trainer.accelerator={options.device}"

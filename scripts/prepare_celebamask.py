@@ -156,18 +156,23 @@ def remember_settings(output: Path, settings: dict[str, Any]) -> None:
     """Keep the settings beside the result, so that files of two kinds never mix.
 
     Raises:
-        PreparationError: the folder was begun with other settings.
+        PreparationError: the folder was begun with other settings, or with ones that cannot be read.
     """
     path = output / "prepare.json"
     if path.is_file():
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:  # of JSON and of UTF-8
+            raise PreparationError(f"{path} is damaged; delete it") from error
         if before != settings:
             raise PreparationError(
                 f"{output} was begun with {before}, now it is {settings}; choose another folder"
             )
         return
     output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
+    partial = output / ".prepare.json.part"
+    partial.write_text(json.dumps(settings) + "\n")
+    partial.replace(path)  # in one move, so that a kill leaves no half file
 
 
 def remove_leftovers(jobs: list[Job]) -> None:

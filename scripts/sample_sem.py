@@ -120,7 +120,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(options)
     except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "device" not in str(error).lower():
+        if "out of memory" in str(error).lower():
+            error = ValueError(
+                f"too little memory for {options.batch_size} pictures at once; lower --batch-size"
+            )
+        elif isinstance(error, RuntimeError):
             raise
         print(f"sample_sem.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

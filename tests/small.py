@@ -27,7 +27,7 @@ FIRST_STAGE: dict[str, Any] = {
     "base_learning_rate": 1e-4,
     "params": {
         "embed_dim": 3,
-        "n_embed": 64,
+        "n_embed": 2048,
         "ddconfig": DDCONFIG,
         "lossconfig": {"target": "ldm.modules.losses.VQLoss"},
     },
@@ -69,7 +69,7 @@ DIFFUSION: dict[str, Any] = {
         },
         "first_stage_config": {
             "target": "ldm.models.first_stage.VQModelInterface",
-            "params": {"embed_dim": 3, "n_embed": 64, "ddconfig": DDCONFIG},
+            "params": {"embed_dim": 3, "n_embed": 2048, "ddconfig": DDCONFIG},
         },
     },
 }
@@ -114,8 +114,9 @@ def sensitive(config: dict[str, Any]) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith("attn2.to_v.weight"):
                 parameter *= 50  # an untrained network hardly listens to the style
-        # Untrained predictions lead to large latents: put the codebook there.
-        model.first_stage_model.quantize.embedding.weight.normal_(0, 80)
+        # Untrained predictions lead to latents of any size: entries for all of them.
+        codebook = model.first_stage_model.quantize.embedding.weight
+        codebook.normal_().mul_(torch.rand(len(codebook), 1).mul(5).exp())
         if model.model_ema is not None:
             model.model_ema.load_state_dict(type(model.model_ema)(model.model).state_dict())
     return model

@@ -66,7 +66,8 @@ class FaceFiles:
             try:
                 yield self.load(pair)
             except ImageError as error:
-                self.problems.append(str(error))
+                if str(error) not in self.problems:
+                    self.problems.append(str(error))
 
     def load(self, pair: Pair) -> Face:
         """Read a face; raises ImageError for files that cannot be used."""
@@ -85,8 +86,7 @@ class FaceFiles:
             FolderError: there is no such face. ImageError: its files cannot be used.
         """
         if style == NEXT:
-            names = [pair.name for pair in self.pairs]
-            return self.load(self.pairs[(names.index(name) + 1) % len(names)])
+            return self._neighbour(name)
         if style in self._by_name:
             return self.load(self._by_name[style])
         if mask is not None:
@@ -94,6 +94,20 @@ class FaceFiles:
         raise FolderError(
             f"--style {style}: no face of that name in the folder; wanted one of its names, `{NEXT}`, "
             "or a picture together with --style-mask"
+        )
+
+    def _neighbour(self, name: str) -> Face:
+        """Return the next face in the folder that can be loaded."""
+        names = list(self._by_name)
+        place = names.index(name)
+        for other in names[place + 1 :] + names[:place]:
+            try:
+                return self.load(self._by_name[other])
+            except ImageError as error:
+                if str(error) not in self.problems:
+                    self.problems.append(str(error))
+        raise FolderError(
+            f"--style {NEXT}: {name} is the only face that can be used; name another with --style"
         )
 
 

@@ -1,5 +1,6 @@
 """Latent diffusion conditioned on the styles of regions and on their shapes."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.checkpoint import load_weights, read_checkpoint
+from ldm.checkpoint import has_first_stage, load_weights, read_checkpoint
 from ldm.data.labels import one_hot
 from ldm.models.annealing import annealed
 from ldm.modules.ema import EMA
@@ -92,7 +93,7 @@ class LatentDiffusion(pl.LightningModule):
         self.scale_by_std = scale_by_std
         # Stored where it is measured; published checkpoints have no such key.
         self.scale_factor: Tensor
-        self.register_buffer("scale_factor", torch.tensor(scale_factor), persistent=scale_by_std)
+        self.register_buffer("scale_factor", torch.tensor(float(scale_factor)), persistent=scale_by_std)
         self.monitor = monitor
         self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
@@ -103,6 +104,12 @@ class LatentDiffusion(pl.LightningModule):
         # Attribute names are the checkpoints'.
         self.model = _Wrapped(instantiate_from_config(unet_config))
         self.model_ema = EMA(self.model, ema_decay) if use_ema else None
+        start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
+        if has_first_stage(start):  # then its own file need not exist
+            first_stage_config = {
+                **first_stage_config,
+                "params": {**first_stage_config["params"], "ckpt_path": None},
+            }
         self.first_stage_model = instantiate_from_config(first_stage_config).requires_grad_(False).eval()
         self.cond_stage_model = instantiate_from_config(cond_stage_config).requires_grad_(
             cond_stage_trainable
@@ -112,8 +119,22 @@ class LatentDiffusion(pl.LightningModule):
                 f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
                 "set one of them to 0 or false"
             )
-        if ckpt_path is not None:
-            load_weights(self, read_checkpoint(ckpt_path).state_dict)
+        if self.unet.use_mask_attn:
+            # A label map settles this attention: its queries and keys never get a gradient, for which data-parallel
+            # training would wait.
+            for name, parameter in self.unet.named_parameters():
+                if re.search(r"\.(attn2\.to_q|attn2\.to_k|norm2)\.", name):
+                    parameter.requires_grad_(False)
+        if start:
+            self._start_from(start)
+
+    def _start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take weights to train on from; what they lack of averages, first stage and scale stays as it is."""
+        optional = ("model_ema.", "first_stage_model.", "scale_factor")
+        one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
+        load_weights(self, weights, ignore_prefixes=one_sided)
+        if self.model_ema is not None and not _has(weights, "model_ema."):
+            self.model_ema.restart(self.model)
 
     @property
     def unet(self) -> Any:
@@ -216,6 +237,14 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the losses with the raw and with the averaged weights, both at the same timesteps and noise."""
+        self._evaluate(batch, batch_idx, "val")
+
+    @torch.no_grad()
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log what `validation_step` logs, under test/."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
         z = self.encode_first_stage(batch[self.first_stage_key])
         cond = self.conditions(batch)
         # Every validation draws the same, so that the losses of two epochs can be compared.
@@ -226,6 +255,7 @@ class LatentDiffusion(pl.LightningModule):
         with self.ema_scope():
             _, averaged = self.p_losses(z, cond, t, noise)
         log |= {f"{name}_ema": value for name, value in averaged.items()}
+        log = {name.replace("val/", f"{split}/"): value for name, value in log.items()}
         self.log_dict(log, batch_size=len(z), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -272,6 +302,10 @@ class LatentDiffusion(pl.LightningModule):
             for title, style in draws.items():
                 columns[title] = self.sample_images({**cond, "context": style()}, size, seeds)
         return columns
+
+
+def _has(state_dict: Mapping[str, Any], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in state_dict)
 
 
 class _Wrapped(nn.Module):

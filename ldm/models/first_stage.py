@@ -1,5 +1,6 @@
 """The first stage: an autoencoder with a codebook, between pixels and latents."""
 
+import warnings
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -67,6 +68,7 @@ class VQModel(pl.LightningModule):
         self._steps = 0
         if ckpt_path is not None:
             load_weights(self, read_checkpoint(ckpt_path).state_dict, ignore_prefixes=("loss.",))
+            self.quantize.idle.zero_()  # a trained codebook is not to be moved by the first batch
 
     @property
     def _discriminator(self) -> nn.Module | None:
@@ -125,7 +127,7 @@ class VQModel(pl.LightningModule):
     def _descend(self, optimizer: Any, loss: Tensor) -> None:
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
-        self.manual_backward(loss, retain_graph=True)
+        self.manual_backward(loss)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
 
@@ -133,10 +135,27 @@ class VQModel(pl.LightningModule):
         """Return the share of the codebook's entries that this batch uses."""
         return indices.unique().numel() / self.quantize.embedding.num_embeddings
 
+    def on_train_start(self) -> None:
+        """Warn about a run that ends before its discriminator joins."""
+        start, last = getattr(self.loss, "disc_start", 0), self.trainer.max_steps
+        if self._discriminator is not None and 0 <= last <= 2 * start:
+            warnings.warn(
+                f"lightning.trainer.max_steps is {last}, two for each batch, but the discriminator joins at batch "
+                f"{start}: it never will; set max_steps above {2 * start}",
+                stacklevel=2,
+            )
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the autoencoder's losses."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the autoencoder's losses."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
         image = batch[self.image_key]
-        _, log = self._losses(image, self(image), 0, "val")
+        _, log = self._losses(image, self(image), 0, split)
         self.log_dict(log, batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> Any:

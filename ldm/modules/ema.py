@@ -41,6 +41,13 @@ class EMA(nn.Module):
         averages, parameters = self._pairs(module)
         torch._foreach_lerp_(averages, parameters, 1 - decay)
 
+    @torch.no_grad()
+    def restart(self, module: nn.Module) -> None:
+        """Begin anew at the parameters of `module`."""
+        self.num_updates.zero_()
+        averages, parameters = self._pairs(module)
+        torch._foreach_copy_(averages, parameters)
+
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
         """Give `module` the averaged parameters for the duration of the block."""

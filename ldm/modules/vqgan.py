@@ -247,7 +247,8 @@ class Codebook(nn.Module):
         flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).to(entries.dtype)
         # |z - e|^2 up to |z|^2, which all entries of a pixel share.
         norms, twice = entries.square().sum(1), -2 * entries.T
-        indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
+        with torch.autocast(z.device.type, enabled=False):  # half precision would pick other entries
+            indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
         return torch.cat(indices).view(z.shape[0], *z.shape[2:])
 
     @torch.no_grad()
@@ -265,6 +266,10 @@ class Codebook(nn.Module):
         order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
         self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
         self.idle[dead] = 0
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Each process drew from its own pixels; the first one decides.
+            torch.distributed.broadcast(self.embedding.weight.data, 0)
+            torch.distributed.broadcast(self.idle, 0)
         return len(dead)
 
     def look_up(self, indices: Tensor) -> Tensor:

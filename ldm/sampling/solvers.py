@@ -1,6 +1,7 @@
 """Solvers: from noise to data, and back, given nothing but a prediction of the noise."""
 
 import difflib
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
@@ -53,6 +54,10 @@ def sample(
         raise ValueError(f"unknown solver {solver!r}; there are {', '.join(nearest)}")
     if eta < 0 or (eta > 0 and solver == "plms"):
         raise ValueError(f"eta is {eta}; wanted 0" + ("" if solver == "plms" else " or more"))
+    if solver == "ddpm" and (eta != 0 or spacing != "uniform"):
+        warnings.warn(
+            "ddpm takes neither eta nor spacing: its noise and its even timesteps are fixed", stacklevel=2
+        )
     with torch.no_grad():
         if solver == "plms":
             return _plms(predict, x_T, _ladder(schedule, steps, spacing), progress)

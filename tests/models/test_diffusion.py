@@ -1,10 +1,14 @@
 """LatentDiffusion beyond the golden cases: dropout of styles, EMA, validation, pictures, settings."""
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from ldm.checkpoint import write_checkpoint
 from ldm.data.labels import one_hot
-from ldm.targets import ConfigError
+from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.targets import ConfigError, instantiate_from_config
 from tests import small
 
 
@@ -86,9 +90,9 @@ def test_the_picture_of_a_seed_does_not_depend_on_its_batch() -> None:
 
 
 def test_picture_columns() -> None:
-    columns = model().log_images(small.batch(3), 2)
+    columns = model(sample_steps=10).log_images(small.batch(3), 3)
     assert list(columns) == ["input", "reconstruction", "its own style", "no style", "neighbour's style"]
-    assert {tuple(images.shape) for images in columns.values()} == {(2, 3, 16, 16)}
+    assert {tuple(images.shape) for images in columns.values()} == {(3, 3, 16, 16)}
     assert all(images.abs().max() <= 1 for images in columns.values())
     assert not torch.equal(columns["its own style"], columns["neighbour's style"])
 
@@ -102,6 +106,60 @@ def test_the_first_stage_is_frozen_in_every_mode() -> None:
     assert trained == {
         id(p) for part in (m.model, m.cond_stage_model) for p in part.parameters() if p.requires_grad
     }
+
+
+def test_everything_that_is_trained_gets_a_gradient() -> None:
+    m, batch = model().train(), small.batch(4)
+    m.log_dict = lambda *a, **k: None
+    m.training_step(batch, 0).backward()
+    trained = {name: p for name, p in m.named_parameters() if p.requires_grad}
+    assert [name for name, p in trained.items() if p.grad is None] == []
+    assert not any("label_emb" in name or "attn2.to_q" in name for name in trained)
+
+
+def test_a_trained_model_can_be_tested(tmp_path) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    (scores,) = trainer.test(model(), DataLoader(SyntheticFaces(16, 4), batch_size=4), verbose=False)
+    assert scores.keys() == {"test/loss", "test/loss_simple", "test/loss_ema", "test/loss_simple_ema"}
+
+
+def test_a_whole_models_weights_are_a_start_without_other_files(tmp_path) -> None:
+    trained = model()
+    first_stage = {**small.DIFFUSION["params"]["first_stage_config"]}
+    first_stage["params"] = {**first_stage["params"], "ckpt_path": str(tmp_path / "not there.ckpt")}
+    whole = write_checkpoint(tmp_path / "whole.safetensors", trained.state_dict())
+    started = instantiate_from_config(small.diffusion(ckpt_path=str(whole), first_stage_config=first_stage))
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(started.state_dict()[name], tensor), name
+
+
+def test_weights_without_averages_start_them_anew(tmp_path) -> None:
+    trained = model(use_ema=False)
+    file = write_checkpoint(tmp_path / "raw.safetensors", trained.state_dict())
+    started = instantiate_from_config(small.diffusion(ckpt_path=str(file)))
+    with started.ema_scope():
+        for parameter, kept in zip(started.model.parameters(), trained.model.parameters(), strict=True):
+            assert torch.equal(parameter, kept)
+    assert int(started.model_ema.num_updates) == 0
+
+
+def test_the_latents_scale_is_measured_once_and_kept(tmp_path) -> None:
+    m = model(scale_by_std=True, scale_factor=1)
+    before = m.encode_first_stage(small.batch(4, seed=0)["image"]).std()
+    assert not torch.isclose(before, torch.tensor(1.0), rtol=0.05)
+    options = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
+    trainer = pl.Trainer(max_steps=2, default_root_dir=tmp_path, enable_model_summary=False, **options)
+    trainer.fit(m, DataLoader(SyntheticFaces(16, 8), batch_size=4))
+    first = torch.stack([SyntheticFaces(16, 4)[i]["image"] for i in range(4)])
+    assert m.encode_first_stage(first).std().item() == pytest.approx(1.0, rel=1e-4)
+    assert "scale_factor" in m.state_dict() and "scale_factor" not in model().state_dict()
 
 
 def test_annealing_rises_then_falls_to_zero() -> None:

@@ -1,8 +1,11 @@
 """VQModel's training: with and without a discriminator, the codebook's revival, checkpoints."""
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from ldm.checkpoint import write_checkpoint
@@ -41,7 +44,7 @@ def reconstruction_error(m) -> float:
 
 
 def test_training_improves_the_reconstruction(tmp_path) -> None:
-    m = model(revive_after=5, anneal_steps=60)
+    m = model(revive_after=5, anneal_steps=60, n_embed=64)
     before = reconstruction_error(m)
     trainer = fit(m.train(), 60, tmp_path)
     assert reconstruction_error(m) < 0.7 * before
@@ -77,7 +80,7 @@ def test_the_discriminator_step_leaves_the_autoencoder_alone() -> None:
 
 
 def test_revival_starts_the_codebook_where_the_latents_are() -> None:
-    m, image = model(revive_after=3).train(), small.batch(8)["image"]
+    m, image = model(revive_after=3, n_embed=64).train(), small.batch(8)["image"]
     z = m.encode(image)
     assert m.quantize.revive(z, 3) == 64
     pixels = z.permute(0, 2, 3, 1).reshape(-1, 3)
@@ -88,6 +91,46 @@ def test_revival_starts_the_codebook_where_the_latents_are() -> None:
     for _ in range(2):
         m.quantize(z)
     assert m.quantize.revive(z, 3) == 64 - len(used)
+
+
+def test_a_loaded_codebook_is_not_moved(tmp_path) -> None:
+    trained = model(n_embed=64)
+    file = write_checkpoint(tmp_path / "first.safetensors", trained.state_dict())
+    m = model(n_embed=64, revive_after=3, ckpt_path=str(file))
+    assert m.quantize.revive(m.encode(small.batch(4)["image"]), 3) == 0
+    assert torch.equal(m.quantize.embedding.weight, trained.quantize.embedding.weight)
+
+
+def test_a_discriminator_that_would_never_join_is_noticed(tmp_path) -> None:
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": 0.5, "disc_start": 2, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    with pytest.warns(UserWarning, match="it never will; set max_steps above 4"):
+        fit(model(lossconfig=loss), 4, tmp_path)
+    recipe = OmegaConf.load(Path(__file__).parents[2] / "configs/autoencoder/vq-f4.yaml")
+    assert recipe.lightning.trainer.max_steps > 2 * recipe.model.params.lossconfig.params.disc_start
+
+
+def test_what_a_resumed_training_needs_is_in_its_checkpoint() -> None:
+    m, image = model(revive_after=3, n_embed=64).train(), small.batch(4)["image"]
+    m.quantize.revive(m.encode(image), 3)
+    m.quantize(m.encode(image) * 0)  # one entry is chosen, the others idle
+    m._steps = 7
+    saved: dict = {}
+    m.on_save_checkpoint(saved)
+    other = model(revive_after=3, n_embed=64)
+    other.on_load_checkpoint(saved)
+    assert other._steps == 7
+    assert torch.equal(other.quantize.idle, m.quantize.idle) and m.quantize.idle.unique().tolist() == [0, 1]
+
+
+def test_a_trained_first_stage_can_be_tested(tmp_path) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    (scores,) = trainer.test(model(), DataLoader(SyntheticFaces(16, 4), batch_size=4), verbose=False)
+    assert scores["test/rec_loss"] > 0
 
 
 def test_weights_of_another_training_are_a_start(tmp_path) -> None:

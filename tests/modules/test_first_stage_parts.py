@@ -32,6 +32,15 @@ def test_nearest_is_the_exhaustive_search_whatever_the_chunk(chunk: int) -> None
     assert torch.equal(codebook.nearest(z), distances.argmin(-1))
 
 
+def test_half_precision_around_the_search_does_not_change_it() -> None:
+    torch.manual_seed(0)
+    codebook, z = Codebook(2048, 3), torch.randn(1, 3, 32, 32)
+    nn.init.normal_(codebook.embedding.weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = codebook.nearest(z)
+    assert torch.equal(inside, codebook.nearest(z))
+
+
 def test_quantisation_passes_gradients_straight_through_and_pulls_entries() -> None:
     torch.manual_seed(0)
     codebook = Codebook(8, 3, commitment=0.25)

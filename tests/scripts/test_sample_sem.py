@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ldm.checkpoint import write_checkpoint
@@ -126,6 +127,23 @@ def test_a_broken_file_does_not_cost_the_others(place: Path, tmp_path: Path, cap
     assert "left out:" in capsys.readouterr().err
 
 
+def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
+    place: Path, tmp_path: Path, capsys
+) -> None:
+    draw_faces.main([str(tmp_path / "faces"), "--count", "3", "--size", "32"])
+    (tmp_path / "faces/images/000001.png").write_bytes(b"not a picture")
+    code, out = sample(place, "swap", "--style", "next", faces=("--data", tmp_path / "faces"))
+    assert code == 1 and sorted(p.name for p in out.glob("0*.png")) == ["000000.png", "000002.png"]
+    _, named = sample(
+        place, "swap", "--style", "000002", faces=("--data", tmp_path / "faces", "--names", "000000")
+    )
+    assert np.abs(pixels(out / "000000.png") - pixels(named / "000000.png")).max() <= 1
+    lone = ("--image", place / "faces/images/000002.png", "--mask", place / "faces/labels/000002.png")
+    capsys.readouterr()
+    assert sample(place, "swap", "--style", "next", faces=lone)[0] == 2
+    assert "is the only face" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
@@ -135,7 +153,13 @@ def test_a_broken_file_does_not_cost_the_others(place: Path, tmp_path: Path, cap
         ("noise", ["--steps", 2000], "wanted 1 .. 1000"),
         ("noise", ["--names", "7-9"], "no face in that range"),
         ("noise", ["--checkpoint", "nowhere"], "there is no such file"),
-        ("noise", ["--device", "toaster"], "toaster"),
+        ("noise", ["--device", "toaster"], "'toaster' cannot be used here"),
+        pytest.param(
+            "noise",
+            ["--device", "cuda"],
+            "'cuda' cannot be used here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(place: Path, task: str, options: list, message: str, capsys) -> None:
