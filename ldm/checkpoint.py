@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ldm.file_kinds import HEAD, is_safetensors, is_torch_file, what_it_is
 from ldm.pickles import CheckpointError, UnsafePickle
 from ldm.targets import instantiate_from_config, refuse_foreign_targets, resolve
 from ldm.torch_files import read_torch_file
@@ -214,35 +215,12 @@ def _reader_for(file: Path) -> Callable[[Path], Checkpoint]:
         CheckpointError: it is no weight file; says what it looks like.
     """
     with open(file, "rb") as opened:
-        head = opened.read(512)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        head = opened.read(HEAD)
+    if is_safetensors(head):
         return _read_safetensors
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x80")):
+    if is_torch_file(head):
         return _read_torch
-    raise CheckpointError(f"{file}: {_what_it_is(head)}")
-
-
-def _what_it_is(head: bytes) -> str:
-    """Say what a file that holds no weights is, from its first bytes, and what to do."""
-    start = head.lstrip().lower()
-    if not head:
-        return "the file is empty; the download or the disk failed, get it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the weights themselves; run `git lfs pull` in its repository"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return (
-            "a web page, saved in place of the weights; open the address in a browser and download from there"
-        )
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
-        return "a packed archive; unpack it and give the weight file inside"
-    if head[257:262] == b"ustar":
-        return "a tar archive; unpack it, or if torch before 0.1.10 saved it, save it again with a newer one"
-    shown = " ".join(head[:40].decode("ascii", "replace").split())
-    if shown.isascii() and shown.isprintable():
-        return f"a text file that begins with {shown!r}; wanted a .safetensors or .ckpt file"
-    return (
-        f"not a weight file (it begins with {head[:8].hex(' ')}); wanted .safetensors or .ckpt. Get it again"
-    )
+    raise CheckpointError(f"{file}: {what_it_is(head)}")
 
 
 def _read_safetensors(file: Path) -> Checkpoint:

@@ -53,6 +53,23 @@ def load_weights(
     Raises:
         CheckpointError: missing, unexpected or misshaped keys, with the likely reason; NaN or infinity.
     """
+    common = fitting(module, state_dict, strict=strict, ignore_prefixes=ignore_prefixes)
+    check_finite(common)
+    module.load_state_dict(common, strict=False)
+
+
+def fitting(
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+    ignore_prefixes: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Return the weights that a module has a place for, looking at names and shapes alone; see `load_weights`.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshaped keys, with the likely reason.
+    """
     wanted = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     ignored = tuple(ignore_prefixes)
     missing = [key for key in wanted if key not in state_dict and not key.startswith(ignored)]
@@ -67,8 +84,7 @@ def load_weights(
         raise CheckpointError(
             _explain(type(module).__name__, wanted, state_dict, missing, unexpected, misshaped)
         )
-    check_finite(common)
-    module.load_state_dict(common, strict=False)
+    return common
 
 
 def check_finite(state_dict: Mapping[str, Tensor]) -> None:

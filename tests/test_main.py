@@ -1,15 +1,18 @@
 """The command line, and what a run leaves behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import main
 from ldm.training.metrics_csv import read_rows
+from ldm.training.run_folder import RunFolder
 from tests.training.runs import ROOT, only_run, train_here, write_tiny
 
 
@@ -77,6 +80,17 @@ def test_overrides_are_found_wherever_they_stand() -> None:
             "below `lightning` has a value of the wrong type",
         ),
         (["-b", "BASE", "-t", "lightning.trainer.accelerator=abacus"], "abacus"),
+        (
+            ["-b", "BASE", "-t", "lightning.trainer.val_check_interval=100"],
+            "val_check_interval is 100, but an epoch has 7 batches; lower it",
+        ),
+        (
+            ["-b", "BASE", "-t", "model.params.manual=true", "lightning.trainer.gradient_clip_val=0.5"],
+            "gradient_clip_val is 0.5, which does not work for a model with a discriminator",
+        ),
+        (["-b", "BASE", "-t", "data.params.batch_size=four"], "batch_size is 'four'; wanted a whole number"),
+        (["-b", "BASE", "-t", "model.params.width=wide"], "a value in the config is of the wrong kind"),
+        (["-b", "BASE", "--validate"], "--validate needs trained weights; name a run with --resume"),
         (["-b", "BASE", "-t", "lightning.callbacks.image_logger.params.cel=9"], "did you mean 'cell'"),
         (["-t", "--resume", "nowhere"], "--resume nowhere: no run is there"),
     ],
@@ -91,6 +105,96 @@ def test_a_users_error_is_one_sentence(
     last = errors.strip().splitlines()[-1]
     assert last.startswith("main.py: error: ") and message in last
     assert "Traceback" not in output + errors
+    assert not (tmp_path / "runs").exists()
+
+
+def last_error(capsys: pytest.CaptureFixture[str]) -> str:
+    output, errors = capsys.readouterr()
+    assert "Traceback" not in output + errors
+    return errors.strip().splitlines()[-1]
+
+
+def test_an_error_that_only_lightning_notices_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path, "lightning.trainer.limit_train_batches=0.01") == 2
+    assert "limit_train_batches" in last_error(capsys)
+
+
+def test_what_a_run_cannot_resume_from_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path, "lightning.trainer.max_epochs=1") == 0
+    run = only_run(tmp_path)
+    last, best, config = (
+        run / "checkpoints" / "last.ckpt",
+        run / "checkpoints" / "best.ckpt",
+        run / "config.yaml",
+    )
+    before = config.read_text()
+    assert call("--resume", run, "-t", "model.params.width=16") == 2
+    message = last_error(capsys)
+    assert "model.0.weight is [8, 3, 3, 3], wanted [16, 3, 3, 3]" in message
+    assert f"leave model.params as {config} has them" in message and config.read_text() == before
+    whole = last.read_bytes()
+    for size in (0, 100, len(whole) // 2):
+        last.write_bytes(whole[:size])
+        for action in ("-t", "--validate"):
+            assert call("--resume", run, action) == 2
+            message = last_error(capsys)
+            assert f"{last}: damaged (" in message
+            assert f"resume from best.ckpt beside it: --resume {best}" in message
+    assert call("--resume", best, "--validate") == 0
+    torch.save({"state_dict": torch.load(best, weights_only=True)["state_dict"]}, last)
+    capsys.readouterr()
+    assert call("--resume", run, "-t") == 2
+    assert "does not say how far its run was" in last_error(capsys)
+
+
+def test_a_picture_that_cannot_be_read_ends_a_run_with_the_way_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("training", "validation"):
+        (tmp_path / name).mkdir()
+    cut = "data.params.train.params.unreadable=11"
+    assert train_here(tmp_path / "training", cut, "lightning.checkpoint.every_n_steps=1") == 2
+    message = last_error(capsys)
+    assert "11.jpg is cut off; copy it again; go on from the last checkpoint with: python main.py" in message
+    grids = "lightning.callbacks.image_logger.params.disabled=false"
+    cut = "data.params.validation.params.unreadable=0"
+    assert train_here(tmp_path / "validation", cut, grids, "lightning.trainer.num_sanity_val_steps=0") == 2
+    assert last_error(capsys).endswith("0.jpg is cut off; copy it again, before the first checkpoint")
+
+
+def test_a_resumed_run_says_where_its_learning_rate_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tmp_path, "lightning.trainer.max_epochs=1") == 0
+    assert "learning rate 0.004 = " in capsys.readouterr().out
+    longer = "lightning.trainer.max_epochs=2"
+    with pytest.warns(UserWarning, match=r"batch_size was 4 and is 5 now: the learning rate stays"):
+        assert train_here(tmp_path, longer, "data.params.batch_size=5", resume=only_run(tmp_path)) == 0
+    output = capsys.readouterr().out
+    assert "learning rate: as in the checkpoint" in output and "(base)" not in output
+
+
+def test_the_progress_bar_can_be_switched_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = "lightning.trainer.enable_progress_bar=false"
+    assert train_here(tmp_path, quiet, "lightning.trainer.max_steps=2") == 0
+    assert "images/s" not in capsys.readouterr().out
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    folders = [RunFolder.new(tmp_path / "runs", "faces") for _ in range(4)]
+    assert len({folder.path for folder in folders}) == 4 and all(f.path.is_dir() for f in folders)
+    (folders[1].path / "kept").touch()
+    for folder in reversed(folders):
+        folder.discard()
+    assert list((tmp_path / "runs").iterdir()) == [folders[1].path]
+    shutil.rmtree(folders[1].path)
+    folders[0].discard()
+    (tmp_path / "runs").rmdir()  # was kept: it was not empty when the first run gave it up
+    RunFolder.new(tmp_path / "runs", "faces").discard()
     assert not (tmp_path / "runs").exists()
 
 

@@ -36,7 +36,7 @@ class CelebAMaskHQ(PairedImages):
 
     Raises:
         FolderError: a folder or file is missing, or has no partner.
-        ImageError: one of 64 pairs that are tried cannot be used.
+        ImageError: the header of any file, or one of 64 pairs that are decoded, cannot be used.
         ValueError: `first`, `last`, `ids`, `keys` or `size` make no sense.
     """
 

@@ -14,6 +14,7 @@ from ldm.targets import instantiate_from_config
 
 # Below this many pictures starting worker processes each epoch costs more than it saves.
 SMALL_DATASET = 64
+PARENTS_TIME = 60  # seconds that reading processes live on after a SIGTERM
 
 
 class EpochSampler(Sampler[int]):
@@ -86,7 +87,7 @@ class DataError(RuntimeError):
     """A picture cannot be read; the message is the dataset's, which names the file and the mend."""
 
 
-class _Readable(Dataset[Any]):
+class Readable(Dataset[Any]):
     """A dataset whose errors about files can be told from programming errors."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -107,7 +108,7 @@ class _EpochLoader(DataLoader[Any]):
     """A DataLoader whose dataset hears of the epoch before its workers start, for augmentation by (seed, epoch)."""
 
     def __iter__(self) -> Any:
-        assert isinstance(self.dataset, _Readable)
+        assert isinstance(self.dataset, Readable)
         set_epoch = getattr(self.dataset.dataset, "set_epoch", None)
         if callable(set_epoch) and isinstance(self.sampler, EpochSampler):
             set_epoch(self.sampler.epoch)
@@ -142,11 +143,11 @@ class DataModuleFromConfig(pl.LightningDataModule):
         wrap: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; wanted at least 1")
-        if num_workers is not None and num_workers < 0:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}; wanted a whole number, at least 1")
+        if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
             raise ValueError(
-                f"num_workers is {num_workers}; wanted 0 or more, or null to choose by the machine"
+                f"num_workers is {num_workers!r}; wanted 0 or more, or null to choose by the machine"
             )
         if wrap:
             warnings.warn("data.params.wrap has no effect: datasets need no wrapper here", stacklevel=2)
@@ -172,10 +173,14 @@ class DataModuleFromConfig(pl.LightningDataModule):
                     raise ValueError(f"the {split} dataset {config.get('target')} is empty")
                 self.datasets[split] = dataset
 
-    def check_train_batch(self, world_size: int) -> None:
-        """Raise ValueError if the training set does not fill one batch on each of `world_size` devices."""
+    def train_batches(self, world_size: int) -> int:
+        """Return the training batches of an epoch on each device.
+
+        Raises:
+            ValueError: the training set does not fill one on each of `world_size` devices.
+        """
         self.setup()
-        self._sampler("train", 0, world_size)
+        return len(self._sampler("train", 0, world_size)) // self.batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches; after a resume, those that the interrupted epoch has left."""
@@ -193,7 +198,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         """Return the number of reading processes for a dataset of `length` pictures."""
         if self.num_workers is not None:
             return self.num_workers
-        return 0 if length < SMALL_DATASET else min(os.cpu_count() or 1, 8)
+        return 0 if length < SMALL_DATASET else min(_usable_cores(), 8)
 
     def _loader(self, split: str, position: tuple[int, int] = (0, 0)) -> DataLoader[Any]:
         """Return the batches of a split from (epoch, batch) on."""
@@ -204,12 +209,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
         sampler = self._sampler(split, rank, world_size)
         sampler.epoch, sampler.start_batch = position
         return _EpochLoader(
-            _Readable(self.datasets[split]),
+            Readable(self.datasets[split]),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.worker_count(sampler.length),
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_leave_signals_to_the_parent,
         )
 
     def _sampler(self, split: str, rank: int, world_size: int) -> EpochSampler:
@@ -239,7 +244,16 @@ class DataModuleFromConfig(pl.LightningDataModule):
         return epochs.processed, batches.current.processed
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Let Ctrl-C, which reaches the whole process group, end the parent in good order and not its readers first."""
+def _usable_cores() -> int:
+    """Return the cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let a stop that reaches the whole process group end the parent in good order and not its readers first.
+
+    Without them the batch that the parent wants to finish would fail. They leave once it has, and with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENTS_TIME))

@@ -135,6 +135,19 @@ def read_labels(
     mask: Image.Image, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
 ) -> Tensor:
     """Decode an opened label map; arguments, result and errors as `load_labels`."""
+    check_label_format(mask, label_set)
+    path = getattr(mask, "filename", "the label map")
+    meanings = label_table(label_set) if table is None else table
+    if mask.mode not in ("L", "P"):
+        mask = _narrow(mask, path, label_set)
+    _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
+    if size is not None and (mask.height, mask.width) != as_size(size):
+        mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
+    return torch.from_numpy(meanings.astype(np.uint8)[np.asarray(mask)])
+
+
+def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
+    """Raise ImageError where an opened file can be no label map; looks at its header alone."""
     path = getattr(mask, "filename", "the label map")
     if mask.mode not in ("L", "P", *_GREY_16_BIT):
         raise ImageError(
@@ -143,13 +156,6 @@ def read_labels(
         )
     if mask.format == "JPEG":
         raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
-    meanings = label_table(label_set) if table is None else table
-    if mask.mode not in ("L", "P"):
-        mask = _narrow(mask, path, label_set)
-    _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
-    if size is not None and (mask.height, mask.width) != as_size(size):
-        mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
-    return torch.from_numpy(meanings.astype(np.uint8)[np.asarray(mask)])
 
 
 def label_table(label_set: LabelSet) -> np.ndarray:

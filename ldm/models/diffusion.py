@@ -77,12 +77,7 @@ class LatentDiffusion(pl.LightningModule):
         log_every_t: int = 200,
     ) -> None:
         super().__init__()
-        if conditioning_key != "crossattn":
-            raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
-        if num_timesteps_cond != 1:
-            raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
-        if not 0 <= probability_of_discard <= 1:
-            raise ValueError(f"probability_of_discard is {probability_of_discard}; wanted 0 .. 1")
+        _check_settings(conditioning_key, num_timesteps_cond, probability_of_discard)
         if attn_l2 and not attn_loss_weight:
             warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=2)
         self.image_size, self.channels = image_size, channels
@@ -106,27 +101,29 @@ class LatentDiffusion(pl.LightningModule):
         self.model_ema = EMA(self.model, ema_decay) if use_ema else None
         start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
         if has_first_stage(start):  # then its own file need not exist
-            first_stage_config = {
-                **first_stage_config,
-                "params": {**first_stage_config["params"], "ckpt_path": None},
-            }
+            params = {**first_stage_config["params"], "ckpt_path": None}
+            first_stage_config = {**first_stage_config, "params": params}
         self.first_stage_model = instantiate_from_config(first_stage_config).requires_grad_(False).eval()
-        self.cond_stage_model = instantiate_from_config(cond_stage_config).requires_grad_(
-            cond_stage_trainable
-        )
-        if attn_loss_weight and self.unet.use_mask_attn:
-            raise ValueError(
-                f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
-                "set one of them to 0 or false"
-            )
-        if self.unet.use_mask_attn:
-            # A label map settles this attention: its queries and keys never get a gradient, for which data-parallel
-            # training would wait.
-            for name, parameter in self.unet.named_parameters():
-                if re.search(r"\.(attn2\.to_q|attn2\.to_k|norm2)\.", name):
-                    parameter.requires_grad_(False)
+        self.cond_stage_model = instantiate_from_config(cond_stage_config)
+        self.cond_stage_model.requires_grad_(cond_stage_trainable)
+        self._settle_attention()
         if start:
             self._start_from(start)
+
+    def _settle_attention(self) -> None:
+        """Freeze what mask attention leaves idle; raise where a loss would want to guide it."""
+        if not self.unet.use_mask_attn:
+            return
+        if self.attn_loss_weight:
+            raise ValueError(
+                f"attn_loss_weight is {self.attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
+                "set one of them to 0 or false"
+            )
+        # A label map settles this attention: its queries and keys never get a gradient, for which data-parallel
+        # training would wait.
+        for name, parameter in self.unet.named_parameters():
+            if re.search(r"\.(attn2\.to_q|attn2\.to_k|norm2)\.", name):
+                parameter.requires_grad_(False)
 
     def _start_from(self, weights: dict[str, Tensor]) -> None:
         """Take weights to train on from; what they lack of averages, first stage and scale stays as it is."""
@@ -302,6 +299,16 @@ class LatentDiffusion(pl.LightningModule):
             for title, style in draws.items():
                 columns[title] = self.sample_images({**cond, "context": style()}, size, seeds)
         return columns
+
+
+def _check_settings(conditioning_key: str, num_timesteps_cond: int, probability_of_discard: float) -> None:
+    """Raise ValueError for what published YAMLs could say and nothing here can do."""
+    if conditioning_key != "crossattn":
+        raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
+    if num_timesteps_cond != 1:
+        raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
+    if not 0 <= probability_of_discard <= 1:
+        raise ValueError(f"probability_of_discard is {probability_of_discard}; wanted 0 .. 1")
 
 
 def _has(state_dict: Mapping[str, Any], prefix: str) -> bool:

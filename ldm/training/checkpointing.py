@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ldm.checkpoint import CheckpointError
 from ldm.training.finite import FiniteLossGuard
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest
@@ -45,8 +47,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Return what a checkpoint holds: tensors and plain data, whatever `weights_only` says."""
-        return torch.load(path, map_location="cpu", weights_only=True)
+        """Return what a checkpoint holds: tensors and plain data, whatever `weights_only` says.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        return load_saved(Path(path))
 
 
 class CheckpointWriter(Checkpoint):
@@ -88,6 +94,7 @@ class CheckpointWriter(Checkpoint):
         self.saved_step = 0
         self._saved_at = 0.0
         self._validation_follows = False
+        self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs: the best score so far."""
@@ -143,7 +150,16 @@ class CheckpointWriter(Checkpoint):
         """Write best.ckpt where the model's `monitor` has its best value so far."""
         self._validation_follows = False
         monitor = getattr(pl_module, "monitor", None)
-        if trainer.sanity_checking or trainer.state.fn != "fit" or monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or monitor is None:
+            return
+        if monitor not in trainer.callback_metrics:
+            if not self._warned and trainer.is_global_zero:
+                logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
+                warnings.warn(
+                    f"monitor {monitor!r} is not logged; there are: {logged}; best.ckpt is not written",
+                    stacklevel=2,
+                )
+            self._warned = True
             return
         score = float(trainer.callback_metrics[monitor])
         sign = 1 if self.monitor_mode == "min" else -1
@@ -222,6 +238,37 @@ def logged_step(trainer: pl.Trainer) -> int:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Return the last step whose metrics belong to a checkpoint, without reading its tensors."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+    """Return the last step whose metrics belong to a checkpoint, without reading its tensors.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds weights alone.
+    """
+    content = load_saved(checkpoint, mmap=True)
+    try:
+        return content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: does not say how far its run was; to start a new run from its weights set "
+            f"model.params.ckpt_path={checkpoint}"
+        ) from error
+
+
+def load_saved(checkpoint: Path, mmap: bool = False) -> Any:
+    """Return what a checkpoint holds, tensors and plain data.
+
+    Args:
+        checkpoint: the file.
+        mmap: leave tensors in the file until they are used.
+
+    Raises:
+        CheckpointError: the file is damaged; says which one to take instead.
+    """
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch has no common class for what can be wrong with a file
+        other = checkpoint.with_name("last.ckpt" if checkpoint.name == "best.ckpt" else "best.ckpt")
+        mend = (
+            f"resume from {other.name} beside it: --resume {other}" if other.is_file() else "begin a new run"
+        )
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{checkpoint}: damaged ({reason}); {mend}") from error

@@ -29,13 +29,13 @@ OURS = {
     "logger": "CSV and TensorBoard are always written to the run folder",
     "callbacks": "name them under lightning.callbacks",
     "default_root_dir": "use --logdir",
+    "enable_checkpointing": "checkpoints are always written; see lightning.checkpoint",
     "use_distributed_sampler": "the data module gives each device its share",
 }
 # Options of the Lightning 1.4 that the published recipes were made for.
 RENAMED = {
     "gpus": "devices",
     "resume_from_checkpoint": "main.py's --resume",
-    "checkpoint_callback": "enable_checkpointing",
     "progress_bar_refresh_rate": "lightning.progress",
     "weights_summary": "enable_model_summary",
     "amp_level": "precision",

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from ldm.data.datamodule import Readable
 from ldm.data.image_grid import draw_grid
 from ldm.training.checkpointing import batches_done
 from ldm.training.seeding import seed_all
@@ -96,7 +97,8 @@ class ImageLogger(pl.Callback):
         datasets = getattr(getattr(trainer, "datamodule", None), "datasets", {})
         if (dataset := datasets.get("validation")) is None:
             return None
-        batch = default_collate([dataset[i] for i in range(min(self.max_images, len(dataset)))])
+        readable = Readable(dataset)
+        batch = default_collate([readable[i] for i in range(min(self.max_images, len(readable)))])
         return trainer.strategy.batch_to_device(batch, pl_module.device)
 
 

@@ -1,16 +1,20 @@
 """The folder of one run: what was asked for, with which code, and where its results lie."""
 
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from ldm.targets import ConfigError
 from ldm.training.config import to_yaml
@@ -27,10 +31,12 @@ class RunFolder:
     Args:
         path: the folder.
         checkpoint: the file to resume from; None in a new run.
+        first_of_logdir: the folder above was made for it.
     """
 
     path: Path
     checkpoint: Path | None = None
+    first_of_logdir: bool = False
 
     @property
     def config(self) -> Path:
@@ -49,16 +55,28 @@ class RunFolder:
 
     @classmethod
     def new(cls, logdir: Path, name: str) -> "RunFolder":
-        """Choose `<logdir>/<timestamp>_<name>`, a folder that is not there yet; `open` makes it."""
-        if os.environ.get("LOCAL_RANK", "0") != "0" and (inherited := os.environ.get(FOLDER_VARIABLE)):
-            return cls(Path(inherited))
-        stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-        path = logdir / f"{stamp}_{name}"
-        attempt = 2
-        while path.exists():
-            path = logdir / f"{stamp}_{name}_{attempt}"
-            attempt += 1
-        return cls(path)
+        """Make `<logdir>/<timestamp>_<name>`, which is this run's alone also if another starts in the same second."""
+        path = wanted = logdir / f"{datetime.now():%Y-%m-%dT%H-%M-%S}_{name}"
+        if getattr(rank_zero_only, "rank", 0) != 0:  # the process of rank 0 makes and fills the folder
+            return cls(Path(os.environ.get(FOLDER_VARIABLE, path)))
+        first = not logdir.exists()
+        for attempt in itertools.count(2):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not logdir.is_dir():
+                    raise ConfigError(f"--logdir {logdir}: a file is there, wanted a folder") from None
+                path = logdir / f"{wanted.name}_{attempt}"
+            else:
+                break
+        return cls(path, first_of_logdir=first)
+
+    def discard(self) -> None:
+        """Remove a new run's folder if nothing is in it, and the one above where it was made for it."""
+        with suppress(OSError):
+            self.path.rmdir()
+            if self.first_of_logdir:
+                self.path.parent.rmdir()
 
     @classmethod
     def resumed(cls, run: Path) -> "RunFolder":

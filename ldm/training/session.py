@@ -1,30 +1,36 @@
 """One call of main.py: config, model, data, run folder, Trainer, and how it ends."""
 
 import logging
-import math
-import os
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ldm.checkpoint import CheckpointError
 from ldm.data.datamodule import DataError
 from ldm.targets import ConfigError, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
 from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
+from ldm.training.learning_rate import scaled_learning_rate
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.model_parts import parameter_table, without_weight_files
+from ldm.training.preflight import (
+    check_optimization,
+    check_resumed_weights,
+    check_validation_interval,
+    warn_of_changes,
+)
 from ldm.training.progress import TrainingProgress
 from ldm.training.run_folder import RunFolder
 from ldm.training.seeding import StepSeeding
 from ldm.training.stopping import Interrupted, StopRequest
+from ldm.training.user_errors import UserError, error_sentence, explained
 
 USER_ERROR, NOT_FINITE = 2, 3  # exit codes; an interrupted run ends with 128 + the signal's number
 
@@ -82,14 +88,14 @@ def run(options: Options) -> int:
         except NotFiniteError as error:
             print(f"main.py: stopped: {error}{session.way_back()}", file=sys.stderr)
             return NOT_FINITE
-        except (_UserError, DataError) as error:
+        except DataError as error:
+            way_back = session.way_back() if options.action == "train" else ""
+            print(f"main.py: error: {error_sentence(error)}{way_back}", file=sys.stderr)
+            return USER_ERROR
+        except UserError as error:
             print(f"main.py: error: {error_sentence(error)}", file=sys.stderr)
             return USER_ERROR
     return 0
-
-
-class _UserError(Exception):
-    """Wrong config, missing files: what the person at the command line can mend."""
 
 
 class _Session:
@@ -101,14 +107,19 @@ class _Session:
 
     def run(self) -> None:
         """Prepare, then train, validate or test."""
-        try:
-            self._prepare()
-        except (ConfigError, MisconfigurationException, ValueError, OSError, ImportError) as error:
-            if os.environ.get("SCADM_TRACEBACK"):
+        with explained(ValueError, OSError, ImportError, TypeError, KeyError):
+            try:
+                self._prepare()
+            except BaseException:
+                if self.folder is not None and self.options.action == "train":
+                    self.folder.discard()
                 raise
-            raise _UserError(str(error) or type(error).__name__) from error
-        if self.options.action == "dry-run":
-            return
+        if self.options.action != "dry-run":
+            with explained(CheckpointError):
+                self._work()
+
+    def _work(self) -> None:
+        """Train, validate or test."""
         assert self.folder is not None
         start = {"datamodule": self.data, "ckpt_path": self.folder.checkpoint, "weights_only": True}
         if self.options.action == "train":
@@ -141,10 +152,37 @@ class _Session:
             raise ConfigError(f"seed is {self.seed!r}; wanted a whole number, 0 or more")
         trainer_settings = trainer_options(self.config, parameters_of(pl.Trainer.__init__))
         if options.action == "dry-run":
-            model = instantiate_from_config(without_weight_files(self.config["model"]))
+            with torch.device("meta"):  # shapes without memory: the published model takes 4 GB
+                model = instantiate_from_config(without_weight_files(self.config["model"]))
             print(to_yaml(self.config) + "\n" + parameter_table(model), flush=True)
             return
         pl.seed_everything(self.seed, verbose=False)
+        self._prepare_model(resumed)
+        self._prepare_data()
+        self.folder = resumed or self._new_folder()
+        self.trainer = self._make_trainer(trainer_settings)
+        formula = self._set_learning_rate()
+        if options.action == "train":
+            check_validation_interval(self.trainer, self.data.train_batches(self.trainer.world_size))
+            check_optimization(self.trainer, self.model)
+            if self.trainer.is_global_zero:
+                self.folder.open(self.config, self.seed)
+                print(self._summary(), formula, sep="\n", flush=True)
+
+    def _new_folder(self) -> RunFolder:
+        """Make the folder of a new run; one that only evaluates writes nothing and needs none, but weights."""
+        options = self.options
+        if options.action == "train":
+            return RunFolder.new(options.logdir, options.name or options.base[0].stem)
+        if not (self.config["model"].get("params") or {}).get("ckpt_path"):
+            raise ConfigError(
+                f"--{options.action} needs trained weights; name a run with --resume, or a file with "
+                "model.params.ckpt_path=FILE"
+            )
+        return RunFolder(options.logdir)
+
+    def _prepare_model(self, resumed: RunFolder | None) -> None:
+        """Build the model; the checkpoint that it resumes from must fit it."""
         # A run's own checkpoint holds every weight: the files that it once started from may be gone.
         section = without_weight_files(self.config["model"]) if resumed else self.config["model"]
         self.model = instantiate_from_config(section)
@@ -152,16 +190,8 @@ class _Session:
             raise ConfigError(
                 f"model.target {self.config['model']['target']} is not a model that can be trained"
             )
-        self._prepare_data()
-        name = options.name or (options.base[0].stem if options.base else "run")
-        self.folder = resumed or RunFolder.new(options.logdir, name)
-        self.trainer = self._make_trainer(trainer_settings)
-        formula = self._set_learning_rate(resumed)
-        if options.action == "train":
-            self.data.check_train_batch(self.trainer.world_size)
-            if self.trainer.is_global_zero:
-                self.folder.open(self.config, self.seed)
-                print(self._summary(), formula, sep="\n", flush=True)
+        if resumed is not None and resumed.checkpoint is not None:
+            check_resumed_weights(self.model, resumed.checkpoint)
 
     def _prepare_data(self) -> None:
         """Build the datasets; a missing one, or one that does not fill a batch, is an error now."""
@@ -219,29 +249,23 @@ class _Session:
             str((callback or {}).get("target")).endswith(".ImageLogger") for callback in configs.values()
         ):
             configs["image_logger"] = {"target": "main.ImageLogger", **(configs.get("image_logger") or {})}
+        shown = (settings.get("trainer") or {}).get("enable_progress_bar") is not False
         return [
             StepSeeding(self.seed),
             FiniteLossGuard(),
-            TrainingProgress(**(settings.get("progress") or {})),
+            *([TrainingProgress(**(settings.get("progress") or {}))] if shown else []),
             *(instantiate_from_config(callback) for callback in configs.values() if callback),
             CheckpointWriter(self.folder.checkpoints, stop=self.stop, **(settings.get("checkpoint") or {})),
         ]
 
-    def _set_learning_rate(self, resumed: RunFolder | None) -> str:
+    def _set_learning_rate(self) -> str:
         """Set `model.learning_rate`, scaled by batch, devices and accumulation, or not; return the formula."""
+        assert self.folder is not None
         section = self.config["model"]
         if "base_learning_rate" not in section:
             if self.options.action == "train":
                 raise ConfigError("the config has no model.base_learning_rate; give one, such as 1.0e-6")
             return ""
-        if (
-            resumed
-            and load_config([resumed.config])["model"].get("base_learning_rate")
-            != section["base_learning_rate"]
-        ):
-            warnings.warn(
-                "model.base_learning_rate has no effect on a resumed run: its optimizer goes on", stacklevel=2
-            )
         factors = {
             "batch size": self.data.batch_size,
             "devices": self.trainer.num_devices * self.trainer.num_nodes,
@@ -251,7 +275,11 @@ class _Session:
         self.model.learning_rate, formula = scaled_learning_rate(
             section["base_learning_rate"], factors, scale
         )
-        return formula
+        if self.folder.checkpoint is None:
+            return formula
+        if self.options.action == "train":
+            warn_of_changes(load_config([self.folder.config]), self.config)
+        return "learning rate: as in the checkpoint"
 
     def _summary(self) -> str:
         """Return what a person wants to know as the run starts."""
@@ -262,26 +290,6 @@ class _Session:
             f"run folder {self.folder.path}{resumed}\n{parameter_table(self.model)}\n"
             f"pictures: {counts}; seed {self.seed}; on {self.trainer.strategy.root_device.type}"
         )
-
-
-def scaled_learning_rate(base: Any, factors: Mapping[str, int], scale: bool) -> tuple[float, str]:
-    """Return the learning rate and the formula that gives it, as text.
-
-    Raises:
-        ConfigError: `base` is not a number above 0.
-    """
-    if isinstance(base, bool) or not isinstance(base, int | float) or not base > 0:
-        raise ConfigError(f"model.base_learning_rate is {base!r}; wanted a number above 0, such as 1.0e-6")
-    if not scale:
-        return float(base), f"learning rate {base:g} (base, not scaled)"
-    rate = base * math.prod(factors.values())
-    product = " x ".join([f"{base:g} (base)", *(f"{value} ({name})" for name, value in factors.items())])
-    return rate, f"learning rate {rate:g} = {product}"
-
-
-def error_sentence(error: Exception) -> str:
-    """Return an error's message on one line, without the traceback that a reading process sends along."""
-    return " ".join(str(error).rpartition(f"{type(error).__name__}: ")[2].split())
 
 
 def _quieten() -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 from types import FrameType, TracebackType
 
+from ldm.data.datamodule import PARENTS_TIME
+
 # An Interrupted raised anywhere leaves with 128 + its signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,7 +49,8 @@ class StopRequest:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked process that has not set handlers of its own yet
-            os._exit(128 + signum)
+            signal.alarm(PARENTS_TIME)  # its parent still needs it to finish the batch
+            return
         if not self.deferring or self.signum is not None:
             raise Interrupted(signum)
         self.signum = signum

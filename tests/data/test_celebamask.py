@@ -229,6 +229,35 @@ def test_bad_files_are_found_before_training(faces: Path) -> None:
         CelebAMaskHQ(8, str(faces))
 
 
+def test_the_header_of_every_file_is_checked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        make_pair(tmp_path, number)
+    photo, mask = tmp_path / "images" / "100.png", tmp_path / "labels" / "100.png"  # not decoded at the start
+    whole = {file: file.read_bytes() for file in (photo, mask)}
+    CelebAMaskHQ(8, str(tmp_path))
+    rgb, wide = Image.new("RGB", (SIDE, SIDE)), Image.new("L", (2 * SIDE, SIDE))
+    for file, write, message in (
+        (mask, lambda: rgb.save(mask), "saved in colour"),
+        (mask, lambda: rgb.convert("L").save(mask, "JPEG"), "is a JPEG"),
+        (mask, lambda: wide.save(mask), "wanted the same size"),
+        (photo, lambda: photo.write_bytes(b"GIF8 or not"), "is not a picture"),
+    ):
+        write()
+        with pytest.raises(ImageError, match=rf"100\.png.* {message}"):
+            CelebAMaskHQ(8, str(tmp_path))
+        file.write_bytes(whole[file])
+    upright = Image.new("RGB", (SIDE, 2 * SIDE))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, which makes it as wide as the label map
+    wide.save(mask)
+    for kind in ("PNG", "JPEG"):
+        upright.save(photo, kind, exif=exif)
+        CelebAMaskHQ(8, str(tmp_path))
+    monkeypatch.setattr("ldm.data.images.MAX_PIXELS", SIDE * SIDE)
+    with pytest.raises(ImageError, match=r"100\.png has .* pixels"):
+        CelebAMaskHQ(8, str(tmp_path))
+
+
 def test_check_all_names_every_bad_file(tmp_path: Path) -> None:
     for number in range(200):  # more than are tried at the start
         make_pair(tmp_path, number)

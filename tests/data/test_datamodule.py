@@ -117,6 +117,8 @@ def test_errors_of_the_config_come_at_once() -> None:
         DataModuleFromConfig(4)
     with pytest.raises(ValueError, match="batch_size is 0"):
         DataModuleFromConfig(0, train=faces(8))
+    with pytest.raises(ValueError, match="batch_size is 'four'; wanted a whole number"):
+        DataModuleFromConfig("four", train=faces(8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_workers is -1"):
         DataModuleFromConfig(4, train=faces(8), num_workers=-1)
     with pytest.raises(ValueError, match=r"validation dataset .* is empty"):
@@ -124,7 +126,8 @@ def test_errors_of_the_config_come_at_once() -> None:
     with pytest.raises(ConfigError, match="'lenght'; did you mean 'length'"):
         DataModuleFromConfig(4, train={"target": TINY, "params": {"lenght": 8}}).setup()
     with pytest.raises(ValueError, match="too few for one batch of 12"):
-        DataModuleFromConfig(4, train=faces(8)).check_train_batch(3)
+        DataModuleFromConfig(4, train=faces(8)).train_batches(3)
+    assert DataModuleFromConfig(4, train=faces(30)).train_batches(3) == 2
 
 
 def test_wrap_of_the_published_yamls_is_accepted_and_called_useless() -> None:

@@ -1,5 +1,6 @@
 """scripts/prepare_celebamask.py as a real process on small fake downloads."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,6 +77,29 @@ def download(tmp_path: Path) -> Path:
     return tmp_path / "CelebAMask-HQ"
 
 
+def output_of(process: "subprocess.Popen[str]", photo: Path) -> str:
+    """Wait for the end of a process, which may wait for a pipe; kill it if that takes too long."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # nobody reads it now
+            os.close(os.open(photo, os.O_WRONLY | os.O_NONBLOCK))
+        time.sleep(0.05)
+    try:
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"the script hung:\n{process.communicate()[1]}") from None
+
+
+def wait_until_nobody_writes(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    before: list[Path] | None = None
+    while (now := sorted(folder.rglob("*"))) != before:
+        assert time.monotonic() < deadline
+        before = now
+        time.sleep(0.3)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -128,29 +152,34 @@ def test_stopped_runs_continue_to_the_same_result(tmp_path: Path, stop: signal.S
     download, out = tmp_path / "download", tmp_path / "out"
     for number in range(100):
         face(download, number)
+    pipe = download / "CelebA-HQ-img" / "50.jpg"
+    pipe.unlink()
+    os.mkfifo(pipe)  # reading it takes until somebody writes: the script cannot finish before the signal
     process = subprocess.Popen(
         command(download, out, "--size", "600"), env=environment(), stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
     while len(list(out.glob("train/images/*.jpg"))) < 5 and process.poll() is None:
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            process.kill()
         time.sleep(0.02)
+    assert process.poll() is None
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
+    errors = output_of(process, pipe)
     if stop != signal.SIGKILL:
         assert process.returncode == 130
         assert "The same command continues" in errors
         assert not list(out.rglob("*.part"))
-    time.sleep(1.5 if stop == signal.SIGKILL else 0)  # its workers notice and end
+    wait_until_nobody_writes(out)  # after SIGKILL its workers have to notice
     done = contents(out)
     assert len([name for name in done if name.endswith(".jpg")]) < 100
-    time.sleep(0.3)
-    assert contents(out) == done  # nobody is working on it any more
     for path in out.glob("train/images/*.jpg"):
         with Image.open(path) as file:
             file.load()
     if stop != signal.SIGKILL:
         return  # it is enough to continue after the hardest stop
+    pipe.unlink()
+    face(download, 50)
     assert prepare(download, out, "--size", "600") == 0
     assert len(CelebAMaskHQ(16, str(out / "train"))) == 100
     assert not list(out.rglob("*.part"))
@@ -221,6 +250,12 @@ def test_wrong_folders_and_changed_settings(
     stderr = capsys.readouterr().err
     assert "was begun with" in stderr
     assert "choose another folder" in stderr
+    settings = tmp_path / "out" / "prepare.json"
+    settings.write_text(settings.read_text()[:9])
+    assert prepare(download, tmp_path / "out") == 1
+    assert f"{settings} is damaged; delete it" in capsys.readouterr().err
+    settings.unlink()
+    assert prepare(download, tmp_path / "out") == 0
 
 
 def test_help_needs_none_of_the_slow_imports() -> None:

@@ -54,8 +54,10 @@ def train_here(folder: Path, *overrides: str, resume: Path | None = None, base: 
         torch.set_num_threads(threads)
 
 
-def start_process(folder: Path, *overrides: str, base: Path | None = None) -> "subprocess.Popen[str]":
-    """Start `python main.py -t` of `base`, or else the tiny model, under `folder`."""
+def start_process(
+    folder: Path, *overrides: str, base: Path | None = None, group: bool = False
+) -> "subprocess.Popen[str]":
+    """Start `python main.py -t` of `base`, or else the tiny model, under `folder`; as a process group if wanted."""
     command = [
         sys.executable,
         "main.py",
@@ -72,7 +74,17 @@ def start_process(folder: Path, *overrides: str, base: Path | None = None) -> "s
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=group,
     )
+
+
+def output_of(process: "subprocess.Popen[str]", seconds: float = 120) -> str:
+    """Wait for the end of a process and return what it has printed; kill it if that takes too long."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"the process hung:\n{process.communicate()[0]}") from None
 
 
 def only_run(folder: Path) -> Path:

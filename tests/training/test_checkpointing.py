@@ -58,6 +58,13 @@ def test_best_is_the_checkpoint_of_the_lowest_monitor(tmp_path: Path) -> None:
     assert steps == {"min": 14, "max": 7}  # the tiny model's validation loss falls
 
 
+def test_a_monitor_that_is_never_logged_is_called_out_once(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="monitor 'val/lose' is not logged; there are: .*val/loss") as caught:
+        assert train_here(tmp_path, "model.params.monitor=val/lose", "lightning.trainer.max_epochs=2") == 0
+    assert sum("val/lose" in str(warning.message) for warning in caught) == 1
+    assert [file.name for file in (only_run(tmp_path) / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     explode = ("model.params.explode_at=4", "lightning.checkpoint.every_n_steps=1")
     assert train_here(tmp_path, *explode) == 3

@@ -7,7 +7,7 @@ import pytest
 
 from ldm.targets import ConfigError
 from ldm.training.config import load_config, parameters_of, to_yaml, trainer_options
-from ldm.training.session import scaled_learning_rate
+from ldm.training.learning_rate import scaled_learning_rate
 
 BASE = """
 model: {target: a.B, base_learning_rate: 4.5e-6, params: {width: 8, layers: [1, 2, 3], nothing: null}}
@@ -91,6 +91,7 @@ def test_every_option_of_the_trainer_passes_but_those_that_are_ours(base: Path) 
         ("gpus=1", "no option 'gpus'; did you mean devices"),
         ("logger=false", "logger cannot be set"),
         ("default_root_dir=x", "use --logdir"),
+        ("enable_checkpointing=false", "checkpoints are always written; see lightning.checkpoint"),
     ):
         with pytest.raises(ConfigError, match=message):
             trainer_options(load_config([base], [f"lightning.trainer.{override}"]), known)

@@ -1,12 +1,13 @@
 """A run that was killed, told to stop or crashed goes on as if nothing had happened."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.runs import ROOT, only_run, rows, start_process, train_here, wait_until
+from tests.training.runs import ROOT, only_run, output_of, rows, start_process, train_here, wait_until
 from tests.training.tiny import CrashError
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -41,6 +42,10 @@ def crash(folder: Path, every: int, at: int, *overrides: str) -> None:
         )
 
 
+def pause_at(step: int) -> str:
+    return f"lightning.callbacks.pause={{target: tests.training.tiny.Pause, params: {{step: {step}}}}}"
+
+
 # The checkpoint that is left is: in the first epoch; at its end, validation pending; in the second epoch.
 @pytest.mark.parametrize(("every", "at"), [(3, 5), (7, 8), (5, 12)])
 def test_a_crashed_run_resumes_exactly(tmp_path: Path, whole: Path, every: int, at: int) -> None:
@@ -69,12 +74,12 @@ def test_a_crashed_run_resumes_exactly_however_it_validates_and_steps(tmp_path: 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_process_resumes_exactly(tmp_path: Path, whole: Path, workers: int) -> None:
     overrides = [f"data.params.num_workers={workers}", "lightning.checkpoint.every_n_steps=5"]
-    process = start_process(tmp_path, *overrides, "model.params.pause=0.1")
+    process = start_process(tmp_path, *overrides, pause_at(8))
     wait_until(lambda: any((tmp_path / "runs").glob("*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert 5 <= len(rows(tmp_path)) < 21
-    assert train_here(tmp_path, "model.params.pause=0", resume=only_run(tmp_path)) == 0
+    output_of(process)
+    assert 5 <= len(rows(tmp_path)) <= 8
+    assert train_here(tmp_path, "lightning.callbacks.pause=null", resume=only_run(tmp_path)) == 0
     assert rows(tmp_path) == rows(whole)
 
 
@@ -88,12 +93,13 @@ def test_a_killed_process_that_trains_the_real_model_resumes_exactly(tmp_path: P
         "lightning.checkpoint.every_n_steps=3",
         "lightning.callbacks.image_logger.params.disabled=true",
     ]
-    process = start_process(tmp_path / "killed", *overrides, base=smallest)
+    process = start_process(tmp_path / "killed", *overrides, pause_at(5), base=smallest)
     wait_until(lambda: any((tmp_path / "killed").glob("runs/*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert 3 <= len(rows(tmp_path / "killed")) < 7
-    assert train_here(tmp_path / "killed", resume=only_run(tmp_path / "killed")) == 0
+    output_of(process)
+    assert 3 <= len(rows(tmp_path / "killed")) <= 5
+    killed = only_run(tmp_path / "killed")
+    assert train_here(tmp_path / "killed", "lightning.callbacks.pause=null", resume=killed) == 0
     assert train_here(tmp_path / "whole", *overrides, base=smallest) == 0
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert len(rows(tmp_path / "whole")) == 7 and any(
@@ -116,7 +122,7 @@ def test_a_signal_writes_a_checkpoint_and_loses_nothing(
         lambda: any(f"\n{step}," in f.read_text() for f in tmp_path.glob("runs/*/metrics.csv")), process
     )
     process.send_signal(signum)
-    output = process.communicate(timeout=60)[0]
+    output = output_of(process)
     assert process.returncode == code, output
     assert "Traceback" not in output and "--resume" in output
     run = only_run(tmp_path)
@@ -127,6 +133,20 @@ def test_a_signal_writes_a_checkpoint_and_loses_nothing(
     )
     assert train_here(tmp_path, "model.params.pause=0", "model.params.validation_pause=0", resume=run) == 0
     assert rows(tmp_path) == rows(whole)
+
+
+def test_a_signal_to_the_whole_process_group_leaves_the_readers_alive_until_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    reading = ("data.params.num_workers=2", "data.params.train.params.length=400")
+    process = start_process(tmp_path, *reading, "model.params.pause=0.2", group=True)
+    wait_until(lambda: any("\n2," in f.read_text() for f in tmp_path.glob("runs/*/metrics.csv")), process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output = output_of(process)
+    assert process.returncode == 143, output
+    assert "Traceback" not in output and "--resume" in output
+    saved = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == len(rows(tmp_path)) < 100
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:

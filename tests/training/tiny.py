@@ -16,15 +16,27 @@ class CrashError(Exception):
     """Ends a run as abruptly as a kill, as far as files are concerned."""
 
 
+class Pause(pl.Callback):
+    """Stand still for ten minutes at the end of batch number `step`, so that a signal cannot come too late."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.step:
+            time.sleep(600)
+
+
 class TinyFaces(Dataset[dict[str, Any]]):
     """Pictures of noise drawn from (index, epoch)."""
 
     label_set = CELEBAMASK_HQ
 
-    def __init__(self, length: int, size: int = 8, broken: int = -1) -> None:
+    def __init__(self, length: int, size: int = 8, broken: int = -1, unreadable: int = -1) -> None:
         if size % 4:
             raise ValueError(f"size is {size}; wanted a multiple of 4")
-        self.length, self.size, self.broken, self.epoch = length, size, broken, 0
+        self.length, self.size, self.epoch = length, size, 0
+        self.broken, self.unreadable = broken, unreadable
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -33,6 +45,8 @@ class TinyFaces(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == self.unreadable:
+            raise ValueError(f"{index}.jpg is cut off; copy it again")
         rng = np.random.default_rng([index, self.epoch])
         image = torch.from_numpy(rng.uniform(-1, 1, (3, self.size, self.size)).astype(np.float32))
         if index == self.broken:
@@ -51,6 +65,7 @@ class TinyModel(pl.LightningModule):
         validation_pause: the same in each validation step.
         explode_at: this step's gradient is not finite.
         crash_at: this step raises.
+        monitor: what decides which checkpoint is the best.
     """
 
     def __init__(
@@ -61,10 +76,11 @@ class TinyModel(pl.LightningModule):
         validation_pause: float = 0.0,
         explode_at: int = -1,
         crash_at: int = -1,
+        monitor: str = "val/loss",
     ) -> None:
         super().__init__()
         self.automatic_optimization = not manual
-        self.monitor = "val/loss"
+        self.monitor = monitor
         self.learning_rate = 0.0
         self.pause, self.validation_pause = pause, validation_pause
         self.explode_at, self.crash_at = explode_at, crash_at

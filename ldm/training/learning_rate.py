@@ -1,0 +1,22 @@
+"""The learning rate of a run, and how it comes about."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ldm.targets import ConfigError
+
+
+def scaled_learning_rate(base: Any, factors: Mapping[str, int], scale: bool) -> tuple[float, str]:
+    """Return the learning rate and the formula that gives it, as text.
+
+    Raises:
+        ConfigError: `base` is not a number above 0.
+    """
+    if isinstance(base, bool) or not isinstance(base, int | float) or not base > 0:
+        raise ConfigError(f"model.base_learning_rate is {base!r}; wanted a number above 0, such as 1.0e-6")
+    if not scale:
+        return float(base), f"learning rate {base:g} (base, not scaled)"
+    rate = base * math.prod(factors.values())
+    product = " x ".join([f"{base:g} (base)", *(f"{value} ({name})" for name, value in factors.items())])
+    return rate, f"learning rate {rate:g} = {product}"

@@ -1,0 +1,78 @@
+"""What would stop a run after it has begun, found before: settings that Lightning refuses late, unfitting weights."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ldm.checkpoint import CheckpointError
+from ldm.targets import ConfigError
+from ldm.training.checkpointing import load_saved
+from ldm.weights import fitting
+
+
+def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
+    """Raise ConfigError if validation would never come.
+
+    Args:
+        trainer: of a training.
+        batches: that the training set has for an epoch on each device.
+    """
+    limit, every = trainer.limit_train_batches, trainer.val_check_interval
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    validates = trainer.limit_val_batches is None or trainer.limit_val_batches > 0
+    counted_by_epoch = trainer.check_val_every_n_epoch is not None
+    if isinstance(every, int) and every > batches and validates and counted_by_epoch:
+        raise ConfigError(
+            f"lightning.trainer.val_check_interval is {every}, but an epoch has {batches} batches; lower it, or set "
+            "lightning.trainer.check_val_every_n_epoch=null to count batches across epochs"
+        )
+
+
+def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    """Raise ConfigError for settings that only work where Lightning steps the one optimizer."""
+    if model.automatic_optimization:
+        return
+    for name, unset in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
+        if (value := getattr(trainer, name)) not in unset:
+            raise ConfigError(
+                f"lightning.trainer.{name} is {value}, which does not work for a model with a discriminator, whose "
+                "two optimizers take turns; leave it out"
+            )
+
+
+def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:
+    """Raise CheckpointError unless a run's checkpoint can be read and its weights have the model's names and shapes."""
+    content = load_saved(checkpoint, mmap=True)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; wanted one that main.py has written")
+    try:
+        fitting(model, content["state_dict"])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{checkpoint}: {error}; a resumed run keeps its model, so leave model.params as "
+            f"{checkpoint.parent.parent / 'config.yaml'} has them"
+        ) from error
+
+
+def warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of settings that have another value in a resumed run, which does not do what it looks like.
+
+    Args:
+        before: the config of the run.
+        now: the same with what the command line sets.
+    """
+    if before["model"].get("base_learning_rate") != now["model"].get("base_learning_rate"):
+        warnings.warn(
+            "model.base_learning_rate has no effect on a resumed run: its optimizer goes on", stacklevel=2
+        )
+    size, new_size = ((config["data"].get("params") or {}).get("batch_size") for config in (before, now))
+    if size != new_size:
+        warnings.warn(
+            f"data.params.batch_size was {size} and is {new_size} now: the learning rate stays that of {size}, "
+            "and the epoch that was interrupted shows some pictures twice or not at all",
+            stacklevel=2,
+        )
