@@ -36,6 +36,8 @@ class LatentDiffusion(pl.LightningModule):
         probability_of_discard: share of training images whose style is that of an empty image.
         attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
         attn_l2: attention loss by squared error instead of cross-entropy.
+        parameterization: what the UNet's output means, "eps" as published, or "v" (arXiv 2202.00512), whose error
+            does not explode where there is nearly only noise: for short trainings. `apply_model` gives eps for both.
         use_ema, ema_decay: keep an average of the UNet's weights.
         scale_factor: what latents are multiplied with.
         scale_by_std: set scale_factor so that the first training batch has unit variance, and store it.
@@ -65,6 +67,7 @@ class LatentDiffusion(pl.LightningModule):
         probability_of_discard: float = 0.0,
         attn_loss_weight: float = 0.0,
         attn_l2: bool = False,
+        parameterization: str = "eps",
         use_ema: bool = True,
         ema_decay: float = 0.9999,
         scale_factor: float = 1.0,
@@ -77,7 +80,8 @@ class LatentDiffusion(pl.LightningModule):
         log_every_t: int = 200,
     ) -> None:
         super().__init__()
-        _check_settings(conditioning_key, num_timesteps_cond, probability_of_discard)
+        _check_settings(conditioning_key, num_timesteps_cond, probability_of_discard, parameterization)
+        self.parameterization = parameterization
         if attn_l2 and not attn_loss_weight:
             warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=2)
         self.image_size, self.channels = image_size, channels
@@ -171,9 +175,18 @@ class LatentDiffusion(pl.LightningModule):
 
     def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """Predict the noise in x (B, C, h, w) at t (B,) given {"context": (B, R, D), "y": (B, R, H, W)}."""
-        if "prepared" in cond:
-            return self.unet.denoise(x, t, cond["prepared"])
-        return self.unet(x, t, cond["context"], cond["y"])
+        if "prepared" not in cond:
+            cond = self.prepare(cond, (x.shape[-2], x.shape[-1]))
+        out = self.unet.denoise(x, t, cond["prepared"])
+        if self.parameterization == "eps":
+            return out
+        signal, sigma = self._levels(t)
+        return signal * out + sigma * x  # v = signal eps - sigma x0, and x = signal x0 + sigma eps
+
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at t (B,), both (B, 1, 1, 1)."""
+        levels = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]  # type: ignore[index]
+        return levels[0][:, None, None, None], levels[1][:, None, None, None]
 
     def ema_scope(self) -> Any:
         """Return a context in which the UNet has its averaged weights, where it keeps them."""
@@ -189,11 +202,12 @@ class LatentDiffusion(pl.LightningModule):
         |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the attention loss where it is asked for.
         """
         noise = torch.randn_like(x_start) if noise is None else noise
-        signal, sigma = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]  # type: ignore[index]
-        xt = signal[:, None, None, None] * x_start + sigma[:, None, None, None] * noise
+        signal, sigma = self._levels(t)
+        xt = signal * x_start + sigma * noise
+        target = noise if self.parameterization == "eps" else signal * noise - sigma * x_start
         prepared = self.unet.condition(cond["context"], cond["y"], (xt.shape[-2], xt.shape[-1]))
         logits: list[Tensor] | None = [] if self.attn_loss_weight else None
-        simple = F.mse_loss(self.unet.denoise(xt, t, prepared, logits), noise)
+        simple = F.mse_loss(self.unet.denoise(xt, t, prepared, logits), target)
         split = "train" if self.training else "val"
         loss, log = simple, {f"{split}/loss_simple": simple}
         if logits is not None:
@@ -301,7 +315,9 @@ class LatentDiffusion(pl.LightningModule):
         return columns
 
 
-def _check_settings(conditioning_key: str, num_timesteps_cond: int, probability_of_discard: float) -> None:
+def _check_settings(
+    conditioning_key: str, num_timesteps_cond: int, probability_of_discard: float, parameterization: str
+) -> None:
     """Raise ValueError for what published YAMLs could say and nothing here can do."""
     if conditioning_key != "crossattn":
         raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
@@ -309,6 +325,8 @@ def _check_settings(conditioning_key: str, num_timesteps_cond: int, probability_
         raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
     if not 0 <= probability_of_discard <= 1:
         raise ValueError(f"probability_of_discard is {probability_of_discard}; wanted 0 .. 1")
+    if parameterization not in ("eps", "v"):
+        raise ValueError(f"parameterization is {parameterization!r}; wanted 'eps' or 'v'")
 
 
 def _has(state_dict: Mapping[str, Any], prefix: str) -> bool:

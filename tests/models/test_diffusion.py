@@ -56,6 +56,20 @@ def test_the_loss_is_that_of_the_noised_latent() -> None:
     assert log.keys() == {"val/loss_simple", "val/loss"}
 
 
+def test_v_is_another_name_for_the_same_noise() -> None:
+    m, batch = model(parameterization="v"), small.batch(2)
+    with torch.no_grad():
+        z = m.encode_first_stage(batch["image"])
+        cond, t, noise = m.conditions(batch), torch.tensor([10, 900]), torch.randn_like(z)
+        a = m.schedule.alpha_bar[t].float()[:, None, None, None]
+        xt = a.sqrt() * z + (1 - a).sqrt() * noise
+        v = m.unet(xt, t, cond["context"], cond["y"])
+        expected = (v - (a.sqrt() * noise - (1 - a).sqrt() * z)).square().mean()
+        torch.testing.assert_close(m.p_losses(z, cond, t, noise)[0], expected)
+        m.unet.denoise = lambda x, t, prepared: a.sqrt() * noise - (1 - a).sqrt() * z  # the perfect answer
+        torch.testing.assert_close(m.apply_model(xt, t, cond), noise, rtol=1e-4, atol=1e-5)
+
+
 def test_validation_repeats_itself_and_uses_the_average() -> None:
     m, batch, logs = model(), small.batch(4), []
     with torch.no_grad():
@@ -180,6 +194,7 @@ def test_annealing_rises_then_falls_to_zero() -> None:
     ("params", "message"),
     [
         ({"conditioning_key": "concat"}, "only 'crossattn' exists"),
+        ({"parameterization": "x0"}, "wanted 'eps' or 'v'"),
         ({"num_timesteps_cond": 2}, "only 1 exists"),
         ({"probability_of_discard": 1.5}, "wanted 0 .. 1"),
         ({"attn_loss_weight": 0.1}, "with use_mask_attn there are no logits"),
