@@ -156,7 +156,12 @@ def test_stopped_runs_continue_to_the_same_result(tmp_path: Path, stop: signal.S
     pipe.unlink()
     os.mkfifo(pipe)  # reading it takes until somebody writes: the script cannot finish before the signal
     process = subprocess.Popen(
-        command(download, out, "--size", "600"), env=environment(), stderr=subprocess.PIPE, text=True
+        command(download, out, "--size", "600"),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(list(out.glob("train/images/*.jpg"))) < 5 and process.poll() is None:
