@@ -99,12 +99,13 @@ class SpadeResBlock(TimeResBlock):
         scale_shift: bool = False,
         how: Resample = "none",
         groups: int = 32,
+        hidden: int = 128,
     ) -> None:
         """Build the block for a mask of `num_regions`; the rest as for `ResBlock`."""
         super().__init__(channels, out_channels, time_channels, scale_shift, how)
-        self.in_norm = SpadeNorm(channels, num_regions, groups)
+        self.in_norm = SpadeNorm(channels, num_regions, groups, hidden)
         self.in_layers = nn.Sequential(nn.SiLU(), conv3x3(channels, out_channels))
-        self.out_norm = SpadeNorm(out_channels, num_regions, groups)
+        self.out_norm = SpadeNorm(out_channels, num_regions, groups, hidden)
         self.out_layers = nn.Sequential(
             nn.SiLU(), nn.Dropout(dropout), zero_init(conv3x3(out_channels, out_channels))
         )

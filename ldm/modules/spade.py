@@ -18,18 +18,16 @@ class Modulation(NamedTuple):
 class SpadeNorm(nn.Module):
     """GroupNorm(x) * (1 + gamma(mask)) + beta(mask), equation 1 of the paper. Names are the checkpoints'."""
 
-    HIDDEN = 128
-
-    def __init__(self, channels: int, num_regions: int, groups: int = 32) -> None:
+    def __init__(self, channels: int, num_regions: int, groups: int = 32, hidden: int = 128) -> None:
         super().__init__()
         self.norm = GroupNorm(groups, channels, eps=1e-5, affine=False)
-        self.mlp_shared = nn.Sequential(conv3x3(num_regions, self.HIDDEN), nn.ReLU())
-        self.mlp_gamma = conv3x3(self.HIDDEN, channels)
-        self.mlp_beta = conv3x3(self.HIDDEN, channels)
+        self.mlp_shared = nn.Sequential(conv3x3(num_regions, hidden), nn.ReLU())
+        self.mlp_gamma = conv3x3(hidden, channels)
+        self.mlp_beta = conv3x3(hidden, channels)
 
     def condition(self, mask: RegionMask, size: tuple[int, int]) -> Modulation:
         """Compute scale and shift for features of `size`."""
-        hidden = self.mlp_shared(mask.resize(size))  # B 128 h w
+        hidden = self.mlp_shared(mask.resize(size))  # B hidden h w
         return Modulation(1 + self.mlp_gamma(hidden), self.mlp_beta(hidden))
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:

@@ -75,6 +75,8 @@ class UNet(nn.Module):
         use_checkpoint: recompute activations in the backward pass: less memory, a third more time.
         norm_groups: groups of every norm. A group of one channel would forget that channel's mean, and with it
             the timestep: narrow networks want fewer than the published 32.
+        spade_hidden: channels between the mask and a SPADE norm's scale and shift. The published 128 cost a
+            narrow network more than all else in it.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -101,6 +103,7 @@ class UNet(nn.Module):
         resblock_updown: bool = False,
         use_checkpoint: bool = False,
         norm_groups: int = 32,
+        spade_hidden: int = 128,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -119,6 +122,7 @@ class UNet(nn.Module):
         self._transformer = (context_dim, transformer_depth)
         self._block = (dropout, use_scale_shift_norm)
         self._groups = norm_groups
+        self._spade_hidden = spade_hidden
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
 
         T = 4 * model_channels
@@ -151,9 +155,16 @@ class UNet(nn.Module):
 
     def _spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
         dropout, scale_shift = self._block
-        T, R = 4 * self.model_channels, self.num_regions
         return SpadeResBlock(
-            channels, out, T, R, dropout=dropout, scale_shift=scale_shift, how=how, groups=self._groups
+            channels,
+            out,
+            4 * self.model_channels,
+            self.num_regions,
+            dropout=dropout,
+            scale_shift=scale_shift,
+            how=how,
+            groups=self._groups,
+            hidden=self._spade_hidden,
         )
 
     def _attention(self, channels: int) -> SpatialTransformer:
