@@ -20,7 +20,7 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
+        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
         "taming": ["taming-transformers>=0.0.1", "torchvision"],
     },

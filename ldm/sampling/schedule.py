@@ -1,12 +1,14 @@
 """The noise schedule, and the ladders of timesteps that solvers climb down."""
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Spacing = Literal["uniform", "quadratic"]
+Spacing = Literal["uniform", "quadratic", "logsnr"]
+SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "logsnr")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class NoiseSchedule:
         (60 of 1000 make 63), and a rung beyond the schedule becomes its last. Where c is 1, for which the
         published rule runs off the schedule, it is exactly `steps` rungs from 0 to T - 1.
         quadratic: floor(linspace(0, sqrt(0.8 T), steps)^2) + 1.
+        logsnr: `nodes` without its end.
 
         Raises:
             ValueError: `steps` is out of range or `spacing` unknown.
@@ -69,12 +72,49 @@ class NoiseSchedule:
         if spacing == "quadratic":
             roots = torch.linspace(0, (0.8 * T) ** 0.5, steps, dtype=torch.float64)
             return [int(t) + 1 for t in roots**2]
+        if spacing == "logsnr":
+            return self.nodes(steps, spacing)[-2::-1]
         if spacing != "uniform":
-            raise ValueError(f"spacing {spacing!r}; wanted 'uniform' or 'quadratic'")
+            raise ValueError(_unknown(spacing))
         stride = T // steps
         if stride == 1:
             return evenly(steps, T)
         return [min(t + 1, T - 1) for t in range(0, T, stride)]
+
+    def nodes(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
+        """Return the `steps` + 1 timesteps, from T - 1 down to 0, between which a multistep solver moves.
+
+        They are even in t (uniform), in sqrt(t) (quadratic) or in log(alpha / sigma) (logsnr), as far as whole
+        and distinct timesteps can be. Between T timesteps there are only T - 1 steps: for `steps` = T it is those.
+
+        Raises:
+            ValueError: `steps` is not in 1..T or `spacing` unknown.
+        """
+        last = len(self) - 1
+        if not 1 <= steps <= len(self):
+            raise ValueError(f"{steps} sampling steps; wanted 1 .. {len(self)}")
+        steps = min(steps, last)
+        share = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        if spacing == "uniform":
+            wanted = last * share
+        elif spacing == "quadratic":
+            wanted = last * share**2
+        elif spacing == "logsnr":
+            bar = self.alpha_bar
+            logsnr = (bar / (1 - bar)).log()  # falls with t
+            places = logsnr[0] + share * (logsnr[-1] - logsnr[0])
+            wanted = (logsnr[None] - places[:, None]).abs().argmin(1)
+        else:
+            raise ValueError(_unknown(spacing))
+        nodes: list[int] = []
+        for left, t in zip(range(steps, -1, -1), wanted.round().int().tolist(), strict=True):
+            nodes.append(max(left, min(t, nodes[-1] - 1) if nodes else t))
+        return nodes
+
+
+def _unknown(spacing: str) -> str:
+    nearest = sorted(SPACINGS, key=lambda name: -difflib.SequenceMatcher(None, name, spacing).ratio())
+    return f"unknown spacing {spacing!r}; there are {', '.join(nearest)}"
 
 
 def evenly(steps: int, T: int) -> list[int]:

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ldm.sampling.multistep import Level, PredictData, dpmpp_2m, unipc
 from ldm.sampling.noise import Generators, draw
 from ldm.sampling.schedule import NoiseSchedule, Spacing, evenly
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # x (B, ...), t (B,) int64 -> eps like x
 Progress = Callable[[int, int], None]  # steps done, steps in all
-Solver = Literal["ddpm", "ddim", "plms"]
-SOLVERS: tuple[Solver, ...] = ("ddim", "ddpm", "plms")
+Solver = Literal["ddim", "ddpm", "plms", "dpmpp_2m", "unipc"]
+SOLVERS: tuple[Solver, ...] = ("ddim", "ddpm", "plms", "dpmpp_2m", "unipc")
 
 
 def sample(
@@ -37,7 +38,8 @@ def sample(
         x_T: (B, ...), standard normal noise.
         schedule: the one that the model was trained with.
         steps: 1..T.
-        solver: "ddim" (arXiv 2010.02502), "ddpm" (2006.11239) or "plms" (2202.09778).
+        solver: "ddim" (arXiv 2010.02502), "ddpm" (2006.11239), "plms" (2202.09778), "dpmpp_2m" (2211.01095)
+            or "unipc" (2302.04867).
         eta: share of fresh noise in ddim, 0 (none) .. 1 (as in ddpm).
         spacing: of the timesteps, see `NoiseSchedule.timesteps`; ddpm has its own, even.
         generator: where fresh noise comes from, one per image or one for all.
@@ -52,13 +54,17 @@ def sample(
     if solver not in SOLVERS:
         nearest = sorted(SOLVERS, key=lambda name: -difflib.SequenceMatcher(None, name, solver).ratio())
         raise ValueError(f"unknown solver {solver!r}; there are {', '.join(nearest)}")
-    if eta < 0 or (eta > 0 and solver == "plms"):
-        raise ValueError(f"eta is {eta}; wanted 0" + ("" if solver == "plms" else " or more"))
+    if eta < 0 or (eta > 0 and solver not in ("ddim", "ddpm")):
+        raise ValueError(f"eta is {eta}; wanted 0" + (" or more" if solver == "ddim" else f" with {solver}"))
     if solver == "ddpm" and (eta != 0 or spacing != "uniform"):
         warnings.warn(
             "ddpm takes neither eta nor spacing: its noise and its even timesteps are fixed", stacklevel=2
         )
     with torch.no_grad():
+        if solver in MULTISTEP:
+            bar = schedule.alpha_bar.tolist()
+            levels = [Level.of(t, bar[t]) for t in schedule.nodes(steps, spacing)]
+            return MULTISTEP[solver](_data(predict, bar), x_T, levels, progress)
         if solver == "plms":
             return _plms(predict, x_T, _ladder(schedule, steps, spacing), progress)
         if solver == "ddpm":
@@ -93,6 +99,14 @@ def invert(
 
 
 Rung = tuple[int, float, float]  # t, alpha_bar there, alpha_bar of the rung below
+
+
+MULTISTEP = {"dpmpp_2m": dpmpp_2m, "unipc": unipc}
+
+
+def _data(predict: Predict, bar: list[float]) -> PredictData:
+    """Return the prediction of x0 that follows from one of the noise."""
+    return lambda x, t: (x - (1 - bar[t]) ** 0.5 * predict(x, _batch(t, x))) / bar[t] ** 0.5
 
 
 def _checked(steps: int, schedule: NoiseSchedule) -> int:

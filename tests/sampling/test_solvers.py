@@ -116,20 +116,54 @@ def test_the_image_of_a_seed_does_not_depend_on_its_batch(solver: str) -> None:
 
 
 def test_guidance_moves_away_from_the_null() -> None:
-    def apply_model(x: Tensor, t: Tensor, cond: float) -> Tensor:
-        return x * cond
-
-    x, t = noise(2), torch.zeros(2, dtype=torch.long)
-    torch.testing.assert_close(guide(apply_model, 3.0, 1.0, 2.0)(x, t), 5 * x)
-    torch.testing.assert_close(guide(apply_model, 3.0, 1.0, 0.0)(x, t), x)
-    torch.testing.assert_close(guide(apply_model, 3.0, 1.0, 1.0)(x, t), 3 * x)
+    x, t = pixels(2), torch.zeros(2, dtype=torch.long)
+    torch.testing.assert_close(guide(times, full(3), full(1), 2.0)(x, t), 5 * x)
+    torch.testing.assert_close(guide(times, full(3), full(1), 0.0)(x, t), x)
+    torch.testing.assert_close(guide(times, full(3), full(1), 1.0)(x, t), 3 * x)
 
 
-def test_unguided_sampling_never_asks_for_the_null() -> None:
-    asked: list[str] = []
-    predict = guide(lambda x, t, cond: asked.append(cond) or x, "cond", "null", 1)
-    predict(noise(2), torch.zeros(2, dtype=torch.long))
-    assert asked == ["cond"]
+def pixels(count: int) -> Tensor:
+    return noise(16 * count).view(count, 1, 4, 4)
+
+
+def full(value: float) -> dict[str, list[Tensor | None]]:
+    """Return a conditioning of two images, nested as a network's may be."""
+    return {"parts": [torch.full((2, 1, 1, 1), value), None]}
+
+
+def times(x: Tensor, t: Tensor, cond: dict) -> Tensor:
+    return x * cond["parts"][0]
+
+
+def test_guidance_costs_one_pass_and_none_where_it_is_idle() -> None:
+    sizes: list[int] = []
+    prepared: list[int] = []
+
+    def apply_model(x: Tensor, t: Tensor, cond: dict) -> Tensor:
+        sizes.append(len(x))
+        return times(x, t, cond)
+
+    def prepare(cond: dict) -> dict:
+        prepared.append(len(cond["parts"][0]))
+        return cond
+
+    x = pixels(2)
+    predict = guide(apply_model, full(3), full(1), 2.0, prepare=prepare, active=lambda t: t >= 500)
+    torch.testing.assert_close(predict(x, torch.tensor([900, 900])), 5 * x)
+    torch.testing.assert_close(predict(x, torch.tensor([100, 100])), 3 * x)
+    assert sizes == [4, 2] and prepared == [4]
+    predict = guide(apply_model, full(3), full(1), 1, prepare=prepare)
+    torch.testing.assert_close(predict(x, torch.tensor([900, 900])), 3 * x)
+    assert sizes == [4, 2, 2] and prepared == [4, 2]
+
+
+def test_every_pixel_may_have_its_own_strength() -> None:
+    scale = torch.ones(2, 1, 4, 4)
+    scale[..., 2:] = 3
+    x = pixels(2)
+    found = guide(times, full(3), full(1), scale)(x, torch.tensor([5, 5]))
+    torch.testing.assert_close(found[..., :2], 3 * x[..., :2])
+    torch.testing.assert_close(found[..., 2:], 7 * x[..., 2:])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +173,7 @@ def test_unguided_sampling_never_asks_for_the_null() -> None:
         ({"steps": 0}, "wanted 1 .. 1000"),
         ({"steps": 1001}, "wanted 1 .. 1000"),
         ({"steps": 0, "solver": "ddpm"}, "wanted 1 .. 1000"),
-        ({"spacing": "cubic"}, "'uniform' or 'quadratic'"),
+        ({"spacing": "cubic"}, "'cubic'; there are quadratic"),
         ({"solver": "plms", "eta": 0.5}, "eta is 0.5"),
         ({"eta": -1.0}, "eta is -1.0"),
     ],
