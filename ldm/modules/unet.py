@@ -1,7 +1,7 @@
 """The noise predictor: style enters its encoder by mask attention, shape its middle and decoder by SPADE."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,7 @@ from ldm.modules.res_block import BlockModulation, Resample, ResBlock, SpadeResB
 LayerConditioning = BlockModulation | list[StyleConditioning] | None
 
 
-@dataclass(frozen=True)
-class Conditioning:
+class Conditioning(NamedTuple):
     """Everything of one UNet pass that depends on style and mask alone: per stage, per layer."""
 
     encoder: list[list[LayerConditioning]]
@@ -119,6 +118,7 @@ class UNet(nn.Module):
         self.use_mask_attn = use_mask_attn
         self.use_checkpoint = use_checkpoint
         self._heads = (num_head_channels, num_heads)
+        self.context_dim = context_dim
         self._transformer = (context_dim, transformer_depth)
         self._block = (dropout, use_scale_shift_norm)
         self._groups = norm_groups

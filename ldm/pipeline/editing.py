@@ -1,0 +1,32 @@
+"""Where an edit may change a picture, and how its border is softened."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def area_of(regions: list[int], *label_maps: Tensor) -> Tensor:
+    """Return where any of the label maps (B, H, W) shows one of `regions`, or where the maps differ: (B, H, W)."""
+    first = label_maps[0]
+    area = torch.zeros_like(first, dtype=torch.bool)
+    for labels in label_maps:
+        area |= torch.isin(labels, torch.tensor(regions, dtype=labels.dtype, device=labels.device))
+        area |= labels != first
+    return area
+
+
+def soften(area: Tensor, border: int) -> Tensor:
+    """Return weights (B, 1, H, W): 1 in `area` (B, H, W), falling evenly to 0 over `border` pixels around it."""
+    inside = area[:, None].float()
+    rings = [F.max_pool2d(inside, 2 * reach + 1, 1, reach) for reach in range(border + 1)]
+    return torch.stack(rings).mean(0)
+
+
+def shrink(weights: Tensor, factor: int) -> Tensor:
+    """Return which latent pixels an edit touches at all: (B, 1, h, w), 0 or 1."""
+    return (F.max_pool2d(weights, factor) > 0).float()
+
+
+def blend(edited: Tensor, original: Tensor, weights: Tensor) -> Tensor:
+    """Return `edited` where the weights are 1 and exactly `original` where they are 0."""
+    return torch.where(weights > 0, torch.lerp(original, edited, weights), original)

@@ -1,0 +1,113 @@
+"""Find weights and their config, build the model, and say what its regions are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import OmegaConf
+
+from ldm.checkpoint import CheckpointError, build_model, has_ema, read_checkpoint
+from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSet
+from ldm.models.diffusion import LatentDiffusion
+
+Weights = Literal["ema", "raw"]
+
+
+def load_pretrained(
+    path: str | Path,
+    *,
+    config: str | Path | Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[LatentDiffusion, LabelSet, tuple[int, int]]:
+    """Return a model, its regions and the (H, W) it was trained at; takes what `FacePipeline.from_pretrained` takes."""
+    place = usable_device(device)
+    file = _weight_file(Path(path))
+    checkpoint = read_checkpoint(file)
+    found = _read_config(config) if config is not None else checkpoint.config or _config_near(file)
+    if weights is None:
+        weights = "ema" if has_ema(checkpoint.state_dict) else "raw"
+    model = build_model(found, checkpoint, weights=weights)
+    if not isinstance(model, LatentDiffusion):
+        raise CheckpointError(
+            f"{file}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
+        )
+    size = _trained_size(found, model)
+    return model.to(place), _label_set(found, model), size
+
+
+def usable_device(wanted: str | torch.device | None = None) -> torch.device:
+    """Return the device that is asked for; without one CUDA where there is it, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: torch cannot use it here.
+    """
+    if wanted is not None:
+        try:
+            return torch.empty(0, device=wanted).device
+        except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device {str(wanted)!r} cannot be used here: {reason}; try cpu, or leave it out"
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _weight_file(path: Path) -> Path:
+    """Return the weights of a run folder, or `path` itself."""
+    last = path / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else path
+
+
+def _config_near(file: Path) -> dict[str, Any]:
+    """Return the config of the run that a checkpoint belongs to."""
+    run_config = file.parent.parent / "config.yaml"
+    if file.parent.name == "checkpoints" and run_config.is_file():
+        return _read_config(run_config)
+    raise CheckpointError(
+        f"{file}: no config beside it; name the YAML that the model was trained with "
+        "(for published weights configs/latent-diffusion/celebamask-hq.yaml) by --config, or config= in Python"
+    )
+
+
+def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(config, Mapping):
+        return {str(key): value for key, value in config.items()}
+    if not Path(config).is_file():
+        raise CheckpointError(f"{config}: there is no such config")
+    read = OmegaConf.load(config)
+    # Only the model is built from it; a `???` elsewhere is no concern.
+    return {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in read.items()
+    }
+
+
+def _label_set(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
+    """Return the label set of the training data, or else one with as many regions as the model knows."""
+    train = _training_data(config)
+    if (train.get("params") or {}).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):
+        return CITYSCAPES_TRAIN  # CelebAMask-HQ has as many regions
+    for label_set in LABEL_SETS.values():
+        if len(label_set) == model.num_regions:
+            return label_set
+    R = model.num_regions
+    names = tuple(f"region_{i}" for i in range(R))
+    colours = (CELEBAMASK_HQ.palette * R)[:R]
+    return LabelSet(f"{R} regions", names, colours, tuple(range(R)))
+
+
+def _training_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `{target, params}` of the training set, empty where the config does not say."""
+    data: Any = config.get("data") or {}
+    return (data.get("params") or {}).get("train") or {}
+
+
+def _trained_size(config: Mapping[str, Any], model: LatentDiffusion) -> tuple[int, int]:
+    """Return the (H, W) of the training data, or the model's own where the config does not say."""
+    train = _training_data(config)
+    size = (train.get("params") or {}).get("size", model.image_size * model.first_stage_model.factor)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,266 @@
+"""FacePipeline: loading weights from wherever they are, styles, images."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ldm.checkpoint import CheckpointError, write_checkpoint
+from ldm.data.psnr import psnr
+from ldm.pipeline import FacePipeline, StyleCode, StyleError
+from ldm.targets import instantiate_from_config
+from tests import small
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights whose averages differ from the last ones."""
+    path, config = tmp_path_factory.mktemp("weights") / "small", small.diffusion()
+    model = small.sensitive(config)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter *= 1.2
+    path.mkdir()
+    write_checkpoint(path, model.state_dict(), {"model": config})
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> FacePipeline:
+    return FacePipeline.from_pretrained(folder, device="cpu")
+
+
+def run(pipe: FacePipeline, seeds: list[int], batch: dict, **how) -> torch.Tensor:
+    rows = slice(0, len(seeds))
+    styles = pipe.read_style(batch["image"][rows], batch["labels"][rows])
+    return pipe(batch["labels"][rows], styles, **{"seed": seeds, "steps": 3, "solver": "ddim", **how})
+
+
+def test_average_and_last_weights(folder: Path, pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    average = FacePipeline.from_pretrained(folder, weights="ema", device="cpu")
+    last = FacePipeline.from_pretrained(folder, weights="raw", device="cpu")
+    assert torch.equal(run(pipe, [0], batch), run(average, [0], batch))
+    assert not torch.equal(run(last, [0], batch), run(average, [0], batch))
+
+
+def test_a_run_folder_and_its_checkpoint(folder: Path, pipe: FacePipeline, tmp_path: Path) -> None:
+    model, config = instantiate_from_config(small.diffusion()), {"model": small.diffusion()}
+    config["data"] = {"params": {"train": {"params": {"size": [16, 32]}}}}
+    (tmp_path / "checkpoints").mkdir()
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save({"state_dict": model.state_dict(), "global_step": 3}, file)
+    assert FacePipeline.from_pretrained(tmp_path, device="cpu").size == (16, 32)
+    assert FacePipeline.from_pretrained(file, device="cpu").size == (16, 32)
+    assert pipe.size == (16, 16)
+
+
+def test_a_checkpoint_without_a_config_takes_the_one_that_is_named(tmp_path: Path) -> None:
+    model = instantiate_from_config(small.diffusion(use_ema=False))
+    file = tmp_path / "original.ckpt"
+    torch.save({"state_dict": model.state_dict()}, file)
+    with pytest.raises(CheckpointError, match="no config beside it; name the YAML"):
+        FacePipeline.from_pretrained(file)
+    config = tmp_path / "recipe.yaml"
+    OmegaConf.save(OmegaConf.create({"model": small.diffusion()}), config)
+    assert FacePipeline.from_pretrained(file, config=config, device="cpu").label_set.name == "CelebAMask-HQ"
+    with pytest.raises(CheckpointError, match="there is no such config"):
+        FacePipeline.from_pretrained(file, config=tmp_path / "none.yaml")
+
+
+def test_a_first_stage_is_not_a_pipeline(tmp_path: Path) -> None:
+    config = small.first_stage()
+    write_checkpoint(tmp_path, instantiate_from_config(config).state_dict(), {"model": config})
+    with pytest.raises(CheckpointError, match="holds a VQModel"):
+        FacePipeline.from_pretrained(tmp_path, weights="raw")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"eta": 1.0}, {"solver": "ddpm"}, {"solver": "plms"}, {"solver": "dpmpp_2m"}, {"guidance": 2.0}],
+    ids=str,
+)
+def test_the_image_of_a_seed_does_not_depend_on_its_batch(pipe: FacePipeline, how: dict) -> None:
+    batch = small.batch(1)
+    three = {key: value.repeat_interleave(3, 0) for key, value in batch.items() if key != "name"}
+    together, alone = run(pipe, [4, 5, 6], three, **how), run(pipe, [5], batch, **how)
+    in_parts = run(pipe, [4, 5, 6], three, batch_size=2, **how)
+    torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(in_parts, together, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_one_of_each_gives_one_and_one_serves_many(pipe: FacePipeline) -> None:
+    batch = small.batch(2)
+    first, second = pipe.read_style(batch["image"], batch["labels"])
+    alone = pipe.read_style(batch["image"][0], batch["labels"][0])
+    torch.testing.assert_close(alone.codes, first.codes, atol=1e-5, rtol=1e-5)
+    assert pipe(batch["labels"][0], first, steps=2).shape == (3, 16, 16)
+    both = pipe(batch["labels"][0], [first, second], steps=2)
+    torch.testing.assert_close(both[1], pipe(batch["labels"][0], second, steps=2), atol=1e-4, rtol=1e-4)
+    assert pipe(batch["labels"], first, steps=2).shape == (2, 3, 16, 16)
+
+
+def test_guidance_pulls_away_from_the_null(pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    empty = pipe(batch["labels"], pipe.random_style(batch["labels"]), steps=3, solver="ddim")
+    plain, none, more = (run(pipe, [0], batch, guidance=scale) for scale in (1.0, 0.0, 2.0))
+    torch.testing.assert_close(none, empty)
+    assert not torch.equal(plain, more)
+    assert not torch.equal(run(pipe, [0], batch, guidance=2.0, null="zero"), more)
+    # sigma is at most 12.5 in this schedule: above it nothing is guided, and below it everything is.
+    torch.testing.assert_close(run(pipe, [0], batch, guidance=2.0, guidance_interval=(50, 90)), plain)
+    torch.testing.assert_close(run(pipe, [0], batch, guidance=2.0, guidance_interval=(0, 90)), more)
+
+
+def test_guidance_by_region(pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    everywhere = dict.fromkeys(pipe.label_set.regions, 2.0)
+    torch.testing.assert_close(
+        run(pipe, [0], batch, guidance=everywhere), run(pipe, [0], batch, guidance=2.0)
+    )
+    skin = run(pipe, [0], batch, guidance={"skin": 2.0})
+    assert not torch.equal(skin, run(pipe, [0], batch))
+    assert not torch.equal(skin, run(pipe, [0], batch, guidance=2.0))
+
+
+def test_progress_counts_the_steps_of_all_batches(pipe: FacePipeline) -> None:
+    seen: list[tuple[int, int]] = []
+    run(
+        pipe, [0, 1, 2], small.batch(3), batch_size=2, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1][0] == seen[-1][1] == len(seen) and seen == sorted(seen)
+
+
+def test_a_locked_edit_leaves_every_pixel_outside_alone(pipe: FacePipeline) -> None:
+    batch = small.batch(3, size=32)
+    image, labels = batch["image"], batch["labels"]
+    styles = pipe.read_style(image, labels)
+    mixed = [style.swap(styles[-1], ["hair"]) for style in styles]
+    edited = pipe.edit(image, labels, mixed, regions=["hair"], steps=3, border=2)
+    hair = labels == pipe.label_set.index("hair")
+    near = torch.nn.functional.max_pool2d(hair[:, None].float(), 5, 1, 2) > 0
+    assert torch.equal(
+        edited.masked_select(~near.expand_as(edited)), image.masked_select(~near.expand_as(image))
+    )
+    changed = (edited - image).abs().amax(1)
+    assert changed[hair].median() > 0.1
+    free = pipe.edit(image, labels, mixed, regions=["hair"], steps=3, lock=False)
+    assert not torch.allclose(free[~hair[:, None].expand_as(free)], image[~hair[:, None].expand_as(free)])
+
+
+def test_an_edited_mask_frees_what_it_changes(pipe: FacePipeline) -> None:
+    batch = small.batch(1, size=32)
+    image, labels = batch["image"][0], batch["labels"][0]
+    new = labels.clone()
+    new[:6, :6] = pipe.label_set.index("hat")
+    edited = pipe.edit(
+        image, labels, pipe.read_style(image, labels), regions=[], new_labels=new, steps=2, border=1
+    )
+    differs = ((edited - image).abs().amax(0) > 0).nonzero()
+    assert edited.shape == image.shape and len(differs) and differs.max() <= 6
+
+
+def test_inversion_comes_back_to_the_photo(pipe: FacePipeline) -> None:
+    batch = small.batch(2, size=32)
+    image, labels = batch["image"], batch["labels"]
+    styles = pipe.read_style(image, labels)
+    with torch.no_grad():
+        kept = 0.2 * pipe.model.unet.out[-1].weight  # a network as mild as a trained one
+        pipe.model.unet.out[-1].weight.copy_(kept)
+    seen: list[tuple[int, int]] = []
+    try:
+        again = pipe.edit(
+            image,
+            labels,
+            styles,
+            regions=[],
+            lock=False,
+            invert=True,
+            steps=100,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        other = pipe(labels, styles, steps=100, solver="ddim")
+        ceiling = pipe.reconstruct(image)
+    finally:
+        with torch.no_grad():
+            pipe.model.unet.out[-1].weight.copy_(kept / 0.2)
+    assert (again - ceiling).abs().mean() < 0.25 * (other - ceiling).abs().mean()
+    assert seen[-1] == (200, 200) and seen == sorted(seen)
+
+
+def test_psnr_has_its_closed_form() -> None:
+    image = torch.zeros(2, 3, 4, 4)
+    shifted = image.clone()
+    shifted[1] += 0.2  # 0.1 of the range: 20 dB
+    assert psnr(shifted, image)[0] == math.inf
+    assert psnr(shifted, image)[1] == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": [0]}, "1 seeds for 2 images"),
+        ({"solver": "dpm"}, "unknown solver 'dpm'; there are ddpm"),
+        ({"null": "nought"}, "unknown null 'nought'; there are"),
+        ({"spacing": "log"}, "unknown spacing 'log'; there are logsnr"),
+        ({"sede": 3}, "unknown option 'sede'; there are seed"),
+        ({"guidance": {"hare": 2}}, "'hare'; did you mean one of: hair"),
+        ({"guidance_interval": (3, 1)}, "wanted 0 <= low < high"),
+        ({"steps": 0}, "wanted 1 .. 1000"),
+        ({"batch_size": 0}, "wanted 1 or more"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(pipe: FacePipeline, options: dict, message: str) -> None:
+    batch = small.batch(2)
+    with pytest.raises(ValueError, match=message):
+        pipe(batch["labels"], pipe.read_style(batch["image"], batch["labels"]), **options)
+
+
+def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
+    batch = small.batch(2)
+    image, labels = batch["image"], batch["labels"]
+    styles = pipe.read_style(image, labels)
+    with pytest.raises(ValueError, match="2 label maps and 3 styles"):
+        pipe(labels, [*styles, styles[0]])
+    with pytest.raises(ValueError, match=r"labels hold \[77\]"):
+        pipe.read_style(image, torch.full_like(labels, 77))
+    with pytest.raises(ValueError, match=r"labels hold \[77\]"):
+        pipe(torch.full_like(labels, 77), styles)
+    with pytest.raises(ValueError, match="wanted multiples of 8 pixels"):
+        pipe(labels[:, :12], styles)
+    with pytest.raises(ValueError, match=r"wanted \(B, 3, H, W\) and \(B, H, W\)"):
+        pipe.read_style(image, labels[:, :8])
+    with pytest.raises(ValueError, match="not finite"):
+        pipe.read_style(image * torch.nan, labels)
+    with pytest.raises(StyleError, match="codes of another model"):
+        pipe(labels, StyleCode(torch.zeros(19, 8), pipe.label_set, "another"))
+    with pytest.raises(ValueError, match="inversion wants solver ddim"):
+        pipe.edit(image, labels, styles, regions=["hair"], invert=True, solver="unipc")
+
+
+def test_too_little_memory_is_said_before_anything_is_computed(pipe: FacePipeline, monkeypatch) -> None:
+    monkeypatch.setattr("ldm.pipeline.face_pipeline.free_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match=r"GiB.*are free on cpu"):
+        run(pipe, [0, 1], small.batch(2))
+
+
+def test_as_many_at_once_as_memory_lets(pipe: FacePipeline, monkeypatch) -> None:
+    sizes: list[int] = []
+    apply_model = pipe.model.apply_model
+
+    def counting(x, t, cond):
+        sizes.append(len(x))
+        return apply_model(x, t, cond)
+
+    monkeypatch.setattr(pipe.model, "apply_model", counting)
+    run(pipe, [0, 1, 2], small.batch(3))
+    assert set(sizes) == {3}
+    sizes.clear()
+    monkeypatch.setattr("ldm.pipeline.face_pipeline.free_bytes", lambda device: 1_000_000)
+    run(pipe, [0, 1, 2], small.batch(3))
+    assert set(sizes) == {1}

@@ -1,0 +1,88 @@
+"""StyleCode: mixing, saving, and what does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
+from ldm.pipeline.style_code import StyleCode, StyleError, load_style
+
+HAIR, LIP = CELEBAMASK_HQ.indices(["hair", "u_lip"])
+
+
+def code(seed: int, encoder: str = "e", size: int = 8) -> StyleCode:
+    generator = torch.Generator().manual_seed(seed)
+    return StyleCode(torch.randn(19, size, generator=generator), CELEBAMASK_HQ, encoder)
+
+
+def test_swap_takes_its_regions_alone() -> None:
+    a, b = code(0), code(1)
+    mixed = a.swap(b, ["hair", "u_lip"])
+    others = [r for r in range(19) if r not in (HAIR, LIP)]
+    assert torch.equal(mixed.codes[[HAIR, LIP]], b.codes[[HAIR, LIP]])
+    assert torch.equal(mixed.codes[others], a.codes[others])
+    assert torch.equal(a.swap(b).codes, b.codes)
+    assert torch.equal(mixed["hair"], b["hair"])
+
+
+def test_lerp_is_linear() -> None:
+    a, b = code(0), code(1)
+    half = a.lerp(b, 0.5, ["hair"])
+    torch.testing.assert_close(half["hair"], (a["hair"] + b["hair"]) / 2)
+    assert torch.equal(half["skin"], a["skin"])
+    assert torch.equal(a.lerp(b, 0).codes, a.codes) and torch.equal(a.lerp(b, 1).codes, b.codes)
+
+
+def test_compose_takes_each_region_from_its_own_source() -> None:
+    a, b, c = code(0), code(1), code(2)
+    mixed = a.compose({"hair": b, "skin": c})
+    assert torch.equal(mixed["hair"], b["hair"]) and torch.equal(mixed["skin"], c["skin"])
+    assert torch.equal(mixed.codes, a.swap(b, ["hair"]).swap(c, ["skin"]).codes)
+
+
+def test_a_code_is_immutable() -> None:
+    codes = torch.zeros(19, 8)
+    style = StyleCode(codes, CELEBAMASK_HQ, "e")
+    codes += 1
+    style["hair"].add_(1)
+    style.swap(code(1))
+    assert not style.codes.any()
+    with pytest.raises(AttributeError):
+        style.codes = codes  # type: ignore[misc]
+
+
+def test_a_file_comes_back(tmp_path: Path) -> None:
+    style = code(0)
+    style.save(tmp_path / "anna.style")
+    again = load_style(tmp_path / "anna.style", CELEBAMASK_HQ)
+    assert torch.equal(again.codes, style.codes)
+    assert (again.encoder, again.label_set) == (style.encoder, style.label_set)
+    assert [path.name for path in tmp_path.iterdir()] == ["anna.style"]
+
+
+def test_what_is_not_a_style_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StyleError, match="cannot be read"):
+        load_style(tmp_path / "none", CELEBAMASK_HQ)
+    (tmp_path / "text").write_text("hair")
+    with pytest.raises(StyleError, match="cannot be read"):
+        load_style(tmp_path / "text", CELEBAMASK_HQ)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "weights")
+    with pytest.raises(StyleError, match="not a style code"):
+        load_style(tmp_path / "weights", CELEBAMASK_HQ)
+    code(0).save(tmp_path / "face")
+    with pytest.raises(StyleError, match="CelebAMask-HQ's regions; this model knows those of Cityscapes"):
+        load_style(tmp_path / "face", CITYSCAPES_TRAIN)
+
+
+def test_codes_that_do_not_fit() -> None:
+    for other in (code(1, "another"), code(1, size=4)):
+        with pytest.raises(StyleError, match="mean nothing to this one"):
+            code(0).swap(other)
+    with pytest.raises(StyleError, match="wanted \\(19 regions"):
+        StyleCode(torch.zeros(18, 8), CELEBAMASK_HQ, "e")
+    with pytest.raises(StyleError, match="not finite"):
+        StyleCode(torch.full((19, 8), torch.nan), CELEBAMASK_HQ, "e")
+    with pytest.raises(ValueError, match="did you mean one of: hair"):
+        code(0).swap(code(1), ["hare"])
