@@ -19,6 +19,7 @@ setup(
         "tensorboard>=2.15",
         "tqdm>=4.65",
     ],
+    entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
         "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.

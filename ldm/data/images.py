@@ -208,6 +208,25 @@ def save_png(
     write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=texts))
 
 
+def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 0.12) -> None:
+    """Write frames (3, H, W) in [-1, 1] as an endless GIF or WebP, whichever `path` ends in.
+
+    Raises:
+        ValueError: no frames, or another ending.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if not frames or kind not in ("gif", "webp"):
+        raise ValueError(f"{path}: {len(frames)} frames; wanted at least one, and a name in .gif or .webp")
+    first, *others = [Image.fromarray(to_uint8(frame)) for frame in frames]
+    milliseconds = round(1000 * seconds)
+    write_atomically(
+        path,
+        lambda file: first.save(
+            file, kind.upper(), save_all=True, append_images=others, duration=milliseconds, loop=0
+        ),
+    )
+
+
 def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
     """Write a label map uint8 (H, W) as a palette PNG, which viewers show in the regions' colours."""
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels

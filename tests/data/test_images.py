@@ -15,6 +15,7 @@ from ldm.data.images import (
     label_table,
     load_image,
     load_labels,
+    save_animation,
     save_labels,
     save_png,
     to_tensor,
@@ -283,3 +284,21 @@ def test_a_table_translates_the_files_numbers(tmp_path: Path) -> None:
     save_png(tmp_path / "a.png", np.array([[18, 1]], np.uint8))
     with pytest.raises(ImageError, match=r"label 18 in .*has 0\.\.17"):
         load_labels(tmp_path / "a.png", CELEBAMASK_HQ, table=table)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_an_animation_has_its_frames(kind: str, tmp_path: Path) -> None:
+    levels = [-1.0, -0.2, 0.2, 1.0]
+    save_animation(
+        tmp_path / f"film.{kind}", [torch.full((3, 16, 16), level) for level in levels], seconds=0.2
+    )
+    with Image.open(tmp_path / f"film.{kind}") as film:
+        assert film.n_frames == 4 and film.info["loop"] == 0
+        for frame, level in enumerate(levels):
+            film.seek(frame)
+            assert np.asarray(film.convert("RGB")).mean() == pytest.approx((level + 1) * 127.5, abs=4)
+            assert film.info["duration"] == 200
+    with pytest.raises(ValueError, match=r"0 frames; wanted at least one"):
+        save_animation(tmp_path / "none.gif", [])
+    with pytest.raises(ValueError, match=r"a name in .gif or .webp"):
+        save_animation(tmp_path / "film.avi", [torch.zeros(3, 16, 16)])

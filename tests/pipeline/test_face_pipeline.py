@@ -122,7 +122,7 @@ def test_guidance_by_region(pipe: FacePipeline) -> None:
     torch.testing.assert_close(
         run(pipe, [0], batch, guidance=everywhere), run(pipe, [0], batch, guidance=2.0)
     )
-    skin = run(pipe, [0], batch, guidance={"skin": 2.0})
+    skin = run(pipe, [0], batch, guidance={"skin": 9.0})
     assert not torch.equal(skin, run(pipe, [0], batch))
     assert not torch.equal(skin, run(pipe, [0], batch, guidance=2.0))
 

@@ -1,6 +1,7 @@
 """sample_sem.py as a person runs it: real processes on a small model and generated faces."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from ldm.checkpoint import write_checkpoint
+from ldm.data.images import load_image, to_uint8
+from ldm.pipeline import FacePipeline
 from scripts import draw_faces, sample_sem
 from tests import small
 
@@ -49,6 +52,24 @@ def pixels(path: Path) -> np.ndarray:
         ("random", ["--regions", "hair", "--samples", 2], ["000000_seed0.png", "000003_seed1.png"]),
         ("noise", ["--samples", 2, "--seed", 7], ["000000_seed7.png", "000003_seed8.png"]),
         ("interpolate", ["--style", "000002", "--frames", 3], ["000000_00.png", "000003_02.png"]),
+        (
+            "interpolate",
+            ["--style", "next", "--frames", 3, "--regions", "hair", "--lock", "--animate", "gif"],
+            ["000000_00.png", "000003.gif"],
+        ),
+        (
+            "interpolate",
+            ["--style", "next", "--frames", 2, "--animate", "webp"],
+            ["000000_01.png", "000003.webp"],
+        ),
+        (
+            "swap",
+            ["--style", "next", "--regions", "hair", "--lock", "--invert"],
+            ["000000.png", "000003.png"],
+        ),
+        ("compose", ["--part", "hair,skin=next", "--part", "u_lip=000002"], ["000000.png", "000003.png"]),
+        ("reshape", ["--shape", "next", "--lock"], ["000000.png", "000003.png"]),
+        ("reconstruct", ["--invert"], ["000000.png", "scores.json"]),
     ],
 )
 def test_every_task_writes_its_pictures(place: Path, task: str, options: list, files: list) -> None:
@@ -106,6 +127,58 @@ def test_a_style_from_a_picture_and_its_mask(place: Path) -> None:
     assert np.array_equal(pixels(by_file / "000000.png"), pixels(by_name / "000000.png"))
 
 
+def test_a_locked_swap_keeps_every_other_pixel(place: Path) -> None:
+    code, out = sample(place, "swap", "--style", "next", "--regions", "hair", "--lock")
+    assert code == 0
+    with Image.open(place / "faces/labels/000001.png") as mask:
+        labels = np.asarray(mask.resize((16, 16), Image.Resampling.NEAREST))
+    pipe = FacePipeline.from_pretrained(place / "weights", device="cpu")
+    photo = load_image(place / "faces/images/000001.png", pipe.size)
+    hair = torch.from_numpy(labels == pipe.label_set.index("hair"))
+    far = torch.nn.functional.max_pool2d(hair[None].float(), 3, 1, 1)[0] == 0
+    result = pixels(out / "000001.png")
+    assert np.array_equal(result[far.numpy()], to_uint8(photo)[far.numpy()])
+    assert not np.array_equal(result[hair.numpy()], to_uint8(photo)[hair.numpy()])
+
+
+def test_a_style_file_is_the_face_it_comes_from(place: Path) -> None:
+    styles = place / "styles"
+    faces = ["--data", str(place / "faces"), "--names", "000001", "--device", "cpu"]
+    assert (
+        sample_sem.main(["style", *faces, "--checkpoint", str(place / "weights"), "--out", str(styles)]) == 0
+    )
+    assert [path.name for path in styles.iterdir()] == ["000001.style"]
+    _, by_file = sample(place, "swap", "--style", styles / "000001.style", "--names", "000000")
+    _, by_name = sample(place, "swap", "--style", "000001", "--names", "000000")
+    assert np.array_equal(pixels(by_file / "000000.png"), pixels(by_name / "000000.png"))
+
+
+def test_an_edited_mask_changes_the_face_only_there(place: Path, tmp_path: Path) -> None:
+    with Image.open(place / "faces/labels/000000.png") as mask:
+        labels = np.array(mask)
+    labels[:8, :8] = 14  # a hat in the corner
+    Image.fromarray(labels).save(tmp_path / "new.png")
+    _, out = sample(place, "reshape", "--shape", tmp_path / "new.png", "--lock", "--names", "000000")
+    photo = to_uint8(load_image(place / "faces/images/000000.png", 16))
+    changed = (pixels(out / "000000.png") != photo).any(2)
+    assert changed[:4, :4].any() and not changed[6:].any() and not changed[:, 6:].any()
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "ldm"], ["sca-dm"]], ids=["module", "entry point"]
+)
+def test_the_installed_commands_are_the_same(command: list[str], tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*command, "swap", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.returncode == 0 and done.stdout.startswith("usage: sca-dm swap"), done.stderr
+
+
 def test_chosen_names_and_the_recipe_in_the_picture(place: Path) -> None:
     code, out = sample(place, "noise", "--names", "000003,1-2", "--samples", 1)
     assert code == 0
@@ -150,6 +223,11 @@ def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
         ("swap", ["--style", "next", "--regions", "hare"], "did you mean one of: hair"),
         ("swap", ["--style", "nobody"], "no face of that name in the folder"),
         ("noise", ["--solver", "dimm"], "there are ddim"),
+        ("noise", ["--guidance", "hair=much"], "wanted a number, or such as hair=2"),
+        ("noise", ["--guidance", "hare=2"], "did you mean one of: hair"),
+        ("compose", ["--part", "hare=next"], "did you mean one of: hair"),
+        ("swap", ["--style", "next", "--invert", "--solver", "unipc"], "inversion wants solver ddim"),
+        ("swap", ["--style", "nobody.style"], "cannot be read as a style code"),
         ("noise", ["--steps", 2000], "wanted 1 .. 1000"),
         ("noise", ["--names", "7-9"], "no face in that range"),
         ("noise", ["--checkpoint", "nowhere"], "there is no such file"),
@@ -170,6 +248,6 @@ def test_mistakes_are_one_sentence(place: Path, task: str, options: list, messag
 
 
 def test_help_comes_without_heavy_imports() -> None:
-    code = "import sys; from scripts.sample_sem import build_parser; build_parser(); print('torch' in sys.modules)"
+    code = "import sys; from ldm.cli import build_parser; build_parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,29 @@
+"""The command line of sampling: `sca-dm`, `python -m ldm` and scripts/sample_sem.py are all this."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ldm.cli.grammar import build_parser, check
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 1 if some files could not be used, 2 for a mistake in the command."""
+    parser = build_parser("sca-dm" if sys.argv[0].endswith("__main__.py") else None)
+    options = parser.parse_args(arguments)
+    check(parser, options)
+    # Before torch is imported, for main.py's reason.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ldm.cli.job import run  # seconds of imports, which --help does not need
+
+    try:
+        return run(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        if "out of memory" in str(error).lower():
+            error = ValueError(
+                f"too little memory for {options.batch_size} pictures at once; lower --batch-size"
+            )
+        elif isinstance(error, RuntimeError):
+            raise
+        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

@@ -1,0 +1,262 @@
+"""One task of the command line on all faces, batch by batch."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.cli.others import Others
+from ldm.data.faces import Face, FaceFiles
+from ldm.data.image_grid import draw_grid
+from ldm.data.images import save_animation, save_png, write_atomically
+from ldm.data.psnr import psnr
+from ldm.pipeline import FacePipeline, StyleCode
+from ldm.pipeline.options import SamplingOptions, sampling
+
+Styles = list[StyleCode]
+# What the command line passes on to the pipeline where it was given.
+PASSED = ("steps", "solver", "spacing", "eta", "null", "guidance_interval", "seed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do the task; return 0, or 1 if some files could not be used."""
+    how = _sampling_options(options)
+    sampling(**how)  # mistakes before minutes of loading
+    pipe = FacePipeline.from_pretrained(
+        options.checkpoint, config=options.config, weights=options.weights, device=options.device
+    )
+    if options.data is not None:
+        files = FaceFiles.in_folder(options.data, pipe.label_set, pipe.size, options.names)
+    else:
+        files = FaceFiles.single(options.image, options.mask, pipe.label_set, pipe.size)
+    out = options.out or Path("results") / options.task
+    job = Job(options, how, pipe, files, out)
+    job.run()
+    for problem in files.problems:
+        tqdm.write(f"left out: {problem}", file=sys.stderr)
+    print(job.summary())
+    return 1 if files.problems else 0
+
+
+class Job:
+    """One task on all faces."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        how: SamplingOptions,
+        pipe: FacePipeline,
+        files: FaceFiles,
+        out: Path,
+    ) -> None:
+        """Take checked options; raises ValueError for regions that the model does not know."""
+        self.options, self.how, self.pipe, self.files, self.out = options, how, pipe, files, out
+        self.others = Others(pipe, files)
+        named = getattr(options, "regions", None)
+        self.regions = list(pipe.label_set.regions) if named is None else named.split(",")
+        self.parts = [part.partition("=")[::2] for part in getattr(options, "part", [])]
+        for listed, _ in self.parts:
+            pipe.label_set.indices(listed.split(","))
+        pipe.label_set.indices(self.regions)
+        self.columns: dict[str, list[Tensor]] = {}
+        self.scores: dict[str, dict[str, float]] = {}
+        self.written = self.faces = 0
+
+    def run(self) -> None:
+        """Make everything, then the overview and, for `reconstruct`, the scores."""
+        with tqdm(total=len(self.files), unit="face", desc=self.options.task) as bar:
+            for faces in self._batches():
+                image = torch.stack([face.image for face in faces])
+                labels = torch.stack([face.labels for face in faces])
+                styles = self.pipe.read_style(image, labels)
+                getattr(self, f"_{self.options.task}")(faces, image, labels, styles)
+                self.faces += len(faces)
+                bar.update(len(faces))
+        if not self.faces:
+            raise ValueError("no face could be used: " + "; ".join(self.files.problems))
+        if self.columns:
+            grid = {title: torch.stack(column) for title, column in self.columns.items()}
+            save_png(self.out / "overview.png", draw_grid(grid))
+        if self.scores:
+            self._write_scores()
+
+    def summary(self) -> str:
+        """Say what was made, and where it is."""
+        if not self.columns:
+            return f"{self.written} styles in {self.out}"
+        shown = min(self.faces, self.options.overview)
+        return f"{self.written} pictures in {self.out}; {self.out / 'overview.png'} shows {shown} faces"
+
+    def _batches(self) -> Iterator[list[Face]]:
+        batch: list[Face] = []
+        for face in self.files:
+            batch.append(face)
+            if len(batch) == self.options.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    # --- the tasks: each shows its columns and saves its results ---
+
+    def _reconstruct(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        ceiling = self.pipe.reconstruct(image)
+        result = (
+            self._edited(image, labels, styles, lock=False)
+            if self.options.invert
+            else self._made(labels, styles)
+        )
+        for face, first, whole in zip(faces, psnr(ceiling, image), psnr(result, image), strict=True):
+            self.scores[face.name] = {"first_stage": first, "reconstruct": whole}
+        self._show_input(image, labels)
+        self._show("first stage alone", ceiling)
+        self._save(faces, "reconstruction", result)
+
+    def _swap(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
+        mixed = [own.swap(other, self.regions) for own, other in zip(styles, theirs, strict=True)]
+        self._show_input(image, labels)
+        if not self.options.lock:
+            self._show("own style", self._made(labels, styles))
+        if others is not None:
+            self._show("style of", others)
+        self._save(faces, "swapped", self._edit(image, labels, mixed))
+
+    def _compose(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        self._show_input(image, labels)
+        changed: list[str] = []
+        for listed, source in self.parts:
+            regions = listed.split(",")
+            others, theirs = self.others.styles(source, faces)
+            styles = [own.swap(other, regions) for own, other in zip(styles, theirs, strict=True)]
+            if others is not None:
+                self._show(listed, others)
+            changed += regions
+        self.regions = changed
+        self._save(faces, "composed", self._edit(image, labels, styles))
+
+    def _random(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        empty = self.pipe.random_style(labels)
+        mixed = [own.swap(other, self.regions) for own, other in zip(styles, empty, strict=True)]
+        self._variants(faces, image, labels, partial(self._edit, image, labels, mixed))
+
+    def _noise(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        self._variants(faces, image, labels, partial(self._made, labels, self.pipe.random_style(labels)))
+
+    def _variants(
+        self, faces: list[Face], image: Tensor, labels: Tensor, make: Callable[..., Tensor]
+    ) -> None:
+        self._show_input(image, labels)
+        for seed in range(self.options.seed, self.options.seed + self.options.samples):
+            self._save(faces, f"seed {seed}", make(seed=seed), f"_seed{seed}")
+
+    def _interpolate(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
+        self._show_input(image, labels)
+        last = max(self.options.frames - 1, 1)
+        frames: list[Tensor] = []
+        for frame in range(self.options.frames):
+            mixed = [
+                own.lerp(other, frame / last, self.regions) for own, other in zip(styles, theirs, strict=True)
+            ]
+            frames.append(self._edit(image, labels, mixed).cpu())
+            self._save(faces, f"{100 * frame / last:.0f} %", frames[-1], f"_{frame:02d}")
+        if others is not None:
+            self._show("style of", others)
+        if self.options.animate:
+            for face, film in zip(faces, torch.stack(frames, 1), strict=True):
+                save_animation(self.out / f"{face.name}.{self.options.animate}", [*film, *film.flip(0)[1:-1]])
+                self.written += 1
+
+    def _reshape(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        shapes = self.others.shapes(self.options.shape, faces)
+        self.regions = []
+        self._show_input(image, labels)
+        self._show("new mask", self._painted(shapes))
+        if self.options.lock or self.options.invert:
+            result = self._edited(image, labels, styles, lock=self.options.lock, new_labels=shapes)
+        else:
+            result = self._made(shapes, styles)
+        self._save(faces, "reshaped", result)
+
+    def _style(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
+        for face, style in zip(faces, styles, strict=True):
+            style.save(self.out / f"{face.name}.style")
+            self.written += 1
+
+    # --- making, showing, saving ---
+
+    def _made(self, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
+        return self.pipe(labels, styles, **{**self.how, **how})
+
+    def _edited(self, image: Tensor, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
+        how = {"regions": self.regions, "invert": self.options.invert, **self.how, **how}
+        return self.pipe.edit(image, labels, styles, **how)
+
+    def _edit(self, image: Tensor, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
+        """Make the pictures in the way that --lock and --invert ask for."""
+        if self.options.lock or self.options.invert:
+            return self._edited(image, labels, styles, lock=self.options.lock, **how)
+        return self._made(labels, styles, **how)
+
+    def _show_input(self, image: Tensor, labels: Tensor) -> None:
+        self._show("input", image)
+        self._show("mask", self._painted(labels))
+
+    def _painted(self, labels: Tensor) -> Tensor:
+        pictures = torch.stack([torch.from_numpy(self.pipe.label_set.colourise(one)) for one in labels])
+        return pictures.permute(0, 3, 1, 2) / 127.5 - 1
+
+    def _show(self, title: str, images: Tensor) -> None:
+        """Add a column of the overview."""
+        column = self.columns.setdefault(title, [])
+        column.extend(images.cpu()[: self.options.overview - len(column)])
+
+    def _save(self, faces: list[Face], title: str, images: Tensor, suffix: str = "") -> None:
+        """Write a picture per face, with its recipe, and show them."""
+        for face, image in zip(faces, images.cpu(), strict=True):
+            settings = {key: str(value) for key, value in vars(self.options).items() if value is not None}
+            recipe = json.dumps({**settings, "face": face.name, "column": title})
+            save_png(self.out / f"{face.name}{suffix}.png", image, {"sca-dm": recipe})
+            self.written += 1
+        self._show(title, images)
+
+    def _write_scores(self) -> None:
+        means = {
+            column: sum(score[column] for score in self.scores.values()) / len(self.scores)
+            for column in ("first_stage", "reconstruct")
+        }
+        text = json.dumps({"psnr_db": means, "faces": self.scores}, indent=1)
+        write_atomically(self.out / "scores.json", lambda file: file.write(text.encode()))
+        print(
+            f"PSNR, mean of {len(self.scores)} faces: first stage alone {means['first_stage']:.2f} dB, "
+            f"reconstruct {means['reconstruct']:.2f} dB"
+        )
+
+
+def _sampling_options(options: argparse.Namespace) -> SamplingOptions:
+    given = {name: getattr(options, name, None) for name in PASSED}
+    how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if getattr(options, "guidance", None) is not None:
+        how["guidance"] = _guidance(options.guidance)
+    if getattr(options, "invert", False):
+        how = {"solver": "ddim", "steps": 50, **how}
+    return how  # type: ignore[return-value]
+
+
+def _guidance(text: str) -> float | dict[str, float]:
+    """Read "2" or "hair=2,skin=1.5"."""
+    try:
+        if "=" not in text:
+            return float(text)
+        parts = [part.partition("=") for part in text.split(",")]
+        return {name.strip(): float(value) for name, _, value in parts}
+    except ValueError as error:
+        raise ValueError(f"--guidance {text}; wanted a number, or such as hair=2,skin=1.5") from error
