@@ -162,7 +162,7 @@ def build_model(
     found = checkpoint.state_dict
     try:
         chosen = use_ema_weights(found) if weights == "ema" else found
-        model = instantiate_from_config(_for_use(without_first_stage_file(model_config, found)))
+        model = instantiate_from_config(for_use(without_first_stage_file(model_config, found)))
         elsewhere = () if has_first_stage(found) else (FIRST_STAGE,)
         load_weights(model, chosen, ignore_prefixes=(EMA, "loss.", *elsewhere))
     except CheckpointError as error:
@@ -170,7 +170,7 @@ def build_model(
     return model.eval()
 
 
-def _for_use(model_config: dict[str, Any]) -> dict[str, Any]:
+def for_use(model_config: dict[str, Any]) -> dict[str, Any]:
     """Return a model's config without what only training needs: a start file, and averages of the weights."""
     params = {key: value for key, value in (model_config.get("params") or {}).items() if key != "ckpt_path"}
     if (

@@ -133,6 +133,9 @@ def _add_model(task: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--weights", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)"
     )
+    model.add_argument(
+        "--precision", default="auto", help="auto, float32, bfloat16 or float16 (auto: the fastest there)"
+    )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
 
 

@@ -30,7 +30,11 @@ def run(options: argparse.Namespace) -> int:
     how = _sampling_options(options)
     sampling(**how)  # mistakes before minutes of loading
     pipe = FacePipeline.from_pretrained(
-        options.checkpoint, config=options.config, weights=options.weights, device=options.device
+        options.checkpoint,
+        config=options.config,
+        weights=options.weights,
+        device=options.device,
+        precision=options.precision,
     )
     if options.data is not None:
         files = FaceFiles.in_folder(options.data, pipe.label_set, pipe.size, options.names)

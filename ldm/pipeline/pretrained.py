@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from omegaconf import OmegaConf
@@ -12,6 +12,7 @@ from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSe
 from ldm.models.diffusion import LatentDiffusion
 
 Weights = Literal["ema", "raw"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def load_pretrained(
@@ -54,6 +55,22 @@ def usable_device(wanted: str | torch.device | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def working_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return what the networks compute in: for "auto" bfloat16 where the device has it in hardware, else float32.
+
+    On a CPU float32 is the default: only some have units for anything else, and torch does not say which.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"unknown precision {precision!r}; there are {', '.join(get_args(Precision))}")
+    if precision != "auto":
+        return getattr(torch, precision)
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 def _weight_file(path: Path) -> Path:

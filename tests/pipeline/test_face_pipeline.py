@@ -46,6 +46,19 @@ def test_average_and_last_weights(folder: Path, pipe: FacePipeline) -> None:
     assert not torch.equal(run(last, [0], batch), run(average, [0], batch))
 
 
+def test_half_precision_is_nearly_the_same_picture(folder: Path, pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    half = FacePipeline.from_pretrained(folder, device="cpu", precision="bfloat16")
+    seen: list[torch.dtype] = []
+    half.model.unet.input_blocks[0].register_forward_hook(lambda module, x, out: seen.append(out.dtype))
+    found, exact = run(half, [0], batch), run(pipe, [0], batch)
+    assert set(seen) == {torch.bfloat16} and found.dtype == torch.float32
+    assert not torch.equal(found, exact) and (found - exact).abs().mean() < 0.1
+    assert FacePipeline.from_pretrained(folder, device="cpu").maker.dtype == torch.float32
+    with pytest.raises(ValueError, match="unknown precision 'int4'; there are auto"):
+        FacePipeline.from_pretrained(folder, device="cpu", precision="int4")  # type: ignore[arg-type]
+
+
 def test_a_run_folder_and_its_checkpoint(folder: Path, pipe: FacePipeline, tmp_path: Path) -> None:
     model, config = instantiate_from_config(small.diffusion()), {"model": small.diffusion()}
     config["data"] = {"params": {"train": {"params": {"size": [16, 32]}}}}
@@ -244,7 +257,7 @@ def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
 
 
 def test_too_little_memory_is_said_before_anything_is_computed(pipe: FacePipeline, monkeypatch) -> None:
-    monkeypatch.setattr("ldm.pipeline.face_pipeline.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match=r"GiB.*are free on cpu"):
         run(pipe, [0, 1], small.batch(2))
 
@@ -261,6 +274,6 @@ def test_as_many_at_once_as_memory_lets(pipe: FacePipeline, monkeypatch) -> None
     run(pipe, [0, 1, 2], small.batch(3))
     assert set(sizes) == {3}
     sizes.clear()
-    monkeypatch.setattr("ldm.pipeline.face_pipeline.free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1_000_000)
     run(pipe, [0, 1, 2], small.batch(3))
     assert set(sizes) == {1}

@@ -1,0 +1,280 @@
+"""Measure a model on this machine: every part against the operations it takes and the rate the machine reaches."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ldm.models.diffusion import LatentDiffusion
+
+MATRIX = 2048  # side of the square matrices whose product gives the machine's rate
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    part: str
+    gflop: float
+    seconds: float
+    share: float | None = None  # of the rate of plain matrix products in the same precision
+    note: str = ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write it as JSON."""
+    options = _parse(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from ldm.pipeline import usable_device
+
+    device = usable_device(options.device)
+    torch.manual_seed(0)
+    bench = Benchmark(_model(options).to(device), device, options)
+    bench.run()
+    facts = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "size": options.size,
+        "matrix_gflops": {name: round(rate, 1) for name, rate in bench.rates.items()},
+        "peak_memory_gib": round(bench.peak_memory() / 2**30, 2),
+        "conditioning_mib": round(bench.conditioning_bytes / 2**20, 1),
+    }
+    print(table(bench.rows))
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in bench.rows]}, indent=1))
+    print(f"written to {options.out}")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/latent-diffusion/celebamask-hq.yaml"),
+        help="the YAML of the model, which gets random weights: time does not depend on them (the published model)",
+    )
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (256)")
+    parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measurements of each part; the median counts (3)"
+    )
+    parser.add_argument("--batches", default="1,2,4", help="batch sizes of the cached step (1,2,4)")
+    parser.add_argument("--precisions", default="float32,bfloat16", help="also float16 (float32,bfloat16)")
+    parser.add_argument("--compile", action="store_true", help="also the cached step through torch.compile")
+    parser.add_argument("--steps", type=int, default=20, help="of the whole image that is measured (20)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/benchmark.json"), help="(results/benchmark.json)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _model(options: argparse.Namespace) -> LatentDiffusion:
+    from omegaconf import OmegaConf
+
+    from ldm.checkpoint import for_use
+    from ldm.targets import instantiate_from_config
+
+    config: Any = OmegaConf.to_container(OmegaConf.load(options.config).model, resolve=False)
+    return instantiate_from_config(for_use(config)).eval()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+class Benchmark:
+    """The measurements of one model on one device."""
+
+    def __init__(self, model: LatentDiffusion, device: torch.device, options: argparse.Namespace) -> None:
+        self.model, self.device, self.options = model, device, options
+        self.rows: list[Row] = []
+        self.rates: dict[str, float] = {}  # GFLOP/s of plain matrix products, by precision
+        self.conditioning_bytes = 0
+
+    def run(self) -> None:
+        """Measure everything."""
+        import torch
+
+        with torch.no_grad():
+            self.rates["float32"] = self._matrix_rate("float32")
+            self._networks()
+            for precision in self.options.precisions.split(","):
+                self._cached_steps(precision)
+            self._whole_images()
+
+    def _inputs(self, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return an image, its mask, noisy latents and timesteps."""
+        import torch
+
+        from ldm.data.labels import one_hot
+        from ldm.data.synthetic_faces import SyntheticFaces
+
+        model, size = self.model, self.options.size
+        face = SyntheticFaces(size, 1, seed=0)[0]
+        image = face["image"].to(self.device).expand(batch, -1, -1, -1)
+        labels = face["labels"].to(self.device).expand(batch, -1, -1)
+        side = size // model.first_stage_model.factor
+        z = torch.randn(batch, model.channels, side, side, device=self.device)
+        t = torch.full((batch,), 500, device=self.device)
+        return image, one_hot(labels, model.num_regions), z, t
+
+    def _networks(self) -> None:
+        from ldm.pipeline.memory import bytes_of
+
+        model, (image, mask, z, t) = self.model, self._inputs(1)
+        self._measure("encode", lambda: model.encode_first_stage(image))
+        self._measure("style code", lambda: model.get_learned_conditioning(image, mask))
+        cond: Any = {"context": model.get_learned_conditioning(image, mask), "y": mask}
+        size = (z.shape[-2], z.shape[-1])
+        ready = model.prepare(cond, size)
+        self.conditioning_bytes = bytes_of(ready["prepared"])
+        self._measure("condition, once per image", lambda: model.prepare(cond, size))
+        self._measure("step, plain", lambda: model.apply_model(z, t, cond))
+        self._measure("decode", lambda: model.decode_first_stage(z))
+
+    def _cached_steps(self, precision: str) -> None:
+        import torch
+
+        if precision not in self.rates:
+            self.rates[precision] = self._matrix_rate(precision)
+        for batch in map(int, self.options.batches.split(",")):
+            image, mask, z, t = self._inputs(batch)
+            style = self.model.get_learned_conditioning(image, mask)
+            cond: Any = {"context": style, "y": mask}
+            with self._cast(precision):
+                ready = self.model.prepare(cond, (z.shape[-2], z.shape[-1]))
+            title = f"step, cached, {precision}, batch {batch}"
+            self._measure(title, partial(self.model.apply_model, z, t, ready), precision, batch)
+            if self.options.compile and batch == 1:
+                compiled = torch.compile(self.model.apply_model)
+                self._measure(
+                    f"{title}, compiled",
+                    partial(compiled, z, t, ready),
+                    precision,
+                    batch,
+                )
+
+    def _whole_images(self) -> None:
+
+        from ldm.data.labels import CELEBAMASK_HQ
+        from ldm.data.synthetic_faces import SyntheticFaces
+        from ldm.pipeline import FacePipeline
+
+        size = self.options.size
+        face = SyntheticFaces(size, 1, seed=0)[0]
+        pipe = FacePipeline(self.model, CELEBAMASK_HQ, (size, size))
+        steps = self.options.steps
+
+        def make() -> None:
+            style = pipe.read_style(face["image"], face["labels"])
+            pipe(face["labels"], style, steps=steps)
+            self._finish()
+
+        started = time.perf_counter()
+        make()
+        seconds = time.perf_counter() - started
+        parts = {row.part: row for row in self.rows}
+        step = next(row for row in self.rows if row.part.startswith("step, cached, float32, batch 1"))
+        once = [parts[name] for name in ("style code", "condition, once per image", "decode")]
+        for count, found in ((steps, seconds), (200, None)):
+            gflop = sum(row.gflop for row in once) + count * step.gflop
+            expected = sum(row.seconds for row in once) + count * step.seconds
+            taken = expected if found is None else found
+            share = gflop / taken / self.rates["float32"]
+            note = "sum of its parts" if found is None else "measured"
+            self.rows.append(Row(f"whole image, {count} steps", gflop, taken, share, note))
+
+    def _measure(
+        self, part: str, call: Callable[[], object], precision: str = "float32", batch: int = 1
+    ) -> None:
+        """Time `call` and add its row; seconds are of the whole batch."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with self._cast(precision):
+            with FlopCounterMode(display=False) as counter:
+                call()
+            self._finish()
+            times = []
+            for _ in range(self.options.repeats):
+                started = time.perf_counter()
+                call()
+                self._finish()
+                times.append(time.perf_counter() - started)
+        seconds, gflop = statistics.median(times), counter.get_total_flops() / 1e9
+        note = f"{batch / seconds:.2f} images/s" if batch > 1 else ""
+        if part.endswith("compiled"):  # the counter does not see into compiled code
+            gflop = self.rows[-1].gflop
+        self.rows.append(Row(part, gflop, seconds, gflop / seconds / self.rates[precision], note))
+        print(f"{part}: {seconds:.3f} s", file=sys.stderr, flush=True)
+
+    def _matrix_rate(self, precision: str) -> float:
+        import torch
+
+        a = torch.randn(MATRIX, MATRIX, device=self.device).to(getattr(torch, precision))
+        best = float("inf")
+        for _ in range(2 + self.options.repeats):
+            started = time.perf_counter()
+            a @ a
+            self._finish()
+            best = min(best, time.perf_counter() - started)
+        return 2 * MATRIX**3 / best / 1e9
+
+    def _cast(self, precision: str) -> AbstractContextManager[Any]:
+        import torch
+
+        if precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, precision))
+
+    def _finish(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def peak_memory(self) -> int:
+        """Return the most memory in use so far, in bytes: the device's, or the process's on a CPU."""
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def table(rows: list[Row]) -> str:
+    """Lay rows out as a Markdown table."""
+    lines = ["| part | GFLOP | seconds | share of matrix rate | |", "| --- | ---: | ---: | ---: | --- |"]
+    for row in rows:
+        share = "" if row.share is None else f"{100 * row.share:.0f} %"
+        lines.append(f"| {row.part} | {row.gflop:,.1f} | {row.seconds:.3f} | {share} | {row.note} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
