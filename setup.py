@@ -22,6 +22,7 @@ setup(
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
         "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35"],
+        "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
         "taming": ["taming-transformers>=0.0.1", "torchvision"],
     },

@@ -78,7 +78,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--repeats", type=int, default=3, help="measurements of each part; the median counts (3)"
     )
     parser.add_argument("--batches", default="1,2,4", help="batch sizes of the cached step (1,2,4)")
-    parser.add_argument("--precisions", default="float32,bfloat16", help="also float16 (float32,bfloat16)")
+    parser.add_argument(
+        "--precisions",
+        help="of the cached step, such as float32,bfloat16,float16 (both of the first; on a CPU, where the others "
+        "may have to be emulated, float32)",
+    )
     parser.add_argument("--compile", action="store_true", help="also the cached step through torch.compile")
     parser.add_argument("--steps", type=int, default=20, help="of the whole image that is measured (20)")
     parser.add_argument(
@@ -94,6 +98,7 @@ def _model(options: argparse.Namespace) -> LatentDiffusion:
     from ldm.targets import instantiate_from_config
 
     config: Any = OmegaConf.to_container(OmegaConf.load(options.config).model, resolve=False)
+    config["params"]["first_stage_config"]["params"].pop("ckpt_path", None)
     return instantiate_from_config(for_use(config)).eval()
 
 
@@ -121,7 +126,8 @@ class Benchmark:
         with torch.no_grad():
             self.rates["float32"] = self._matrix_rate("float32")
             self._networks()
-            for precision in self.options.precisions.split(","):
+            usual = "float32" if self.device.type == "cpu" else "float32,bfloat16"
+            for precision in (self.options.precisions or usual).split(","):
                 self._cached_steps(precision)
             self._whole_images()
 

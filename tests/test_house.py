@@ -109,3 +109,8 @@ def test_nothing_of_the_base_install_needs_torchvision() -> None:
     assert "torch==2.13.0" in pins
     code = "import sys, main, ldm.pipeline, ldm.training.session; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_importing_the_pipeline_does_not_bring_what_only_training_needs() -> None:
+    code = "import sys, ldm.pipeline; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

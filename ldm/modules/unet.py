@@ -106,12 +106,7 @@ class UNet(nn.Module):
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
-        if not use_spatial_transformer:
-            raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
-        if (num_head_channels == -1) == (num_heads == -1):
-            raise ValueError(
-                "give one of num_head_channels and num_heads: the other follows from the channels"
-            )
+        _check_settings(use_spatial_transformer, num_head_channels, num_heads)
         self.image_size = image_size
         self.model_channels = model_channels
         self.num_regions = num_classes
@@ -312,3 +307,10 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""
         return self.denoise(x, t, self.condition(context, y, (x.shape[-2], x.shape[-1])))
+
+
+def _check_settings(use_spatial_transformer: bool, num_head_channels: int, num_heads: int) -> None:
+    if not use_spatial_transformer:
+        raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
+    if (num_head_channels == -1) == (num_heads == -1):
+        raise ValueError("give one of num_head_channels and num_heads: the other follows from the channels")

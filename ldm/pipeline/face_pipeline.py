@@ -1,22 +1,26 @@
 """FacePipeline: read styles, edit them, make images."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ldm.data.labels import LabelSet
-from ldm.models.diffusion import LatentDiffusion
 from ldm.pipeline.editing import area_of, soften
 from ldm.pipeline.making import Described, Maker, Original
 from ldm.pipeline.options import Progress, SamplingOptions, sampling
 from ldm.pipeline.pretrained import Precision, Weights, load_pretrained, working_dtype
 from ldm.pipeline.style_code import StyleCode, check_encoder, load_style
 from ldm.sampling.schedule import Spacing
+
+if TYPE_CHECKING:
+    from ldm.models.diffusion import LatentDiffusion
 
 Styles = StyleCode | Sequence[StyleCode]
 
@@ -50,11 +54,12 @@ class FacePipeline:
         weights: Weights | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "auto",
-    ) -> "FacePipeline":
+    ) -> FacePipeline:
         """Load a model.
 
         Args:
-            path: a run folder, a folder with model.safetensors and config.yaml, or a weight file (.ckpt, .safetensors).
+            path: a run folder, a folder with model.safetensors and config.yaml, a weight file (.ckpt, .safetensors),
+                or, where huggingface_hub is installed, owner/name of such a folder on the hub.
             config: the YAML that builds the model, for weight files that come without one.
             weights: "ema" for the UNet's moving averages, "raw" for its last weights; None for ema where there is.
             device: "cpu", "cuda", "mps"; by default the fastest there is.

@@ -1,16 +1,17 @@
 """From label maps and codes to images, as many at once as memory lets."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.labels import UNLABELLED, LabelSet, one_hot
-from ldm.models.diffusion import Condition, LatentDiffusion
 from ldm.pipeline.editing import blend, shrink
 from ldm.pipeline.memory import SHARE, bytes_of, free_bytes
 from ldm.pipeline.options import Progress, Sampling
@@ -20,6 +21,9 @@ from ldm.sampling.noise import draw, seeded
 from ldm.sampling.schedule import Spacing
 from ldm.sampling.solvers import Predict
 
+if TYPE_CHECKING:
+    from ldm.models.diffusion import Condition, LatentDiffusion
+
 
 @dataclass(frozen=True)
 class Described:
@@ -28,7 +32,7 @@ class Described:
     labels: Tensor
     codes: Tensor
 
-    def __getitem__(self, rows: slice) -> "Described":
+    def __getitem__(self, rows: slice) -> Described:
         """Return some of the images."""
         return Described(self.labels[rows], self.codes[rows])
 
@@ -46,7 +50,7 @@ class Original:
     weights: Tensor | None = None
     described: Described | None = None
 
-    def __getitem__(self, rows: slice) -> "Original":
+    def __getitem__(self, rows: slice) -> Original:
         """Return some of the images."""
         weights = None if self.weights is None else self.weights[rows]
         return Original(self.photo[rows], weights, None if self.described is None else self.described[rows])
@@ -73,7 +77,7 @@ class Maker:
         return torch.cat(images)
 
     def _batch(
-        self, wanted: Described, seeds: list[int], how: Sampling, original: Original | None, report: "_Report"
+        self, wanted: Described, seeds: list[int], how: Sampling, original: Original | None, report: _Report
     ) -> Tensor:
         size, device = self.latent_size(wanted.labels), self.model.device
         generators = seeded(seeds)
@@ -161,7 +165,7 @@ class Maker:
             cond,
             null,
             strength,
-            prepare=lambda ready: self.model.prepare(ready, size),
+            prepare=(lambda ready: self.model.prepare(ready, size)) if how.cache else None,
             active=active,
         )
 

@@ -27,6 +27,7 @@ class SamplingOptions(TypedDict, total=False):
     null: Null
     guidance_interval: tuple[float, float] | None
     batch_size: int | None
+    cache: bool
     progress: Progress | None
 
 
@@ -47,6 +48,8 @@ class Sampling:
         guidance_interval: the noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar) between which to guide (arXiv
             2404.07724); None for all.
         batch_size: images to make at once; None for as many as memory lets.
+        cache: compute once per image what stays the same at every step. Off, each step computes it anew: more time,
+            less memory (`scripts/benchmark.py` says how much).
         progress: called after every step with the steps done and the steps in all.
 
     Raises:
@@ -62,6 +65,7 @@ class Sampling:
     null: Null = "empty"
     guidance_interval: tuple[float, float] | None = None
     batch_size: int | None = None
+    cache: bool = True
     progress: Progress | None = None
 
     def __post_init__(self) -> None:

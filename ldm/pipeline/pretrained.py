@@ -1,16 +1,22 @@
 """Find weights and their config, build the model, and say what its regions are."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoint import CheckpointError, build_model, has_ema, read_checkpoint
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSet
-from ldm.models.diffusion import LatentDiffusion
 
+if TYPE_CHECKING:
+    from ldm.models.diffusion import LatentDiffusion
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 Weights = Literal["ema", "raw"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -24,12 +30,14 @@ def load_pretrained(
 ) -> tuple[LatentDiffusion, LabelSet, tuple[int, int]]:
     """Return a model, its regions and the (H, W) it was trained at; takes what `FacePipeline.from_pretrained` takes."""
     place = usable_device(device)
-    file = _weight_file(Path(path))
+    file = _weight_file(_local(path))
     checkpoint = read_checkpoint(file)
     found = _read_config(config) if config is not None else checkpoint.config or _config_near(file)
     if weights is None:
         weights = "ema" if has_ema(checkpoint.state_dict) else "raw"
     model = build_model(found, checkpoint, weights=weights)
+    from ldm.models.diffusion import LatentDiffusion  # and Lightning, seconds of imports
+
     if not isinstance(model, LatentDiffusion):
         raise CheckpointError(
             f"{file}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
@@ -71,6 +79,24 @@ def working_dtype(precision: str, device: torch.device) -> torch.dtype:
         return getattr(torch, precision)
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
+
+
+def _local(path: str | Path) -> Path:
+    """Return `path`, or the folder of the Hugging Face hub's model that it names as owner/name."""
+    place = Path(path)
+    if place.exists() or not HUB_NAME.fullmatch(str(path)):
+        return place
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return place  # who never installed it means a path, and is told that there is none
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.yaml"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: neither a file or folder here nor a model that the hub gave ({reason}); check the name"
+        ) from error
 
 
 def _weight_file(path: Path) -> Path:

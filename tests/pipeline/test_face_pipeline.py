@@ -1,6 +1,9 @@
 """FacePipeline: loading weights from wherever they are, styles, images."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,38 @@ def test_half_precision_is_nearly_the_same_picture(folder: Path, pipe: FacePipel
     assert FacePipeline.from_pretrained(folder, device="cpu").maker.dtype == torch.float32
     with pytest.raises(ValueError, match="unknown precision 'int4'; there are auto"):
         FacePipeline.from_pretrained(folder, device="cpu", precision="int4")  # type: ignore[arg-type]
+
+
+def test_without_the_cache_it_is_the_same_picture(pipe: FacePipeline) -> None:
+    batch = small.batch(2)
+    kept, anew = (run(pipe, [0, 1], batch, guidance=2.0, cache=cache) for cache in (True, False))
+    torch.testing.assert_close(kept, anew, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_the_hub(folder: Path, pipe: FacePipeline, tmp_path: Path) -> None:
+    """As the hub's own library keeps it on disk; a process of its own, which may not ask the network."""
+    snapshot = tmp_path / "models--anna--faces" / "snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(folder)
+    refs = tmp_path / "models--anna--faces" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    code = "import sys; from ldm.pipeline import FacePipeline; print(FacePipeline.from_pretrained(sys.argv[1]).encoder)"
+
+    def load(name: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+        )
+
+    found = load("anna/faces")
+    assert found.stdout.strip() == pipe.encoder, found.stderr
+    assert (
+        "anna/nobody: neither a file or folder here nor a model that the hub gave"
+        in load("anna/nobody").stderr
+    )
 
 
 def test_a_run_folder_and_its_checkpoint(folder: Path, pipe: FacePipeline, tmp_path: Path) -> None:

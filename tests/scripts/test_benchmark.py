@@ -1,0 +1,48 @@
+"""The benchmark as a person runs it, on a small model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from scripts import benchmark
+from tests import small
+
+
+def test_a_table_and_its_json(tmp_path: Path, capsys) -> None:
+    config = tmp_path / "small.yaml"
+    OmegaConf.save(OmegaConf.create({"model": small.diffusion()}), config)
+    out = tmp_path / "results" / "bench.json"
+    options = [
+        "--config",
+        config,
+        "--size",
+        16,
+        "--batches",
+        "1,2",
+        "--repeats",
+        1,
+        "--steps",
+        2,
+        "--out",
+        out,
+    ]
+    assert benchmark.main([*map(str, options), "--device", "cpu"]) == 0
+    report = json.loads(out.read_text())
+    rows = {row["part"]: row for row in report["rows"]}
+    for precision in ("float32", "bfloat16"):
+        one, two = (rows[f"step, cached, {precision}, batch {batch}"] for batch in (1, 2))
+        assert two["gflop"] == pytest.approx(2 * one["gflop"])
+        assert report["matrix_gflops"][precision] > 0
+    whole = rows["step, plain"]["gflop"]
+    cached = rows["step, cached, float32, batch 1"]["gflop"]
+    assert whole == pytest.approx(cached + rows["condition, once per image"]["gflop"])
+    assert report["conditioning_mib"] > 0 and report["peak_memory_gib"] > 0
+    printed = capsys.readouterr().out
+    assert all(f"| {part} |" in printed for part in rows)
+
+
+def test_a_share_is_that_of_the_matrix_rate() -> None:
+    lines = benchmark.table([benchmark.Row("decode", 671.0, 3.0, 0.75, "measured")]).splitlines()
+    assert lines[-1] == "| decode | 671.0 | 3.000 | 75 % | measured |"
