@@ -127,7 +127,7 @@ class Job:
         others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
         mixed = [own.swap(other, self.regions) for own, other in zip(styles, theirs, strict=True)]
         self._show_input(image, labels)
-        if not self.options.lock:
+        if not (self.options.lock or self.options.invert):
             self._show("own style", self._made(labels, styles))
         if others is not None:
             self._show("style of", others)
