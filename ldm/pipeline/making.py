@@ -183,20 +183,33 @@ class Maker:
     def _that_fit(self, wanted: Described, how: Sampling) -> int:
         """Return how many images can be made at once, at most as many as are wanted."""
         free, labels = free_bytes(self.model.device), wanted.labels
-        if free is None or len(labels) == 1:
+        if free is None:
             return len(labels)
-        ready = self.model.prepare(self.condition(wanted[:1]), self.latent_size(labels))
-        passes = 1 if how.guidance == 1 else 2
-        # The decoder's widest features, twice its last ones at full size, live about five times over.
-        last = self.model.first_stage_model.decoder.conv_out.weight
-        decoding = 5 * 2 * last.shape[1] * labels.shape[-2] * labels.shape[-1] * last.element_size()
-        one = 2 * passes * bytes_of(ready["prepared"]) + decoding
+        one = self._bytes_of_one(wanted[:1], passes=1 if how.guidance == 1 else 2)
         if one > free:
+            H, W = labels.shape[-2:]
+            unit = self.model.first_stage_model.factor * self.model.unet.factor
+            side = int((free / one * H * W) ** 0.5) // unit * unit
             raise ValueError(
-                f"an image of {labels.shape[-2]}x{labels.shape[-1]} takes about {one / 2**30:.1f} GiB, "
-                f"{free / 2**30:.1f} are free on {self.model.device}; close other programs, or make a smaller image"
+                f"an image of {H}x{W} takes about {one / 2**30:.1f} GiB, {free / 2**30:.1f} are free on "
+                f"{self.model.device}; close other programs"
+                + (f", or make an image of {side}x{side}, which would fit" if side else "")
             )
         return max(1, min(len(labels), int(SHARE * free / one)))
+
+    def _bytes_of_one(self, wanted: Described, passes: int) -> int:
+        """Estimate the memory that making one image takes: conditioning and features of the UNet, the decoder."""
+        H, W = wanted.labels.shape[-2:]
+        unit = self.model.unet.factor
+        # A corner tells what the whole takes, for both grow with the number of pixels.
+        side = unit * self.model.first_stage_model.factor
+        corner = Described(wanted.labels[:, :side, :side], wanted.codes)
+        kept = bytes_of(self.model.prepare(self.condition(corner), (unit, unit))["prepared"])
+        conditioning = kept * H * W // side**2
+        # The decoder's widest features, twice its last ones at full size, live about five times over.
+        last = self.model.first_stage_model.decoder.conv_out.weight
+        decoding = 5 * 2 * last.shape[1] * H * W * last.element_size()
+        return 2 * passes * conditioning + decoding
 
 
 class _Report:

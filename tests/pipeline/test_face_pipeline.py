@@ -291,10 +291,17 @@ def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
         pipe.edit(image, labels, styles, regions=["hair"], invert=True, solver="unipc")
 
 
-def test_too_little_memory_is_said_before_anything_is_computed(pipe: FacePipeline, monkeypatch) -> None:
+def test_too_little_memory_is_said_with_what_would_fit(pipe: FacePipeline, monkeypatch) -> None:
+    batch = small.batch(1, size=64)
+    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1_000_000)
+    with pytest.raises(ValueError, match=r"64x64 takes about .* GiB, .* are free on cpu") as caught:
+        run(pipe, [0], batch)
+    side = int(str(caught.value).partition("make an image of ")[2].partition("x")[0])
+    assert 8 <= side < 64
+    assert run(pipe, [0], small.batch(1, size=side)).shape[-1] == side
     monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1000)
-    with pytest.raises(ValueError, match=r"GiB.*are free on cpu"):
-        run(pipe, [0, 1], small.batch(2))
+    with pytest.raises(ValueError, match=r"close other programs$"):
+        run(pipe, [0], batch)
 
 
 def test_as_many_at_once_as_memory_lets(pipe: FacePipeline, monkeypatch) -> None:
