@@ -162,7 +162,7 @@ class Benchmark:
         self._measure("decode", lambda: model.decode_first_stage(z))
 
     def _cached_steps(self, precision: str) -> None:
-        import torch
+        from ldm.pipeline.pretrained import compile_step
 
         if precision not in self.rates:
             self.rates[precision] = self._matrix_rate(precision)
@@ -175,13 +175,11 @@ class Benchmark:
             title = f"step, cached, {precision}, batch {batch}"
             self._measure(title, partial(self.model.apply_model, z, t, ready), precision, batch)
             if self.options.compile and batch == 1:
-                compiled = torch.compile(self.model.apply_model)
-                self._measure(
-                    f"{title}, compiled",
-                    partial(compiled, z, t, ready),
-                    precision,
-                    batch,
-                )
+                eager = self.model.unet.denoise
+                compile_step(self.model)
+                call = partial(self.model.apply_model, z, t, ready)
+                self._measure(f"{title}, compiled", call, precision, batch)
+                self.model.unet.denoise = eager
 
     def _whole_images(self) -> None:
 

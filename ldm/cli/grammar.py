@@ -136,6 +136,9 @@ def _add_model(task: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--precision", default="auto", help="auto, float32, bfloat16 or float16 (auto: the fastest there)"
     )
+    model.add_argument(
+        "--compile", action="store_true", help="compile the network's step: slow to start, for many pictures"
+    )
     model.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
 
 

@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
         weights=options.weights,
         device=options.device,
         precision=options.precision,
+        compile=options.compile,
     )
     if options.data is not None:
         files = FaceFiles.in_folder(options.data, pipe.label_set, pipe.size, options.names)

@@ -15,7 +15,7 @@ from ldm.data.labels import LabelSet
 from ldm.pipeline.editing import area_of, soften
 from ldm.pipeline.making import Described, Maker, Original
 from ldm.pipeline.options import Progress, SamplingOptions, sampling
-from ldm.pipeline.pretrained import Precision, Weights, load_pretrained, working_dtype
+from ldm.pipeline.pretrained import Precision, Weights, compile_step, load_pretrained, working_dtype
 from ldm.pipeline.style_code import StyleCode, check_encoder, load_style
 from ldm.sampling.schedule import Spacing
 
@@ -54,6 +54,7 @@ class FacePipeline:
         weights: Weights | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "auto",
+        compile: bool = False,
     ) -> FacePipeline:
         """Load a model.
 
@@ -65,11 +66,16 @@ class FacePipeline:
             device: "cpu", "cuda", "mps"; by default the fastest there is.
             precision: what the UNet and the decoder compute in, "float32", "bfloat16" or "float16"; "auto" is
                 bfloat16 on CUDA devices that have it, else float32. Styles and inversions are always float32.
+            compile: compile the UNet's step (torch.compile): minutes at the first image of each shape, and a C++
+                compiler, for steps that may cost less. On CUDA each shape's step is then captured as a graph.
 
         Raises:
             CheckpointError: no weights, no config, the two do not fit, or weights that are not finite.
         """
-        return cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
+        pipe = cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
+        if compile:
+            compile_step(pipe.model)
+        return pipe
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_half_precision_is_nearly_the_same_picture(folder: Path, pipe: FacePipel
     assert FacePipeline.from_pretrained(folder, device="cpu").maker.dtype == torch.float32
     with pytest.raises(ValueError, match="unknown precision 'int4'; there are auto"):
         FacePipeline.from_pretrained(folder, device="cpu", precision="int4")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile wants a C++ compiler")
+def test_compiled_it_is_the_same_picture(folder: Path, pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    compiled = FacePipeline.from_pretrained(folder, device="cpu", compile=True)
+    torch.testing.assert_close(run(compiled, [0], batch), run(pipe, [0], batch), rtol=1e-4, atol=1e-4)
 
 
 def test_without_the_cache_it_is_the_same_picture(pipe: FacePipeline) -> None:
