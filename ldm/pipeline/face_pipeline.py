@@ -191,6 +191,10 @@ class FacePipeline:
         target, styles = self._aligned(_batched(labels if new_labels is None else new_labels, 3), style)
         image, labels = (_repeated(_batched(part, n), len(target)) for part, n in ((image, 4), (labels, 3)))
         self._check_image(image, labels)
+        if target.shape[-2:] != labels.shape[-2:]:
+            raise ValueError(
+                f"new_labels are {tuple(target.shape[-2:])}, the photo {tuple(labels.shape[-2:])}; wanted one size"
+            )
         weights = None
         if lock:
             width = max(1, round(image.shape[-2] / 64)) if border is None else border
@@ -257,4 +261,9 @@ def _batched(tensor: Tensor, ndim: int) -> Tensor:
 
 
 def _repeated(tensor: Tensor, count: int) -> Tensor:
+    """Return `count` of what is one, or as many already."""
+    if len(tensor) not in (1, count):
+        raise ValueError(
+            f"{len(tensor)} photos or label maps for {count} images; wanted as many, or one for all"
+        )
     return tensor if len(tensor) == count else tensor.expand(count, *tensor.shape[1:])

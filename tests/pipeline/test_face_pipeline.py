@@ -296,6 +296,10 @@ def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
         pipe.read_style(image * torch.nan, labels)
     with pytest.raises(StyleError, match="codes of another model"):
         pipe(labels, StyleCode(torch.zeros(19, 8), pipe.label_set, "another"))
+    with pytest.raises(ValueError, match=r"new_labels are \(8, 16\), the photo \(16, 16\)"):
+        pipe.edit(image, labels, styles, regions=["hair"], new_labels=labels[:, :8])
+    with pytest.raises(ValueError, match="2 photos or label maps for 3 images"):
+        pipe.edit(image, labels[0], [*styles, styles[0]], regions=["hair"])
     with pytest.raises(ValueError, match="inversion wants solver ddim"):
         pipe.edit(image, labels, styles, regions=["hair"], invert=True, solver="unipc")
 
