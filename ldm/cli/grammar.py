@@ -110,7 +110,8 @@ def _add_task(task: argparse.ArgumentParser, name: str) -> None:
         task.add_argument(
             "--lock", action="store_true", help="keep the photo's own pixels outside the regions that change"
         )
-    if name in (*EDITS, "reconstruct"):
+    # Not for random: what starts from an inversion is the same for every seed.
+    if name in ("swap", "compose", "interpolate", "reshape", "reconstruct"):
         task.add_argument(
             "--invert",
             action="store_true",

@@ -114,9 +114,7 @@ class Job:
     def _reconstruct(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         ceiling = self.pipe.reconstruct(image)
         result = (
-            self._edited(image, labels, styles, lock=False)
-            if self.options.invert
-            else self._made(labels, styles)
+            self._edited(image, labels, styles, lock=False) if self._inverts else self._made(labels, styles)
         )
         for face, first, whole in zip(faces, psnr(ceiling, image), psnr(result, image), strict=True):
             self.scores[face.name] = {"first_stage": first, "reconstruct": whole}
@@ -128,7 +126,7 @@ class Job:
         others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
         mixed = [own.swap(other, self.regions) for own, other in zip(styles, theirs, strict=True)]
         self._show_input(image, labels)
-        if not (self.options.lock or self.options.invert):
+        if not (self.options.lock or self._inverts):
             self._show("own style", self._made(labels, styles))
         if others is not None:
             self._show("style of", others)
@@ -185,7 +183,7 @@ class Job:
         self.regions = []
         self._show_input(image, labels)
         self._show("new mask", self._painted(shapes))
-        if self.options.lock or self.options.invert:
+        if self.options.lock or self._inverts:
             result = self._edited(image, labels, styles, lock=self.options.lock, new_labels=shapes)
         else:
             result = self._made(shapes, styles)
@@ -201,13 +199,17 @@ class Job:
     def _made(self, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
         return self.pipe(labels, styles, **{**self.how, **how})
 
+    @property
+    def _inverts(self) -> bool:
+        return getattr(self.options, "invert", False)
+
     def _edited(self, image: Tensor, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
-        how = {"regions": self.regions, "invert": self.options.invert, **self.how, **how}
+        how = {"regions": self.regions, "invert": self._inverts, **self.how, **how}
         return self.pipe.edit(image, labels, styles, **how)
 
     def _edit(self, image: Tensor, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
         """Make the pictures in the way that --lock and --invert ask for."""
-        if self.options.lock or self.options.invert:
+        if self.options.lock or self._inverts:
             return self._edited(image, labels, styles, lock=self.options.lock, **how)
         return self._made(labels, styles, **how)
 

@@ -247,6 +247,12 @@ def test_mistakes_are_one_sentence(place: Path, task: str, options: list, messag
     assert not out.exists()
 
 
+def test_an_inversion_has_no_variants(place: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        sample(place, "random", "--regions", "hair", "--invert")
+    assert "unrecognized arguments: --invert" in capsys.readouterr().err
+
+
 def test_help_comes_without_heavy_imports() -> None:
     code = "import sys; from ldm.cli import build_parser; build_parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
