@@ -16,7 +16,7 @@ from ldm.cli.others import Others
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.image_grid import draw_grid
 from ldm.data.images import save_animation, save_png, write_atomically
-from ldm.data.psnr import psnr
+from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
 from ldm.pipeline.options import SamplingOptions, sampling
 

@@ -1,6 +1,6 @@
 """Draw columns of pictures as one picture with titles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ MARGIN, TEXT_SIZE = 4, 14
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 
 
-def draw_grid(columns: Mapping[str, Tensor], cell: int = 128) -> Image.Image:
+def draw_grid(
+    columns: Mapping[str, Tensor], cell: int = 128, rows: Sequence[str] | None = None
+) -> Image.Image:
     """Draw one row per sample and one titled column per entry.
 
     Args:
         columns: title -> (B, 3, H, W), float in [-1, 1] (beyond it is cut off) or uint8.
         cell: least side of a drawn picture in pixels; smaller ones are enlarged by a whole factor, without smoothing.
+        rows: a text in front of each row.
 
     Raises:
         ValueError: no columns, or an entry of another shape.
@@ -30,11 +33,15 @@ def draw_grid(columns: Mapping[str, Tensor], cell: int = 128) -> Image.Image:
     height = max(image.height for column in pictures.values() for image in column) + MARGIN
     titles = {title: _wrap(title, width - MARGIN) for title in pictures}
     head = max(text.count("\n") + 1 for text in titles.values()) * (TEXT_SIZE + 4) + MARGIN
-    rows = max(len(column) for column in pictures.values())
-    grid = Image.new("RGB", (len(pictures) * width + MARGIN, head + rows * height), PAPER)
+    count = max(len(column) for column in pictures.values())
+    names = [_wrap(name, width - MARGIN) for name in rows or []]
+    start = MARGIN + (width if names else 0)
+    grid = Image.new("RGB", (start + len(pictures) * width, head + count * height), PAPER)
     draw = ImageDraw.Draw(grid)
+    for row, name in enumerate(names):
+        draw.multiline_text((MARGIN, head + row * height), name, INK, font=_font())
     for number, (title, column) in enumerate(pictures.items()):
-        left = MARGIN + number * width
+        left = start + number * width
         draw.multiline_text((left, 2), titles[title], INK, font=_font())
         for row, image in enumerate(column):
             grid.paste(image, (left, head + row * height))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.labels import LabelSet
+from ldm.fingerprint import fingerprint
 from ldm.pipeline.editing import area_of, soften
 from ldm.pipeline.making import Described, Maker, Original
 from ldm.pipeline.options import Progress, SamplingOptions, sampling
@@ -85,10 +85,7 @@ class FacePipeline:
     @cached_property
     def encoder(self) -> str:
         """The style encoder's fingerprint: codes of one encoder mean nothing to another."""
-        digest = hashlib.sha256()
-        for name, tensor in self.model.cond_stage_model.state_dict().items():
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model.cond_stage_model)
 
     # --- styles ---
 

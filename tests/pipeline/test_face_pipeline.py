@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoint import CheckpointError, write_checkpoint
-from ldm.data.psnr import psnr
+from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode, StyleError
 from ldm.targets import instantiate_from_config
 from tests import small

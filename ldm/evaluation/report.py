@@ -1,0 +1,222 @@
+"""The report: everything as JSON, what a person reads as Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ldm.data.images import write_atomically
+from ldm.evaluation.score_sets import ENOUGH
+from ldm.evaluation.score_tasks import TaskScores
+from ldm.metrics.overlap import Overlap
+
+Row = list[str]
+
+
+@dataclass
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        facts: what was evaluated: weights, data, protocol, versions.
+        reconstruct: its scores, if the task was asked for.
+        swaps: those of the task swap, by variant.
+        chance: those of the tasks random and noise, by name.
+        masks: what a parser found, in the data and in each set.
+        distances: extractor -> set -> measures.
+        regions: the names of all regions.
+        left_out: what could not be measured -> why.
+        problems: faces that could not be read.
+        pictures: grids, below the report's folder.
+    """
+
+    facts: dict[str, Any]
+    regions: Sequence[str]
+    reconstruct: TaskScores | None = None
+    swaps: dict[str, TaskScores] = field(default_factory=dict)
+    chance: dict[str, TaskScores] = field(default_factory=dict)
+    masks: dict[str, Overlap] = field(default_factory=dict)
+    distances: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write report.json and report.md."""
+        text = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False)
+        write_atomically(folder / "report.json", lambda file: file.write(text.encode()))
+        write_atomically(folder / "report.md", lambda file: file.write(self.markdown().encode()))
+
+    def markdown(self) -> str:
+        """Return the report as Markdown."""
+        parts = [f"# {self.facts['protocol']['name']}: {self.facts['weights']['path']}", self._opening()]
+        parts += [self._reconstruct(), self._swaps(), self._chance(), self._masks(), self._distances()]
+        if self.pictures:
+            links = "\n".join(f"- [{name}]({name})" for name in self.pictures)
+            parts.append(f"## Pictures\n\nThe best, the median and the worst faces:\n\n{links}")
+        if self.left_out:
+            lines = "\n".join(f"- {what}: {why}." for what, why in self.left_out.items())
+            parts.append(f"## Left out\n\n{lines}")
+        if self.problems:
+            lines = "\n".join(f"- {problem}" for problem in self.problems)
+            parts.append(f"## Faces that could not be read\n\n{lines}")
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _opening(self) -> str:
+        facts, protocol = self.facts, self.facts["protocol"]
+        sampled = ", ".join(f"{name} {value}" for name, value in protocol["sampling"].items())
+        return (
+            f"{facts['faces']} faces of `{protocol['data']}` at {facts['size'][0]}x{facts['size'][1]}; "
+            f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled}. "
+            f"Versions: {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}."
+        )
+
+    def _reconstruct(self) -> str:
+        if self.reconstruct is None or not self.reconstruct.means:
+            return ""
+        scores = self.reconstruct
+        whole = _sides("all", scores.means)
+        rows = [_sides(region, row) for region, row in scores.regions.items()]
+        head = ["region", *(f"{name}{of}" for name in SCORES.values() for of in ("", ", first stage"))]
+        return (
+            f"## Reconstruct\n\n{len(scores.faces)} faces, from their own label map and style; beside it what the first "
+            "stage alone makes of the photo, the ceiling. `all` is the mean of the faces; a region's row is the mean "
+            f"of its pixels in all of them.\n\n{_table(head, [whole, *rows])}"
+        )
+
+    def _swaps(self) -> str:
+        rows = [[name, *_cells(scores, SWAP)] for name, scores in self.swaps.items() if scores.faces]
+        if not rows:
+            return ""
+        known = any("error" in scores.means for scores in self.swaps.values())
+        return (
+            "## Swap\n\n"
+            + (
+                "Against the rendered answer: PSNR, SSIM and LPIPS of the whole picture; `error`, the mean absolute "
+                "difference inside the swapped regions (1 is black against white), beside that of the photo as it was, "
+                "which is the error of not swapping. "
+                if known
+                else "Photos have no true answer. "
+            )
+            + "`change` and `leakage`: the difference to the same face and noise unswapped, inside and outside the "
+            f"swapped regions.\n\n{_table(['swap', *SWAP.values()], rows)}"
+        )
+
+    def _chance(self) -> str:
+        rows = [[name, *_cells(scores, CHANCE)] for name, scores in self.chance.items() if scores.faces]
+        if not rows:
+            return ""
+        return (
+            "## Random styles\n\n"
+            f"How far {self.facts['protocol']['samples']} pictures of one mask are from each other, mean of all pairs, "
+            "inside the regions whose style was left to chance and outside: mean absolute difference (L1) and LPIPS.\n\n"
+            + _table(["task", *CHANCE.values()], rows)
+        )
+
+    def _masks(self) -> str:
+        if not self.masks:
+            return ""
+        rows = [[name, _number(o.miou), _number(o.pixel_accuracy)] for name, o in self.masks.items()]
+        per_class = [
+            [region, *(_number(o.iou[i]) for o in self.masks.values())]
+            for i, region in enumerate(self.regions)
+            if any(math.isfinite(o.iou[i]) for o in self.masks.values())
+        ]
+        return (
+            "## Mask fidelity\n\nThe label maps that the face parser finds, against those that were asked for; `data` are "
+            f"the photos themselves.\n\n{_table(['pictures', 'mIoU', 'pixel accuracy'], rows)}\n\n"
+            f"IoU of each region:\n\n{_table(['region', *self.masks], per_class)}"
+        )
+
+    def _distances(self) -> str:
+        if not self.distances:
+            return ""
+        columns = [(kind, measure) for kind, sets in self.distances.items() for measure in _measures(sets)]
+        names = list(dict.fromkeys(name for sets in self.distances.values() for name in sets))
+        rows = [
+            [
+                name,
+                str(int(max(sets.get(name, {}).get("pictures", 0) for sets in self.distances.values()))),
+                *(
+                    _number(self.distances[kind].get(name, {}).get(measure, math.nan))
+                    for kind, measure in columns
+                ),
+            ]
+            for name in names
+        ]
+        few = any(
+            row.get("pictures", 0) < ENOUGH for sets in self.distances.values() for row in sets.values()
+        )
+        said = (
+            f"Fewer than {ENOUGH:,} pictures: KID, which is unbiased, is the headline; Fréchet distances (FID, FD) are "
+            "too high by an amount that depends on the number of pictures, and compare only at equal numbers.\n\n"
+            if few
+            else ""
+        )
+        head = ["pictures of", "number", *(measure for _, measure in columns)]
+        return f"## Distance to the data\n\n{said}{_table(head, rows)}"
+
+
+SCORES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "l1": "L1"}
+SWAP = {
+    "faces": "faces",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "error": "error",
+    "error_unswapped": "not swapped",
+    "error_ratio": "ratio",
+    "change": "change",
+    "leakage": "leakage",
+    "leakage_ratio": "ratio",
+}
+CHANCE = {
+    "faces": "faces",
+    "l1_inside": "L1 inside",
+    "l1_outside": "L1 outside",
+    "lpips_inside": "LPIPS inside",
+    "lpips_outside": "LPIPS outside",
+}
+
+
+def _sides(name: str, scores: Mapping[str, float]) -> Row:
+    keys = [key for score in SCORES for key in (score, f"first_stage_{score}")]
+    return [name, *(_number(scores.get(key, math.nan)) for key in keys)]
+
+
+def _cells(scores: TaskScores, columns: Mapping[str, str]) -> Row:
+    given = {"faces": len(scores.faces), **scores.means}
+    return [str(given[key]) if key == "faces" else _number(given.get(key, math.nan)) for key in columns]
+
+
+def _measures(sets: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [name for name in next(iter(sets.values()), {}) if name != "pictures"]
+
+
+def _number(value: float) -> str:
+    """Return a number with three significant digits or more; a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _table(head: Row, rows: Sequence[Row]) -> str:
+    """Return a Markdown table without the columns that are empty in every row."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
+    lines = [[head[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _finite(value: Any) -> Any:
+    """Return nested data with None for numbers that JSON has no way to write."""
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
