@@ -102,7 +102,8 @@ class FaceParser:
         place = usable_device(device)
         folder = Path(path)
         if (folder / "config.json").is_file() or not folder.exists():
-            return cls(*_from_transformers(path, place), label_set)
+            network, regions, size, normalise = _from_transformers(path, place)
+            return cls(network, regions, size, normalise, label_set)
         checkpoint, config = find_model(path)
         model: Any = build_model(config, checkpoint, weights="raw")
         from ldm.models.segformer import SegFormer

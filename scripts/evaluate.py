@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--judges",
         type=Path,
-        default=ROOT / "checkpoints" / "judges",
+        default=Path("checkpoints/judges"),
         metavar="FOLDER",
         help="where those not named are looked for (checkpoints/judges)",
     )

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ldm.checkpoint import CheckpointError
 from ldm.data.images import ImageError, write_atomically
@@ -25,6 +22,7 @@ from ldm.evaluation.score_sets import picture_sets, score_distribution, score_ma
 from ldm.evaluation.score_tasks import Scorer, TaskScores
 from ldm.fingerprint import fingerprint
 from ldm.pipeline import FacePipeline
+from ldm.training.run_folder import describe_start
 
 
 @dataclass
@@ -132,10 +130,7 @@ class Evaluation:
             },
             "faces": len(faces),
             "size": list(size),
-            "versions": {
-                "torch": torch.__version__,
-                "torchmetrics": version("torchmetrics"),
-            },
+            **describe_start(),
         }
 
 
@@ -143,23 +138,25 @@ def claim(out: Path, facts: Mapping[str, Any]) -> None:
     """Write down what the pictures in `out` are made of; refuse a folder with those of something else.
 
     Raises:
-        CheckpointError: other weights, another protocol or another size.
+        CheckpointError: other weights, faces, sizes or options of sampling. More variants, or samples, are welcome.
     """
     file = out / "samples" / "made_of.json"
-    made_of = {
-        "weights": facts["weights"]["fingerprint"],
-        "size": facts["size"],
-        "protocol": {name: value for name, value in facts["protocol"].items() if name != "name"},
-    }
-    wanted = json.loads(json.dumps(made_of))
+    protocol = facts["protocol"]
+    wanted = {"weights": facts["weights"]["fingerprint"], "size": facts["size"]}
+    wanted |= {name: protocol[name] for name in ("data", "first", "last", "series", "sampling")}
+    wanted |= {f"swap {name}": regions for name, regions in protocol["swaps"].items()}
+    wanted |= {f"random {name}": regions for name, regions in protocol["random"].items()}
+    wanted = json.loads(json.dumps(wanted))
     if file.is_file():
         found = json.loads(file.read_text())
-        if found != wanted:
-            parts = [name for name in wanted if found.get(name) != wanted[name]]
+        others = [
+            f"{name} ({found[name]})" for name in wanted if found.get(name, wanted[name]) != wanted[name]
+        ]
+        if others:
             raise CheckpointError(
-                f"{out} holds pictures of another {' and another '.join(parts)}; choose another --out, or remove it"
+                f"{out} holds pictures of other {', other '.join(others)}; choose another --out, or remove it"
             )
-        return
+        wanted = found | wanted
     text = json.dumps(wanted, indent=1)
     write_atomically(file, lambda target: target.write(text.encode()))
 

@@ -53,13 +53,15 @@ class Extractor:
                 waiting.clear()
         if waiting:
             found.append(self.features(torch.stack(waiting)).float().cpu())
-        return torch.cat(found)
+        return torch.cat(found) if found else torch.empty(0, 0)
 
-    def of_data(self, pictures: Sequence[Tensor] | Iterable[Tensor], folder: Path) -> Tensor:
-        """Return the same, kept in `folder` by the content of the pictures: the data of a report is that of the next."""
-        pictures = list(pictures)
+    def of_data(self, pictures: Callable[[], Iterable[Tensor]], folder: Path) -> Tensor:
+        """Return the same, kept in `folder` by the content of the pictures, for the next evaluation on this data.
+
+        `pictures` begins anew at each call: one round for the content, one for the features, never all in memory.
+        """
         digest = hashlib.sha256(f"{self.name} {self.fingerprint}".encode())
-        for picture in pictures:
+        for picture in pictures():
             digest.update(to_uint8(picture).tobytes() + str(tuple(picture.shape)).encode())
         file = folder / f"{self.name}_{digest.hexdigest()[:24]}.safetensors"
         if file.is_file():
@@ -67,7 +69,7 @@ class Extractor:
                 return load_file(file)["features"]
             except (safetensors.SafetensorError, KeyError, OSError):
                 file.unlink(missing_ok=True)  # damaged: made anew
-        features = self.of(pictures)
+        features = self.of(pictures())
         write_atomically(file, lambda target: target.write(save({"features": features.contiguous()})))
         return features
 
@@ -127,7 +129,7 @@ def clip(path: str, device: torch.device) -> Extractor:
 
 
 def parser_features(parser: FaceParser) -> Extractor:
-    """Return the mean of a face parser's last features: no standard, but a domain's own, and at hand without a download."""
+    """Return the mean of a face parser's last features: no standard, but of the domain, and made here."""
     return Extractor("parser", parser.features, fingerprint(parser.network))
 
 

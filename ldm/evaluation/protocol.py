@@ -57,7 +57,7 @@ class Protocol:
             raise ConfigError(f"first is {self.first}, last is {self.last}; wanted first <= last")
         if isinstance(self.sampling.get("seed", 0), list):
             raise ConfigError("sampling.seed is a list; wanted the one number that all seeds count from")
-        sampling(**self.sampling)  # type: ignore[arg-type]
+        sampling(**self.sampling)
 
     def variants(self, task: str) -> dict[str, Sequence[str]]:
         """Return the variants of a task, each a row of the report: name -> regions."""

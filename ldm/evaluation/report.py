@@ -72,7 +72,8 @@ class Report:
         return (
             f"{facts['faces']} faces of `{protocol['data']}` at {facts['size'][0]}x{facts['size'][1]}; "
             f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled}. "
-            f"Versions: {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}."
+            f"{facts['started']}, torch {facts['torch']}, code {str(facts['commit'])[:7]}"
+            f"{' with changes' if facts['dirty'] else ''}."
         )
 
     def _reconstruct(self) -> str:
@@ -83,9 +84,9 @@ class Report:
         rows = [_sides(region, row) for region, row in scores.regions.items()]
         head = ["region", *(f"{name}{of}" for name in SCORES.values() for of in ("", ", first stage"))]
         return (
-            f"## Reconstruct\n\n{len(scores.faces)} faces, from their own label map and style; beside it what the first "
-            "stage alone makes of the photo, the ceiling. `all` is the mean of the faces; a region's row is the mean "
-            f"of its pixels in all of them.\n\n{_table(head, [whole, *rows])}"
+            f"## Reconstruct\n\n{len(scores.faces)} faces, from their own label map and style; beside it what the "
+            "first stage alone makes of the photo, the ceiling. `all` is the mean of the faces; a region's row is the "
+            f"mean of its pixels in all of them.\n\n{_table(head, [whole, *rows])}"
         )
 
     def _swaps(self) -> str:
@@ -112,9 +113,9 @@ class Report:
             return ""
         return (
             "## Random styles\n\n"
-            f"How far {self.facts['protocol']['samples']} pictures of one mask are from each other, mean of all pairs, "
-            "inside the regions whose style was left to chance and outside: mean absolute difference (L1) and LPIPS.\n\n"
-            + _table(["task", *CHANCE.values()], rows)
+            f"How far {self.facts['protocol']['samples']} pictures of one mask are from each other, mean of all "
+            "pairs, inside the regions whose style was left to chance and outside: mean absolute difference (L1) and "
+            "LPIPS.\n\n" + _table(["task", *CHANCE.values()], rows)
         )
 
     def _masks(self) -> str:
@@ -127,8 +128,8 @@ class Report:
             if any(math.isfinite(o.iou[i]) for o in self.masks.values())
         ]
         return (
-            "## Mask fidelity\n\nThe label maps that the face parser finds, against those that were asked for; `data` are "
-            f"the photos themselves.\n\n{_table(['pictures', 'mIoU', 'pixel accuracy'], rows)}\n\n"
+            "## Mask fidelity\n\nThe label maps that the face parser finds, against those that were asked for; `data` "
+            f"are the photos themselves.\n\n{_table(['pictures', 'mIoU', 'pixel accuracy'], rows)}\n\n"
             f"IoU of each region:\n\n{_table(['region', *self.masks], per_class)}"
         )
 

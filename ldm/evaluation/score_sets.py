@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.data.faces import Face
 from ldm.evaluation.comparing import read_back
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.faces import Faces
@@ -66,17 +67,19 @@ def _file_of(faces: Faces, protocol: Protocol, task: str, variant: str, number: 
 
 def score_masks(parser: FaceParser, faces: Faces, sets: list[PictureSet], folder: Path) -> dict[str, Overlap]:
     """Return how well the parser finds the label maps in the photos ("data") and in each set of pictures."""
-
-    def photos() -> Iterator[tuple[int, Tensor]]:
-        for number in range(len(faces)):
-            if (face := faces[number]) is not None:
-                yield number, face.image
-
-    found = {"data": _parsed(parser, faces, tqdm(photos(), "parsing data", len(faces), unit="face"))}
+    photos = ((number, face.image) for number, face in _photos(faces))
+    found = {"data": _parsed(parser, faces, tqdm(photos, "parsing data", len(faces), unit="face"))}
     for one in sets:
         pictures = tqdm(one.pictures(folder), f"parsing {one.name}", len(one.files), unit="face")
         found[one.name] = _parsed(parser, faces, pictures)
     return found
+
+
+def _photos(faces: Faces) -> Iterator[tuple[int, Face]]:
+    """Yield those that can be read."""
+    for number in range(len(faces)):
+        if (face := faces[number]) is not None:
+            yield number, face
 
 
 def _parsed(parser: FaceParser, faces: Faces, pictures: Any) -> Overlap:
@@ -107,13 +110,12 @@ def score_distribution(
 
     A set of which there are fewer than two pictures has none.
     """
-    data = [face.image for number in range(len(faces)) if (face := faces[number]) is not None]
-    real = extractor.of_data(data, cache)
+    real = extractor.of_data(lambda: (face.image for _, face in _photos(faces)), cache)
     found = {}
     for one in sets:
-        pictures = [picture for _, picture in one.pictures(folder)]
-        if min(len(pictures), len(real)) >= 2:
-            made = extractor.of(tqdm(pictures, f"{extractor.name} of {one.name}", unit="face"))
+        pictures = (picture for _, picture in one.pictures(folder))
+        made = extractor.of(tqdm(pictures, f"{extractor.name} of {one.name}", len(one.files), unit="face"))
+        if min(len(made), len(real)) >= 2:
             found[one.name] = {
                 "pictures": float(len(made)),
                 **{name: measure(made, real) for name, measure in MEASURES[extractor.name].items()},

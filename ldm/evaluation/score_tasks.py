@@ -141,8 +141,8 @@ class Scorer:
         if self.lpips is not None:
             with torch.no_grad():
                 stages = self.lpips.stages_of(images.to(self.lpips.mean.device))
-                pairs = [[stage[part] for stage in stages] for part in (first, second)]
-                maps["lpips"] = self.lpips.between(*pairs, images.shape[-2:]).mean(0).cpu()
+                one, other = ([stage[part] for stage in stages] for part in (first, second))
+                maps["lpips"] = self.lpips.between(one, other, images.shape[-2:]).mean(0).cpu()
         return maps
 
     def _read(self, picture: Picture) -> Tensor | None:
@@ -153,7 +153,7 @@ class Scorer:
 
 
 def ranked(scores: TaskScores, by: Sequence[str]) -> list[str]:
-    """Return the faces from the best to the worst by the first of these scores that there is; "-" means less is better."""
+    """Return the faces from best to worst by the first of these scores that there is; "-" means less is better."""
     for wanted in by:
         name, sign = wanted.removeprefix("-"), 1 if wanted.startswith("-") else -1
         known = {

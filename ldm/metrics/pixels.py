@@ -1,4 +1,4 @@
-"""How far pictures (B, 3, H, W) in [-1, 1] are from others, pixel by pixel: maps (B, H, W), to be averaged over areas."""
+"""How far pictures (B, 3, H, W) in [-1, 1] are from others: maps (B, H, W), to be averaged over areas."""
 
 import math
 
@@ -17,10 +17,10 @@ def squared_error(images: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the structural similarity (Wang et al. 2004, eq. 13) of each image (B,), and its map (B, H, W); 1 if equal.
+    """Return the structural similarity (Wang et al. 2004, eq. 13) of each image (B,), and its map (B, H, W).
 
-    Gaussian window of 11 pixels with sigma 1.5, mean of the channels. The one number leaves out the pixels whose
-    window reaches beyond the edge, as usual; the map has them, with the edges reflected.
+    Gaussian window of 11 pixels with sigma 1.5, mean of the channels; 1 if equal. The one number leaves out the
+    pixels whose window reaches beyond the edge, as usual; the map has them, with the edges reflected.
     """
     values, maps = structural_similarity_index_measure(
         images, references, data_range=2.0, reduction="none", return_full_image=True

@@ -50,7 +50,7 @@ class LPIPS(nn.Module):
                 for n, a, b, kernel, stride, padding in convolutions
             }
         )
-        last = [stage[-1][2] for stage in self.stages]
+        last = [layer[2] for stage in self.stages for layer in stage[-1:] if len(layer) == 6]
         self.heads = nn.ParameterList([nn.Parameter(torch.zeros(channels)) for channels in last])
         self.mean: Tensor
         self.deviation: Tensor

@@ -1,6 +1,6 @@
 """SegFormer (arXiv 2105.15203), trained to find the regions of a photo."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -49,7 +49,8 @@ class SegFormer(pl.LightningModule):
         self.monitor, self.anneal_steps = monitor, anneal_steps
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
         self.augment = None if augmentation is None else Augmentation(**augmentation)
-        self.network = _network(dict(segformer), len(self.label_set))
+        self.network = _network(dict(segformer), self.label_set.regions)
+        self.seen: Tensor
         self.register_buffer("seen", torch.zeros(0), persistent=False)
         if ckpt_path is not None:
             load_weights(self, read_checkpoint(ckpt_path).state_dict)
@@ -82,12 +83,16 @@ class SegFormer(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean intersection over union, that of each region, and the pixel accuracy."""
-        R = len(self.label_set)
-        found = overlap(self.all_gather(self.seen).view(-1, R, R + 1).sum(0))
+        found = overlap(self._of_all_processes(self.seen))
         self.log("val/miou", found.miou, prog_bar=True)
         self.log("val/pixel_accuracy", found.pixel_accuracy)
         for region, iou in zip(self.label_set.regions, found.iou, strict=True):
             self.log(f"val/iou/{region}", iou)
+
+    def _of_all_processes(self, counts: Tensor) -> Tensor:
+        gathered = self.all_gather(counts)  # (R, R + 1), with several processes (N, R, R + 1)
+        assert isinstance(gathered, Tensor)
+        return gathered.view(-1, *counts.shape).sum(0)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
@@ -101,7 +106,7 @@ class SegFormer(pl.LightningModule):
         return annealed(torch.optim.AdamW(groups, lr=self.learning_rate), self.anneal_steps)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy plus one minus the soft Dice coefficient (arXiv 1606.04797), mean of the regions there.
+        """Return the cross-entropy plus one minus the soft Dice coefficient (arXiv 1606.04797), mean of the regions.
 
         The second makes a region of few pixels, such as an earring, count as much as the background.
         """
@@ -125,7 +130,7 @@ class SegFormer(pl.LightningModule):
         return {"input": image, "found": found.to(image.device)}
 
 
-def _network(settings: dict[str, Any], num_regions: int) -> Any:
+def _network(settings: dict[str, Any], regions: Sequence[str]) -> Any:
     """Build transformers' network, untrained."""
     try:
         from transformers import SegformerConfig, SegformerForSemanticSegmentation
@@ -133,4 +138,5 @@ def _network(settings: dict[str, Any], num_regions: int) -> Any:
         raise ConfigError(
             'the face parser needs the transformers library; pip install -e ".[evaluation]"'
         ) from error
-    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=num_regions, **settings))
+    config = SegformerConfig(**settings, id2label=dict(enumerate(regions)))
+    return SegformerForSemanticSegmentation(config)
