@@ -17,11 +17,14 @@ setup(
         "pillow>=10",
         "safetensors>=0.4",
         "tensorboard>=2.15",
+        "torchmetrics>=1.4",
         "tqdm>=4.65",
     ],
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35"],
+        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35", "transformers>=5,<6"],
+        # The face parser, and the networks that judge pictures: scripts/evaluate.py.
+        "evaluation": ["transformers>=5,<6"],
         "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
         "taming": ["taming-transformers>=0.0.1", "torchvision"],

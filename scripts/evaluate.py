@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="for weight files that come without one")
     parser.add_argument(
-        "--ema", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)"
+        "--raw", action="store_true", help="the UNet's last weights, where there are averaged ones"
     )
     parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16 (auto)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             batch_size=options.batch_size,
             options={
                 "config": options.config,
-                "weights": options.ema,
+                "weights": "raw" if options.raw else None,
                 "precision": options.precision,
                 **({"device": options.device} if options.device else {}),
             },

@@ -14,12 +14,12 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
-from scripts import demo, draw_faces, prepare_celebamask, sample_sem
+from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
 from tests import small
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+CONFIGS = sorted(file for file in (ROOT / "configs").glob("*/*.yaml") if file.parent.name != "evaluation")
 
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
@@ -31,7 +31,9 @@ def test_style_and_types(command: str) -> None:
 def test_imports_point_down() -> None:
     order = [
         "targets",
+        "fingerprint",
         "data",
+        "metrics",
         "modules",
         "sampling",
         "file_kinds",
@@ -41,7 +43,7 @@ def test_imports_point_down() -> None:
         "weights",
         "checkpoint",
     ]
-    order += ["models", "pipeline", "training", "cli", "__main__"]
+    order += ["model_files", "models", "pipeline", "parsing", "training", "evaluation", "cli", "__main__"]
     for file in (ROOT / "ldm").rglob("*.py"):
         room = file.relative_to(ROOT / "ldm").parts[0].removesuffix(".py")
         if room not in order:
@@ -93,13 +95,14 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
         parse = {
             "scripts/sample_sem.py": build_parser().parse_args,
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
+            "scripts/evaluate.py": evaluate.build_parser().parse_args,
         }
         parse[script](arguments)
 
 
 def test_the_readme_has_commands_for_every_script() -> None:
     assert len(commands_of(README)) >= 9
-    for module in (demo, draw_faces, prepare_celebamask, sample_sem):
+    for module in (demo, draw_faces, evaluate, prepare_celebamask, sample_sem):
         assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
 
 

@@ -126,7 +126,7 @@ class Evaluation:
             "weights": {
                 "path": self.weights,
                 "fingerprint": fingerprint(pipe.model),
-                "kind": self.options.get("weights") or "ema, where there is",
+                "kind": self.options.get("weights") or "averaged where there are averages",
             },
             "faces": len(faces),
             "size": list(size),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ def inception(path: str, device: torch.device) -> Extractor:
         CheckpointError: there is no such file, or it holds something else.
     """
     try:
-        network: Any = torch.jit.load(path, map_location=device).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's; the file exists in no other form
+            network: Any = torch.jit.load(path, map_location=device).eval()
         layers = network.layers
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise CheckpointError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -87,7 +88,7 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
         raise ConfigError(f"there is no protocol {preset}; there are {known}, or give a YAML of your own")
     try:
         read = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, OSError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
     settings: dict[str, Any] = {"name": path.stem, **dict(read or {})}  # type: ignore[arg-type]
     settings |= {name: value for name, value in overrides.items() if value is not None}
@@ -96,6 +97,8 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
         if name not in known_names:
             near = difflib.get_close_matches(str(name), known_names, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{path}: unknown setting {name!r}; did you mean {near}?")
+    if settings.get("data", "???") == "???":
+        raise ConfigError(f"{path}: names no data; give a folder with images/ and labels/ by --data")
     try:
         return Protocol(**settings)
     except TypeError as error:
