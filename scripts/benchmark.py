@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ldm.data.labels import LabelSet
     from ldm.models.diffusion import LatentDiffusion
 
+PRECISIONS = ("float32", "bfloat16", "float16")
 MATRIX = 2048  # side of the square matrices whose product gives the machine's rate
 
 
@@ -45,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     device = usable_device(options.device)
     torch.manual_seed(0)
-    bench = Benchmark(_model(options).to(device), device, options)
+    model, label_set = _model(options)
+    bench = Benchmark(model.to(device), label_set, device, options)
     bench.run()
     facts = {
         "torch": torch.__version__,
@@ -77,11 +80,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=3, help="measurements of each part; the median counts (3)"
     )
-    parser.add_argument("--batches", default="1,2,4", help="batch sizes of the cached step (1,2,4)")
+    parser.add_argument(
+        "--batches",
+        type=_batches,
+        default=[1, 2, 4],
+        help="batch sizes of the cached step, besides 1 (1,2,4)",
+    )
     parser.add_argument(
         "--precisions",
-        help="of the cached step, such as float32,bfloat16,float16 (both of the first; on a CPU, where the others "
-        "may have to be emulated, float32)",
+        type=_precisions,
+        help="of the cached step, besides float32, such as bfloat16,float16 (bfloat16; on a CPU, where it may have to "
+        "be emulated, none)",
     )
     parser.add_argument("--compile", action="store_true", help="also the cached step through torch.compile")
     parser.add_argument("--steps", type=int, default=20, help="of the whole image that is measured (20)")
@@ -91,15 +100,31 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _model(options: argparse.Namespace) -> LatentDiffusion:
+def _batches(text: str) -> list[int]:
+    sizes = sorted({1, *map(int, text.split(","))})
+    if sizes[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted sizes of 1 or more")
+    return sizes
+
+
+def _precisions(text: str) -> list[str]:
+    for name in text.split(","):
+        if name not in PRECISIONS:
+            raise argparse.ArgumentTypeError(f"unknown precision {name!r}; there are {', '.join(PRECISIONS)}")
+    return ["float32", *(name for name in text.split(",") if name != "float32")]
+
+
+def _model(options: argparse.Namespace) -> tuple[LatentDiffusion, LabelSet]:
     from omegaconf import OmegaConf
 
     from ldm.checkpoint import for_use
+    from ldm.pipeline.pretrained import label_set_of
     from ldm.targets import instantiate_from_config
 
-    config: Any = OmegaConf.to_container(OmegaConf.load(options.config).model, resolve=False)
-    config["params"]["first_stage_config"]["params"].pop("ckpt_path", None)
-    return instantiate_from_config(for_use(config)).eval()
+    config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
+    config["model"]["params"]["first_stage_config"]["params"].pop("ckpt_path", None)
+    model = instantiate_from_config(for_use(config["model"])).eval()
+    return model, label_set_of(config, model)
 
 
 def _processor() -> str:
@@ -113,8 +138,10 @@ def _processor() -> str:
 class Benchmark:
     """The measurements of one model on one device."""
 
-    def __init__(self, model: LatentDiffusion, device: torch.device, options: argparse.Namespace) -> None:
-        self.model, self.device, self.options = model, device, options
+    def __init__(
+        self, model: LatentDiffusion, label_set: LabelSet, device: torch.device, options: argparse.Namespace
+    ) -> None:
+        self.model, self.label_set, self.device, self.options = model, label_set, device, options
         self.rows: list[Row] = []
         self.rates: dict[str, float] = {}  # GFLOP/s of plain matrix products, by precision
         self.conditioning_bytes = 0
@@ -126,8 +153,8 @@ class Benchmark:
         with torch.no_grad():
             self.rates["float32"] = self._matrix_rate("float32")
             self._networks()
-            usual = "float32" if self.device.type == "cpu" else "float32,bfloat16"
-            for precision in (self.options.precisions or usual).split(","):
+            usual = ["float32"] if self.device.type == "cpu" else ["float32", "bfloat16"]
+            for precision in self.options.precisions or usual:
                 self._cached_steps(precision)
             self._whole_images()
 
@@ -166,7 +193,7 @@ class Benchmark:
 
         if precision not in self.rates:
             self.rates[precision] = self._matrix_rate(precision)
-        for batch in map(int, self.options.batches.split(",")):
+        for batch in self.options.batches:
             image, mask, z, t = self._inputs(batch)
             style = self.model.get_learned_conditioning(image, mask)
             cond: Any = {"context": style, "y": mask}
@@ -182,14 +209,12 @@ class Benchmark:
                 self.model.unet.denoise = eager
 
     def _whole_images(self) -> None:
-
-        from ldm.data.labels import CELEBAMASK_HQ
         from ldm.data.synthetic_faces import SyntheticFaces
         from ldm.pipeline import FacePipeline
 
         size = self.options.size
         face = SyntheticFaces(size, 1, seed=0)[0]
-        pipe = FacePipeline(self.model, CELEBAMASK_HQ, (size, size))
+        pipe = FacePipeline(self.model, self.label_set, (size, size))
         steps = self.options.steps
 
         def make() -> None:
@@ -201,7 +226,7 @@ class Benchmark:
         make()
         seconds = time.perf_counter() - started
         parts = {row.part: row for row in self.rows}
-        step = next(row for row in self.rows if row.part.startswith("step, cached, float32, batch 1"))
+        step = parts["step, cached, float32, batch 1"]
         once = [parts[name] for name in ("style code", "condition, once per image", "decode")]
         for count, found in ((steps, seconds), (200, None)):
             gflop = sum(row.gflop for row in once) + count * step.gflop
@@ -228,7 +253,7 @@ class Benchmark:
                 self._finish()
                 times.append(time.perf_counter() - started)
         seconds, gflop = statistics.median(times), counter.get_total_flops() / 1e9
-        note = f"{batch / seconds:.2f} images/s" if batch > 1 else ""
+        note = f"{batch / seconds:.2f} image steps/s" if batch > 1 else ""
         if part.endswith("compiled"):  # the counter does not see into compiled code
             gflop = self.rows[-1].gflop
         self.rows.append(Row(part, gflop, seconds, gflop / seconds / self.rates[precision], note))

@@ -39,7 +39,7 @@ def load_pretrained(
             f"{checkpoint.path}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
         )
     size = _trained_size(found, model)
-    return model.to(place), _label_set(found, model), size
+    return model.to(place), label_set_of(found, model), size
 
 
 def working_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -61,10 +61,15 @@ def working_dtype(precision: str, device: torch.device) -> torch.dtype:
 def compile_step(model: LatentDiffusion) -> None:
     """Compile the UNet's step; on CUDA also capture it as a graph, once per shape."""
     mode = "reduce-overhead" if model.device.type == "cuda" else "default"
-    model.unet.denoise = torch.compile(model.unet.denoise, mode=mode, dynamic=False)
+    compiled = torch.compile(model.unet.denoise, mode=mode, dynamic=False)
+
+    def denoise(*arguments: Any, **options: Any) -> torch.Tensor:
+        return compiled(*arguments, **options).clone()  # the next run of a CUDA graph overwrites its result
+
+    model.unet.denoise = denoise
 
 
-def _label_set(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
+def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
     """Return the label set of the training data, or else one with as many regions as the model knows."""
     train = _training_data(config)
     if (train.get("params") or {}).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):

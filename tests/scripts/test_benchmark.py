@@ -21,7 +21,7 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
         "--size",
         16,
         "--batches",
-        "1,2",
+        "2",
         "--repeats",
         1,
         "--steps",
@@ -29,7 +29,7 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
         "--out",
         out,
     ]
-    assert benchmark.main([*map(str, options), "--precisions", "float32,bfloat16", "--device", "cpu"]) == 0
+    assert benchmark.main([*map(str, options), "--precisions", "bfloat16", "--device", "cpu"]) == 0
     report = json.loads(out.read_text())
     rows = {row["part"]: row for row in report["rows"]}
     for precision in ("float32", "bfloat16"):
@@ -42,6 +42,23 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
     assert report["conditioning_mib"] > 0 and report["peak_memory_gib"] > 0
     printed = capsys.readouterr().out
     assert all(f"| {part} |" in printed for part in rows)
+
+
+def test_a_model_of_other_regions(tmp_path: Path) -> None:
+    model = small.diffusion(unet={"num_classes": 35})
+    model["params"]["cond_stage_config"]["params"]["num_mask_channels"] = 35
+    config, out = tmp_path / "small.yaml", tmp_path / "bench.json"
+    OmegaConf.save(OmegaConf.create({"model": model}), config)
+    options = ["--config", config, "--size", 16, "--repeats", 1, "--steps", 1, "--batches", 1, "--out", out]
+    assert benchmark.main([*map(str, options), "--device", "cpu"]) == 0
+    assert {row["note"] for row in json.loads(out.read_text())["rows"]} >= {"measured", "sum of its parts"}
+
+
+@pytest.mark.parametrize("options", [["--precisions", "float8"], ["--batches", "0"], ["--batches", "two"]])
+def test_wrong_sizes_and_precisions_are_said_before_anything_is_measured(options: list[str], capsys) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(options)
+    assert options[1] in capsys.readouterr().err
 
 
 def test_a_share_is_that_of_the_matrix_rate() -> None:
