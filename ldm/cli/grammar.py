@@ -16,6 +16,7 @@ TASKS = {
 WITH_STYLE = ("swap", "interpolate")
 WITH_REGIONS = ("swap", "interpolate", "random")
 EDITS = ("swap", "compose", "random", "interpolate", "reshape")
+NOT_FOR_LABELS = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OTHER = "a name in --data, `next` for each face's neighbour there, a file of the task `style`"
 
 
@@ -44,6 +45,17 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error("give the faces: either --data FOLDER, or --image FILE with --mask FILE")
     if options.image is not None and options.mask is None:
         parser.error("--image wants --mask, its label map")
+    if options.data is not None and options.mask is not None:
+        parser.error("--mask belongs to --image; the faces of --data have theirs in labels/")
+    if options.image is not None and options.names is not None:
+        parser.error("--names chooses faces of --data; --image is a single one")
+    style = getattr(options, "style", "")
+    if getattr(options, "style_mask", None) is not None and (style == "next" or style.endswith(".style")):
+        parser.error(f"--style-mask belongs to a picture; --style {style} has its own regions")
+    if (shape := getattr(options, "shape", None)) and Path(shape).suffix.lower() in NOT_FOR_LABELS:
+        parser.error(
+            f"--shape {shape}: a label map is wanted as PNG; {Path(shape).suffix} does not keep numbers"
+        )
     for name in ("steps", "batch_size", "frames", "samples", "overview"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} is {getattr(options, name)}; wanted 1 or more")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +19,7 @@ from ldm.data.image_grid import draw_grid
 from ldm.data.images import save_animation, save_png, write_atomically
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
-from ldm.pipeline.options import SamplingOptions, sampling
+from ldm.pipeline.options import SamplingOptions, inverting, sampling
 
 Styles = list[StyleCode]
 # What the command line passes on to the pipeline where it was given.
@@ -28,7 +29,8 @@ PASSED = ("steps", "solver", "spacing", "eta", "null", "guidance_interval", "see
 def run(options: argparse.Namespace) -> int:
     """Do the task; return 0, or 1 if some files could not be used."""
     how = _sampling_options(options)
-    sampling(**how)  # mistakes before minutes of loading
+    check_options = inverting if getattr(options, "invert", False) else sampling
+    check_options(**how)  # mistakes before minutes of loading
     pipe = FacePipeline.from_pretrained(
         options.checkpoint,
         config=options.config,
@@ -123,7 +125,7 @@ class Job:
         self._save(faces, "reconstruction", result)
 
     def _swap(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
+        others, theirs = self.others.styles(self.options.style, faces, "--style", self.options.style_mask)
         mixed = [own.swap(other, self.regions) for own, other in zip(styles, theirs, strict=True)]
         self._show_input(image, labels)
         if not (self.options.lock or self._inverts):
@@ -137,10 +139,11 @@ class Job:
         changed: list[str] = []
         for listed, source in self.parts:
             regions = listed.split(",")
-            others, theirs = self.others.styles(source, faces)
+            others, theirs = self.others.styles(source, faces, "--part")
             styles = [own.swap(other, regions) for own, other in zip(styles, theirs, strict=True)]
             if others is not None:
-                self._show(listed, others)
+                # Two parts may name the same regions; the later one wins, but both are shown.
+                self._show(f"{listed} of {source}", others)
             changed += regions
         self.regions = changed
         self._save(faces, "composed", self._edit(image, labels, styles))
@@ -161,16 +164,19 @@ class Job:
             self._save(faces, f"seed {seed}", make(seed=seed), f"_seed{seed}")
 
     def _interpolate(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        others, theirs = self.others.styles(self.options.style, faces, self.options.style_mask)
+        others, theirs = self.others.styles(self.options.style, faces, "--style", self.options.style_mask)
         self._show_input(image, labels)
         last = max(self.options.frames - 1, 1)
+        digits = max(
+            0, math.ceil(math.log10(last / 100))
+        )  # as many as tell every frame's column from the next
         frames: list[Tensor] = []
         for frame in range(self.options.frames):
             mixed = [
                 own.lerp(other, frame / last, self.regions) for own, other in zip(styles, theirs, strict=True)
             ]
             frames.append(self._edit(image, labels, mixed).cpu())
-            self._save(faces, f"{100 * frame / last:.0f} %", frames[-1], f"_{frame:02d}")
+            self._save(faces, f"{100 * frame / last:.{digits}f} %", frames[-1], f"_{frame:02d}")
         if others is not None:
             self._show("style of", others)
         if self.options.animate:
@@ -253,8 +259,6 @@ def _sampling_options(options: argparse.Namespace) -> SamplingOptions:
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if getattr(options, "guidance", None) is not None:
         how["guidance"] = _guidance(options.guidance)
-    if getattr(options, "invert", False):
-        how = {"solver": "ddim", "steps": 50, **how}
     return how  # type: ignore[return-value]
 
 

@@ -17,15 +17,15 @@ class Others:
         self.pipe, self.files = pipe, files
 
     def styles(
-        self, source: str, faces: list[Face], mask: Path | None = None
+        self, source: str, faces: list[Face], option: str, mask: Path | None = None
     ) -> tuple[Tensor | None, list[StyleCode]]:
-        """Return the pictures (B, 3, H, W) that `source` means for these faces, and their styles.
+        """Return the pictures (B, 3, H, W) that `source`, given by `option`, means for these faces, and their styles.
 
         A file of style codes has no pictures.
         """
         if Path(source).suffix == ".style":
             return None, [self.pipe.load_style(source)] * len(faces)
-        others = [self.files.other(source, mask, face.name) for face in faces]
+        others = [self.files.other(source, face.name, option, mask) for face in faces]
         image = torch.stack([other.image for other in others])
         return image, self.pipe.read_style(image, torch.stack([other.labels for other in others]))
 
@@ -33,4 +33,4 @@ class Others:
         """Return the label maps (B, H, W) that `source`, a name or a PNG, means for these faces."""
         if Path(source).suffix.lower() == ".png":
             return load_labels(source, self.pipe.label_set, self.pipe.size).expand(len(faces), -1, -1)
-        return torch.stack([self.files.other(source, None, face.name).labels for face in faces])
+        return torch.stack([self.files.other(source, face.name, "--shape").labels for face in faces])

@@ -74,29 +74,38 @@ class FaceFiles:
         loaded = load_pair(pair, self.label_set, self.size)
         return Face(pair.name, loaded["image"], loaded["labels"])
 
-    def other(self, style: str, mask: Path | None, name: str) -> Face:
-        """Return the face whose style `name` shall get.
+    def other(self, other: str, name: str, option: str, mask: Path | None = None) -> Face:
+        """Return the face that gives `name` its style or its shape.
 
         Args:
-            style: a name in the folder, "next" for the neighbour of `name`, or a picture's path.
+            other: a name in the folder, "next" for the neighbour of `name`, or, with a mask, a picture's path.
+            name: the face that gets something.
+            option: the command's, for errors.
             mask: the picture's label map.
-            name: the face that gets the style.
 
         Raises:
             FolderError: there is no such face. ImageError: its files cannot be used.
         """
-        if style == NEXT:
-            return self._neighbour(name)
-        if style in self._by_name:
-            return self.load(self._by_name[style])
+        if other == NEXT:
+            return self._neighbour(name, option)
         if mask is not None:
-            return self.load(Pair(Path(style).stem, Path(style), mask))
+            if other in self._by_name:
+                raise FolderError(
+                    f"{option} {other} is a face of the folder, with a label map of its own; leave --style-mask out"
+                )
+            return self.load(Pair(Path(other).stem, Path(other), mask))
+        if other in self._by_name:
+            return self.load(self._by_name[other])
+        more = {
+            "--style": ", or a picture together with --style-mask",
+            "--shape": ", or a PNG of region numbers",
+        }
         raise FolderError(
-            f"--style {style}: no face of that name in the folder; wanted one of its names, `{NEXT}`, "
-            "or a picture together with --style-mask"
+            f"{option} {other}: no face of that name in the folder; wanted one of its names, or `{NEXT}`"
+            f"{more.get(option, '')}"
         )
 
-    def _neighbour(self, name: str) -> Face:
+    def _neighbour(self, name: str, option: str) -> Face:
         """Return the next face in the folder that can be loaded."""
         names = list(self._by_name)
         place = names.index(name)
@@ -106,9 +115,7 @@ class FaceFiles:
             except ImageError as error:
                 if str(error) not in self.problems:
                     self.problems.append(str(error))
-        raise FolderError(
-            f"--style {NEXT}: {name} is the only face that can be used; name another with --style"
-        )
+        raise FolderError(f"{option} {NEXT}: {name} is the only face that can be used; name another")
 
 
 def chosen(pairs: Sequence[Pair], names: str) -> list[Pair]:

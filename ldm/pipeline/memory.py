@@ -44,6 +44,12 @@ def _left_in_container() -> int | None:
     return None if limit == "max" else int(limit) - used + int(cached.get("inactive_file", 0))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory has run out, on whatever device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def bytes_of(tree: Any) -> int:
     """Return the size of all tensors in nested mappings, lists and tuples."""
     if isinstance(tree, Tensor):

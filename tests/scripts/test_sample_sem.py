@@ -229,6 +229,17 @@ def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
         ("swap", ["--style", "next", "--invert", "--solver", "unipc"], "inversion wants solver ddim"),
         ("swap", ["--style", "nobody.style"], "cannot be read as a style code"),
         ("noise", ["--steps", 2000], "wanted 1 .. 1000"),
+        ("noise", ["--guidance", "nan"], "wanted finite numbers"),
+        ("noise", ["--seed", 2**63], "wanted 0 .. 2^63"),
+        ("noise", ["--checkpoint", "nowhere", "--precision", "float8"], "unknown precision 'float8'"),
+        ("compose", ["--part", "hair=nobody"], "--part nobody: no face of that name"),
+        (
+            "reshape",
+            ["--shape", "nobody"],
+            "--shape nobody: no face of that name in the folder; wanted one of its names, "
+            "or `next`, or a PNG",
+        ),
+        ("swap", ["--style", "000002", "--style-mask", "x.png"], "leave --style-mask out"),
         ("noise", ["--names", "7-9"], "no face in that range"),
         ("noise", ["--checkpoint", "nowhere"], "there is no such file"),
         ("noise", ["--device", "toaster"], "'toaster' cannot be used here"),
@@ -245,6 +256,51 @@ def test_mistakes_are_one_sentence(place: Path, task: str, options: list, messag
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2 and message in said
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("swap --data F --style next --style-mask M.png", "--style-mask belongs to a picture"),
+        ("swap --data F --style a.style --style-mask M.png", "--style-mask belongs to a picture"),
+        ("noise --data F --mask M.png", "--mask belongs to --image"),
+        ("noise --image I.png --mask M.png --names 3", "--names chooses faces of --data"),
+        ("reshape --data F --shape new.bmp", "wanted as PNG"),
+    ],
+)
+def test_options_without_effect_are_mistakes(words: str, message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        sample_sem.main([*words.split(), "--checkpoint", "W"])
+    assert left.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+    ids=["python", "cpu", "cuda"],
+)
+def test_too_little_memory_is_one_sentence(place: Path, error: Exception, monkeypatch, capsys) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FacePipeline, "__call__", full)
+    assert sample(place, "noise")[0] == 2
+    assert "too little memory for 8 pictures at once; lower --batch-size" in capsys.readouterr().err
+
+
+def test_every_frame_and_every_part_has_a_column_of_its_own(place: Path) -> None:
+    few = ("--data", place / "faces", "--names", "000000")
+    _, out = sample(place, "interpolate", "--style", "next", "--frames", 103, "--steps", 1, faces=few)
+    with Image.open(out / "overview.png") as overview:
+        assert overview.width // 128 >= 103
+    parts = ["--part", "hair=000001", "--part", "hair=000002"]
+    _, out = sample(place, "compose", *parts, "--steps", 1, faces=few)
+    with Image.open(out / "overview.png") as overview:
+        assert (overview.width // 128, overview.height // 128) == (5, 1)
 
 
 def test_an_inversion_has_no_variants(place: Path, capsys) -> None:
