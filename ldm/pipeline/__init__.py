@@ -1,8 +1,8 @@
-"""Load weights, read styles, edit them, make images: what scripts and the web page call."""
+"""Load weights, read styles, edit them, make images: what the scripts call."""
 
+from ldm.model_files import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import Sampling
-from ldm.pipeline.pretrained import usable_device
 from ldm.pipeline.style_code import StyleCode, StyleError
 
 __all__ = ["FacePipeline", "Sampling", "StyleCode", "StyleError", "usable_device"]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ldm.data.labels import LabelSet
 from ldm.fingerprint import fingerprint
+from ldm.model_files import usable_device
 from ldm.pipeline.editing import area_of, soften
 from ldm.pipeline.making import Described, Maker, Original
-from ldm.pipeline.options import Progress, SamplingOptions, sampling
+from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
 from ldm.pipeline.pretrained import Precision, Weights, compile_step, load_pretrained, working_dtype
 from ldm.pipeline.style_code import StyleCode, check_encoder, load_style
 from ldm.sampling.schedule import Spacing
@@ -72,6 +73,7 @@ class FacePipeline:
         Raises:
             CheckpointError: no weights, no config, the two do not fit, or weights that are not finite.
         """
+        working_dtype(precision, usable_device(device))  # mistakes in their names before minutes of loading
         pipe = cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
         if compile:
             compile_step(pipe.model)
@@ -91,13 +93,13 @@ class FacePipeline:
 
     @torch.no_grad()
     def read_style(self, image: Tensor, labels: Tensor) -> Any:
-        """Return the style of a photo with its label map: a StyleCode; a list of them for (B, ...).
+        """Return the style of a photo with its label map: a StyleCode; a list of them if either is a batch.
 
         Raises:
             ValueError: sizes that differ, labels that the model does not know, an image that is not finite.
         """
-        single = image.ndim == 3
-        image, labels = _batched(image, 4), _batched(labels, 3)
+        single = image.ndim == 3 and labels.ndim == 2
+        image, labels = _aligned({"photos": _batched(image, 4), "label maps": _batched(labels, 3)})
         self._check_image(image, labels)
         codes = self.model.get_learned_conditioning(image.to(self.device), self.maker.mask(labels))
         styles = [StyleCode(code, self.label_set, self.encoder) for code in codes]
@@ -120,6 +122,7 @@ class FacePipeline:
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
         """Return what the first stage alone makes of an image: the best that any sample can be."""
+        self.maker.latent_size(image)
         z = self.model.encode_first_stage(_batched(image, 4).to(self.device))
         return self.model.decode_first_stage(z).clamp(-1, 1).view(image.shape)
 
@@ -140,8 +143,9 @@ class FacePipeline:
         """
         how = sampling(**options)
         single = labels.ndim == 2 and isinstance(style, StyleCode)
-        labels, styles = self._aligned(_batched(labels, 3), style)
-        images = self.maker.make(Described(labels, _stacked(styles)), how)
+        labels, codes = _aligned({"label maps": _batched(labels, 3), "styles": self._codes(style)})
+        self._check_labels(labels)
+        images = self.maker.make(Described(labels, codes), how)
         return images[0] if single else images
 
     @torch.no_grad()
@@ -178,15 +182,19 @@ class FacePipeline:
         Raises:
             ValueError: what does not fit the model or each other, or an option that cannot be.
         """
-        if invert:
-            options = {"solver": "ddim", "steps": 50, **options}
-        how = sampling(**options)
-        if invert and (how.solver != "ddim" or how.eta != 0):
-            raise ValueError(f"inversion wants solver ddim with eta 0, not {how.solver} with {how.eta}")
+        how = inverting(**options) if invert else sampling(**options)
         rows = self.label_set.indices(regions)
-        single = image.ndim == 3 and isinstance(style, StyleCode)
-        target, styles = self._aligned(_batched(labels if new_labels is None else new_labels, 3), style)
-        image, labels = (_repeated(_batched(part, n), len(target)) for part, n in ((image, 4), (labels, 3)))
+        new_labels = labels if new_labels is None else new_labels
+        single = image.ndim == 3 and labels.ndim == new_labels.ndim == 2 and isinstance(style, StyleCode)
+        image, labels, target, codes = _aligned(
+            {
+                "photos": _batched(image, 4),
+                "label maps": _batched(labels, 3),
+                "new label maps": _batched(new_labels, 3),
+                "styles": self._codes(style),
+            }
+        )
+        self._check_labels(target)
         self._check_image(image, labels)
         if target.shape[-2:] != labels.shape[-2:]:
             raise ValueError(
@@ -195,9 +203,11 @@ class FacePipeline:
         weights = None
         if lock:
             width = max(1, round(image.shape[-2] / 64)) if border is None else border
+            if width < 0:
+                raise ValueError(f"border is {border}; wanted 0 or more pixels")
             weights = soften(area_of(rows, labels, target), width)
         own = Described(labels, _stacked(self.read_style(image, labels))) if invert else None
-        images = self.maker.make(Described(target, _stacked(styles)), how, Original(image, weights, own))
+        images = self.maker.make(Described(target, codes), how, Original(image, weights, own))
         return images[0] if single else images
 
     @torch.no_grad()
@@ -217,21 +227,18 @@ class FacePipeline:
 
     # --- checks ---
 
-    def _aligned(self, labels: Tensor, style: Styles) -> tuple[Tensor, list[StyleCode]]:
-        """Return as many label maps as styles; one of either serves all."""
+    def _codes(self, style: Styles) -> Tensor:
+        """Return the codes (B, R, D) of one style or several; StyleError for those of another model."""
         styles = [style] if isinstance(style, StyleCode) else list(style)
-        count = max(len(labels), len(styles))
-        if len(labels) not in (1, count) or len(styles) not in (1, count):
-            raise ValueError(
-                f"{len(labels)} label maps and {len(styles)} styles; wanted as many, or one of either"
-            )
+        R, D = self.model.num_regions, self.model.unet.context_dim
+        for one in styles:
+            check_encoder(one, (R, D), self.encoder)
+        return _stacked(styles)
+
+    def _check_labels(self, labels: Tensor) -> None:
         self.maker.latent_size(labels)
         for one in labels:  # all of them, before the first image is made
             self.maker.mask(one[None])
-        R, D = self.model.num_regions, self.model.unet.context_dim
-        for code in styles:
-            check_encoder(code, (R, D), self.encoder)
-        return _repeated(labels, count), styles * (count // len(styles))
 
     def _check_image(self, image: Tensor, labels: Tensor) -> None:
         if image.shape[0] != labels.shape[0] or image.shape[-2:] != labels.shape[-2:] or image.shape[1] != 3:
@@ -257,10 +264,10 @@ def _batched(tensor: Tensor, ndim: int) -> Tensor:
     return tensor
 
 
-def _repeated(tensor: Tensor, count: int) -> Tensor:
-    """Return `count` of what is one, or as many already."""
-    if len(tensor) not in (1, count):
-        raise ValueError(
-            f"{len(tensor)} photos or label maps for {count} images; wanted as many, or one for all"
-        )
-    return tensor if len(tensor) == count else tensor.expand(count, *tensor.shape[1:])
+def _aligned(parts: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return all parts (B, ...), given by name, with the B of the largest; what is one serves all."""
+    count = max(map(len, parts.values()))
+    if any(len(part) not in (1, count) for part in parts.values()):
+        found = " and ".join(f"{len(part)} {name}" for name, part in parts.items())
+        raise ValueError(f"{found}; wanted as many of each, or one for all")
+    return [part.expand(count, *part.shape[1:]) for part in parts.values()]

@@ -105,6 +105,11 @@ class Maker:
                 generator=generators,
                 progress=report.of_stage(),
             )
+            if not z.isfinite().all():
+                raise ValueError(
+                    "sampling ended in values that are not finite; try precision float32, or less guidance "
+                    f"(it is {how.guidance})"
+                )
             images = self.model.decode_first_stage(z).float().clamp(-1, 1)
         return images if photo is None or weights is None else blend(images, photo, weights)
 
@@ -154,7 +159,9 @@ class Maker:
             null = {"context": 0 * cond["context"], "y": 0 * cond["y"]}
         elif bool((torch.as_tensor(strength) != 1).any()):
             empty = torch.zeros(len(wanted.labels), 3, *wanted.labels.shape[-2:], device=self.model.device)
-            null = {"context": self.model.get_learned_conditioning(empty, cond["y"]), "y": cond["y"]}
+            with torch.autocast(self.model.device.type, enabled=False):  # styles are always float32
+                codes = self.model.get_learned_conditioning(empty, cond["y"])
+            null = {"context": codes, "y": cond["y"]}
         if how.guidance_interval is not None:
             low, high = how.guidance_interval
             bar = self.model.schedule.alpha_bar

@@ -1,9 +1,11 @@
 """How to sample: the options that every call of the pipeline takes, checked before anything is computed."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack, get_args
+from numbers import Integral
+from typing import Literal, TypedDict, Unpack, cast, get_args
 
 from ldm.sampling.schedule import SPACINGS, Spacing
 from ldm.sampling.solvers import SOLVERS
@@ -48,8 +50,8 @@ class Sampling:
         guidance_interval: the noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar) between which to guide (arXiv
             2404.07724); None for all.
         batch_size: images to make at once; None for as many as memory lets.
-        cache: compute once per image what stays the same at every step. Off, each step computes it anew: more time,
-            less memory (`scripts/benchmark.py` says how much).
+        cache: compute once per image what stays the same at every step. Off, each step computes it anew: more time;
+            nothing is held between steps, though during a step as much is.
         progress: called after every step with the steps done and the steps in all.
 
     Raises:
@@ -73,6 +75,18 @@ class Sampling:
         _one_of("null", self.null, get_args(Null))
         if self.spacing is not None:
             _one_of("spacing", self.spacing, SPACINGS)
+        strengths = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
+        if not all(math.isfinite(strength) for strength in strengths):
+            raise ValueError(f"guidance is {self.guidance}; wanted finite numbers, 1 for none")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta is {self.eta}; wanted 0 .. 1")
+        if self.eta and self.solver not in ("ddim", "ddpm"):
+            raise ValueError(
+                f"eta is {self.eta}, which {self.solver} has no use for; leave it out, or take ddim"
+            )
+        for seed in _listed(self.seed):
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seed {seed}: wanted 0 .. 2^63 - 1")
         if not 1 <= self.steps <= 1000:
             raise ValueError(f"{self.steps} sampling steps; wanted 1 .. 1000")
         if self.batch_size is not None and self.batch_size < 1:
@@ -92,11 +106,12 @@ class Sampling:
 
     def seeds(self, count: int) -> list[int]:
         """Return one seed per image; ValueError if there are more or fewer than `count`."""
-        if isinstance(self.seed, int):
-            return [self.seed] * count
-        if len(self.seed) != count:
-            raise ValueError(f"{len(self.seed)} seeds for {count} images; wanted one, or one per image")
-        return list(self.seed)
+        given = _listed(self.seed)
+        if isinstance(self.seed, Integral):
+            return given * count
+        if len(given) != count:
+            raise ValueError(f"{len(given)} seeds for {count} images; wanted one, or one per image")
+        return given
 
 
 def sampling(**options: Unpack[SamplingOptions]) -> Sampling:
@@ -104,6 +119,24 @@ def sampling(**options: Unpack[SamplingOptions]) -> Sampling:
     for name in options:
         _one_of("option", name, SamplingOptions.__annotations__)
     return Sampling(**options)
+
+
+def _listed(seed: int | Sequence[int]) -> list[int]:
+    return [int(seed)] if isinstance(seed, Integral) else [int(one) for one in cast(Sequence[int], seed)]
+
+
+def inverting(**options: Unpack[SamplingOptions]) -> Sampling:
+    """Return checked options for an edit that starts from an inversion: 50 steps of ddim unless told otherwise.
+
+    Raises:
+        ValueError: as `sampling`; another solver, or eta.
+    """
+    options.setdefault("solver", "ddim")
+    options.setdefault("steps", 50)
+    how = sampling(**options)
+    if how.solver != "ddim" or how.eta != 0:
+        raise ValueError(f"inversion wants solver ddim with eta 0, not {how.solver} with {how.eta}")
+    return how
 
 
 def _one_of(what: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:

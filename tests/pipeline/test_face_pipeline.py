@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from ldm.checkpoint import CheckpointError, write_checkpoint
 from ldm.metrics.pixels import psnr
-from ldm.pipeline import FacePipeline, StyleCode, StyleError
+from ldm.pipeline import FacePipeline
 from ldm.targets import instantiate_from_config
 from tests import small
 
@@ -255,53 +255,6 @@ def test_psnr_has_its_closed_form() -> None:
     shifted[1] += 0.2  # 0.1 of the range: 20 dB
     assert psnr(shifted, image)[0] == math.inf
     assert psnr(shifted, image)[1] == pytest.approx(20)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seed": [0]}, "1 seeds for 2 images"),
-        ({"solver": "dpm"}, "unknown solver 'dpm'; there are ddpm"),
-        ({"null": "nought"}, "unknown null 'nought'; there are"),
-        ({"spacing": "log"}, "unknown spacing 'log'; there are logsnr"),
-        ({"sede": 3}, "unknown option 'sede'; there are seed"),
-        ({"guidance": {"hare": 2}}, "'hare'; did you mean one of: hair"),
-        ({"guidance_interval": (3, 1)}, "wanted 0 <= low < high"),
-        ({"steps": 0}, "wanted 1 .. 1000"),
-        ({"batch_size": 0}, "wanted 1 or more"),
-    ],
-    ids=str,
-)
-def test_options_that_cannot_be(pipe: FacePipeline, options: dict, message: str) -> None:
-    batch = small.batch(2)
-    with pytest.raises(ValueError, match=message):
-        pipe(batch["labels"], pipe.read_style(batch["image"], batch["labels"]), **options)
-
-
-def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
-    batch = small.batch(2)
-    image, labels = batch["image"], batch["labels"]
-    styles = pipe.read_style(image, labels)
-    with pytest.raises(ValueError, match="2 label maps and 3 styles"):
-        pipe(labels, [*styles, styles[0]])
-    with pytest.raises(ValueError, match=r"labels hold \[77\]"):
-        pipe.read_style(image, torch.full_like(labels, 77))
-    with pytest.raises(ValueError, match=r"labels hold \[77\]"):
-        pipe(torch.full_like(labels, 77), styles)
-    with pytest.raises(ValueError, match="wanted multiples of 8 pixels"):
-        pipe(labels[:, :12], styles)
-    with pytest.raises(ValueError, match=r"wanted \(B, 3, H, W\) and \(B, H, W\)"):
-        pipe.read_style(image, labels[:, :8])
-    with pytest.raises(ValueError, match="not finite"):
-        pipe.read_style(image * torch.nan, labels)
-    with pytest.raises(StyleError, match="codes of another model"):
-        pipe(labels, StyleCode(torch.zeros(19, 8), pipe.label_set, "another"))
-    with pytest.raises(ValueError, match=r"new_labels are \(8, 16\), the photo \(16, 16\)"):
-        pipe.edit(image, labels, styles, regions=["hair"], new_labels=labels[:, :8])
-    with pytest.raises(ValueError, match="2 photos or label maps for 3 images"):
-        pipe.edit(image, labels[0], [*styles, styles[0]], regions=["hair"])
-    with pytest.raises(ValueError, match="inversion wants solver ddim"):
-        pipe.edit(image, labels, styles, regions=["hair"], invert=True, solver="unipc")
 
 
 def test_too_little_memory_is_said_with_what_would_fit(pipe: FacePipeline, monkeypatch) -> None:
