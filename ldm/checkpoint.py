@@ -25,6 +25,7 @@ from ldm.torch_files import read_torch_file
 from ldm.weights import (
     EMA,
     FIRST_STAGE,
+    STYLE_EMA,
     check_finite,
     has_ema,
     has_first_stage,
@@ -164,7 +165,7 @@ def build_model(
         chosen = use_ema_weights(found) if weights == "ema" else found
         model = instantiate_from_config(for_use(without_first_stage_file(model_config, found)))
         elsewhere = () if has_first_stage(found) else (FIRST_STAGE,)
-        load_weights(model, chosen, ignore_prefixes=(EMA, "loss.", *elsewhere))
+        load_weights(model, chosen, ignore_prefixes=(EMA, STYLE_EMA, "loss.", *elsewhere))
     except CheckpointError as error:
         raise type(error)(f"{checkpoint.path}: {error}") from error
     return model.eval()

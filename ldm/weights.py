@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldm.pickles import CheckpointError
 
 MODEL, EMA, FIRST_STAGE = "model.", "model_ema.", "first_stage_model."
+STYLE_ENCODER, STYLE_EMA = "cond_stage_model.", "cond_stage_ema."
 SHOWN = 10  # keys of each kind in a message; the rest is counted
 VQ_F4 = "VQ-F4, model.ckpt in https://ommer-lab.com/files/latent-diffusion/vq-f4.zip"
 
@@ -104,7 +105,9 @@ def check_finite(state_dict: Mapping[str, Tensor]) -> None:
 def use_ema_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state dict with every `model.*` weight replaced by its moving average.
 
-    The average of `model.a.b.weight` is stored as `model_ema.abweight`: its name below `model.` without dots.
+    The average of `model.a.b.weight` is stored as `model_ema.abweight`: its name below `model.` without dots. The
+    same for the style encoder, `cond_stage_model.*` and `cond_stage_ema.*`, where it has averages; published
+    checkpoints have none.
 
     Raises:
         CheckpointError: there are no averages, or not for every weight.
@@ -115,7 +118,11 @@ def use_ema_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             'without them; use weights="raw"'
         )
     averages = {
-        key: EMA + key.removeprefix(MODEL).replace(".", "") for key in state_dict if key.startswith(MODEL)
+        key: average + key.removeprefix(part).replace(".", "")
+        for part, average in ((MODEL, EMA), (STYLE_ENCODER, STYLE_EMA))
+        if any(name.startswith(average) for name in state_dict)
+        for key in state_dict
+        if key.startswith(part)
     }
     if len(set(averages.values())) < len(averages):
         raise CheckpointError(

@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ldm.checkpoint import has_first_stage, load_weights, read_checkpoint
 from ldm.data.labels import one_hot
 from ldm.models.annealing import annealed
+from ldm.models.style_dropout import StyleDropout
+from ldm.models.weighting import min_snr_weights
 from ldm.modules.ema import EMA
 from ldm.sampling import NoiseSchedule, sample
 from ldm.sampling.noise import draw, seeded
@@ -34,16 +36,24 @@ class LatentDiffusion(pl.LightningModule):
         conditioning_key: the published YAMLs' key; only "crossattn" exists.
         cond_stage_trainable: train the style encoder with the UNet.
         probability_of_discard: share of training images whose style is that of an empty image.
+        probability_of_region_discard: the same of single regions, each for itself, so that a region may be left to
+            chance while the others are not.
+        probability_of_mask_discard: share of training images with neither style nor mask: zeros, the published null
+            of guidance, which the published training never shows.
         attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
         attn_l2: attention loss by squared error instead of cross-entropy.
         parameterization: what the UNet's output means, "eps" as published, or "v" (arXiv 2202.00512), whose error
             does not explode where there is nearly only noise: for short trainings. `apply_model` gives eps for both.
+        min_snr_gamma: weight timesteps by arXiv 2303.09556; 0 weights all the same, as published.
+        zero_terminal_snr: a schedule that ends in pure noise (arXiv 2305.08891), for `parameterization: v`.
         use_ema, ema_decay: keep an average of the UNet's weights.
+        ema_style_encoder: also one of the style encoder's; published checkpoints have none.
         scale_factor: what latents are multiplied with.
         scale_by_std: set scale_factor so that the first training batch has unit variance, and store it.
         monitor: the logged value by which the best checkpoint is chosen.
         sample_steps: DDIM steps of the picture grids.
         anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
+        channels_last: keep the weights of convolutions in the order in which many devices compute faster.
         ckpt_path: weights to start from.
         num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
 
@@ -65,29 +75,39 @@ class LatentDiffusion(pl.LightningModule):
         conditioning_key: str = "crossattn",
         cond_stage_trainable: bool = True,
         probability_of_discard: float = 0.0,
+        probability_of_region_discard: float = 0.0,
+        probability_of_mask_discard: float = 0.0,
         attn_loss_weight: float = 0.0,
         attn_l2: bool = False,
         parameterization: str = "eps",
+        min_snr_gamma: float = 0.0,
+        zero_terminal_snr: bool = False,
         use_ema: bool = True,
         ema_decay: float = 0.9999,
+        ema_style_encoder: bool = False,
         scale_factor: float = 1.0,
         scale_by_std: bool = False,
         monitor: str | None = "val/loss_simple_ema",
         sample_steps: int = 50,
         anneal_steps: int = 0,
+        channels_last: bool = False,
         ckpt_path: str | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
     ) -> None:
         super().__init__()
-        _check_settings(conditioning_key, num_timesteps_cond, probability_of_discard, parameterization)
+        _check_settings(
+            conditioning_key, num_timesteps_cond, parameterization, zero_terminal_snr, min_snr_gamma
+        )
+        self.dropout = StyleDropout(
+            probability_of_discard, probability_of_region_discard, probability_of_mask_discard
+        )
         self.parameterization = parameterization
         if attn_l2 and not attn_loss_weight:
             warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=2)
         self.image_size, self.channels = image_size, channels
         self.first_stage_key = first_stage_key
         self.cond_stage_trainable = cond_stage_trainable
-        self.probability_of_discard = probability_of_discard
         self.attn_loss_weight, self.attn_l2 = attn_loss_weight, attn_l2
         self.scale_by_std = scale_by_std
         # Stored where it is measured; published checkpoints have no such key.
@@ -98,8 +118,13 @@ class LatentDiffusion(pl.LightningModule):
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
 
         self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
+        if zero_terminal_snr:
+            self.schedule = self.schedule.zero_terminal_snr()
         for name, buffer in self.schedule.buffers().items():
             self.register_buffer(name, buffer)
+        self.loss_weights: Tensor | None
+        weights = min_snr_weights(self.schedule.alpha_bar, min_snr_gamma, parameterization)
+        self.register_buffer("loss_weights", weights if min_snr_gamma else None, persistent=False)
         # Attribute names are the checkpoints'.
         self.model = _Wrapped(instantiate_from_config(unet_config))
         self.model_ema = EMA(self.model, ema_decay) if use_ema else None
@@ -110,9 +135,13 @@ class LatentDiffusion(pl.LightningModule):
         self.first_stage_model = instantiate_from_config(first_stage_config).requires_grad_(False).eval()
         self.cond_stage_model = instantiate_from_config(cond_stage_config)
         self.cond_stage_model.requires_grad_(cond_stage_trainable)
+        averaged = use_ema and ema_style_encoder
+        self.cond_stage_ema = EMA(self.cond_stage_model, ema_decay) if averaged else None
         self._settle_attention()
         if start:
             self._start_from(start)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def _settle_attention(self) -> None:
         """Freeze what mask attention leaves idle; raise where a loss would want to guide it."""
@@ -131,11 +160,20 @@ class LatentDiffusion(pl.LightningModule):
 
     def _start_from(self, weights: dict[str, Tensor]) -> None:
         """Take weights to train on from; what they lack of averages, first stage and scale stays as it is."""
-        optional = ("model_ema.", "first_stage_model.", "scale_factor")
+        optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
         load_weights(self, weights, ignore_prefixes=one_sided)
-        if self.model_ema is not None and not _has(weights, "model_ema."):
-            self.model_ema.restart(self.model)
+        for average, module, prefix in self._averages():
+            if not _has(weights, prefix):
+                average.restart(module)
+
+    def _averages(self) -> list[tuple[EMA, nn.Module, str]]:
+        """Return what is averaged: (average, module, prefix of the average in checkpoints)."""
+        found = (
+            (self.model_ema, self.model, "model_ema."),
+            (self.cond_stage_ema, self.cond_stage_model, "cond_stage_ema."),
+        )
+        return [(average, module, prefix) for average, module, prefix in found if average is not None]
 
     @property
     def unet(self) -> Any:
@@ -188,9 +226,13 @@ class LatentDiffusion(pl.LightningModule):
         levels = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]  # type: ignore[index]
         return levels[0][:, None, None, None], levels[1][:, None, None, None]
 
-    def ema_scope(self) -> Any:
-        """Return a context in which the UNet has its averaged weights, where it keeps them."""
-        return nullcontext() if self.model_ema is None else self.model_ema.applied_to(self.model)
+    @contextmanager
+    def ema_scope(self) -> Iterator[None]:
+        """Have the averaged weights, where there are averages."""
+        with ExitStack() as stack:
+            for average, module, _ in self._averages():
+                stack.enter_context(average.applied_to(module))
+            yield
 
     # --- training ---
 
@@ -207,12 +249,14 @@ class LatentDiffusion(pl.LightningModule):
         target = noise if self.parameterization == "eps" else signal * noise - sigma * x_start
         prepared = self.unet.condition(cond["context"], cond["y"], (xt.shape[-2], xt.shape[-1]))
         logits: list[Tensor] | None = [] if self.attn_loss_weight else None
-        simple = F.mse_loss(self.unet.denoise(xt, t, prepared, logits), target)
+        errors = (self.unet.denoise(xt, t, prepared, logits) - target).square().mean((1, 2, 3))  # (B,)
+        simple = errors.mean()
+        weighted = simple if self.loss_weights is None else (self.loss_weights[t] * errors).mean()
         split = "train" if self.training else "val"
-        loss, log = simple, {f"{split}/loss_simple": simple}
+        loss, log = weighted, {f"{split}/loss_simple": simple}
         if logits is not None:
             attention = self.attn_loss_weight * self._attention_loss(logits, cond["y"])
-            loss, log[f"{split}/loss_attn"] = simple + attention, attention
+            loss, log[f"{split}/loss_attn"] = weighted + attention, attention
         log[f"{split}/loss"] = loss
         return loss, {name: value.detach() for name, value in log.items()}
 
@@ -222,14 +266,14 @@ class LatentDiffusion(pl.LightningModule):
         losses = [compare(layer, F.interpolate(mask, layer.shape[-2:], mode="nearest")) for layer in logits]
         return torch.stack(losses).sum()
 
-    def conditions(self, batch: Batch, discard: float = 0.0) -> Condition:
-        """Return styles and masks of a batch; a share `discard` of the styles is that of an empty image."""
+    def conditions(self, batch: Batch, dropout: StyleDropout | None = None) -> Condition:
+        """Return styles and masks of a batch, some of them dropped if `dropout` says so."""
         image = batch[self.first_stage_key]
         y = one_hot(batch["labels"], self.num_regions)
-        if discard > 0:
-            kept = torch.rand(len(image), device=image.device) >= discard
-            image = image * kept[:, None, None, None]
-        return {"context": self.get_learned_conditioning(image, y), "y": y}
+        if dropout is None:
+            return {"context": self.get_learned_conditioning(image, y), "y": y}
+        context, y = dropout(self.get_learned_conditioning, image, y)
+        return {"context": context, "y": y}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
@@ -239,7 +283,7 @@ class LatentDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch at uniformly drawn timesteps."""
         z = self.encode_first_stage(batch[self.first_stage_key])
-        cond = self.conditions(batch, self.probability_of_discard)
+        cond = self.conditions(batch, self.dropout)
         t = torch.randint(len(self.schedule), (len(z),), device=z.device)
         loss, log = self.p_losses(z, cond, t)
         self.log_dict(log, batch_size=len(z), prog_bar=False)
@@ -264,7 +308,8 @@ class LatentDiffusion(pl.LightningModule):
         noise = draw(z.shape, generator, z.device, z.dtype)
         _, log = self.p_losses(z, cond, t, noise)
         with self.ema_scope():
-            _, averaged = self.p_losses(z, cond, t, noise)
+            averaged_cond = cond if self.cond_stage_ema is None else self.conditions(batch)
+            _, averaged = self.p_losses(z, averaged_cond, t, noise)
         log |= {f"{name}_ema": value for name, value in averaged.items()}
         log = {name.replace("val/", f"{split}/"): value for name, value in log.items()}
         self.log_dict(log, batch_size=len(z), sync_dist=True)
@@ -272,14 +317,14 @@ class LatentDiffusion(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, then move the average: once per update, however many batches it gathers."""
         super().optimizer_step(*args, **kwargs)
-        if self.model_ema is not None:
-            self.model_ema.update(self.model)
+        for average, module, _ in self._averages():
+            average.update(module)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW on the UNet and, if it is trained, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate), self.anneal_steps)
+        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=True), self.anneal_steps)
 
     # --- pictures ---
 
@@ -301,8 +346,9 @@ class LatentDiffusion(pl.LightningModule):
         image, labels = batch[self.first_stage_key][:n], batch["labels"][:n]
         z = self.encode_first_stage(image)
         size, seeds = (z.shape[-2], z.shape[-1]), list(range(len(image)))
-        cond = self.conditions({self.first_stage_key: image, "labels": labels})
-        empty = self.get_learned_conditioning(torch.zeros_like(image), cond["y"])
+        with self.ema_scope():
+            cond = self.conditions({self.first_stage_key: image, "labels": labels})
+            empty = self.get_learned_conditioning(torch.zeros_like(image), cond["y"])
         draws: dict[str, Callable[[], Tensor]] = {
             "its own style": lambda: cond["context"],
             "no style": lambda: empty,
@@ -316,17 +362,23 @@ class LatentDiffusion(pl.LightningModule):
 
 
 def _check_settings(
-    conditioning_key: str, num_timesteps_cond: int, probability_of_discard: float, parameterization: str
+    conditioning_key: str,
+    num_timesteps_cond: int,
+    parameterization: str,
+    zero_terminal_snr: bool,
+    min_snr_gamma: float,
 ) -> None:
-    """Raise ValueError for what published YAMLs could say and nothing here can do."""
+    """Raise ValueError for what nothing here can do."""
     if conditioning_key != "crossattn":
         raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
     if num_timesteps_cond != 1:
         raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
-    if not 0 <= probability_of_discard <= 1:
-        raise ValueError(f"probability_of_discard is {probability_of_discard}; wanted 0 .. 1")
     if parameterization not in ("eps", "v"):
         raise ValueError(f"parameterization is {parameterization!r}; wanted 'eps' or 'v'")
+    if zero_terminal_snr and parameterization != "v":
+        raise ValueError("zero_terminal_snr: noise alone says nothing of eps; set parameterization to v")
+    if min_snr_gamma < 0:
+        raise ValueError(f"min_snr_gamma is {min_snr_gamma}; wanted 0 for none, or such as 5")
 
 
 def _has(state_dict: Mapping[str, Any], prefix: str) -> bool:

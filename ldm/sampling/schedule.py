@@ -25,6 +25,17 @@ class NoiseSchedule:
         """Return beta_t = linspace(sqrt(start), sqrt(end), steps)^2, latent diffusion's schedule."""
         return cls(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
 
+    def zero_terminal_snr(self) -> "NoiseSchedule":
+        """Return the schedule shifted so that the last step leaves no data (arXiv 2305.08891, algorithm 1).
+
+        No data means alpha_bar = 2^-24: x0 = (x - sigma eps) / sqrt(alpha_bar) must still be a number.
+        """
+        root = self.alpha_bar.sqrt()
+        last = 2.0**-12
+        root = last + (root - root[-1]) * (root[0] - last) / (root[0] - root[-1])
+        bar = root**2
+        return NoiseSchedule(1 - bar / torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]]))
+
     def __len__(self) -> int:
         return len(self.betas)
 

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from ldm.checkpoint import write_checkpoint
 from ldm.data.labels import one_hot
 from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.models.style_dropout import StyleDropout
 from ldm.targets import ConfigError, instantiate_from_config
 from tests import small
 
@@ -23,7 +24,7 @@ def test_style_dropout_empties_the_style_of_a_share_of_the_images_and_nothing_el
         full = m.get_learned_conditioning(batch["image"], y)
         empty = m.get_learned_conditioning(torch.zeros_like(batch["image"]), y)
         torch.manual_seed(3)
-        mixed = m.conditions(batch, discard=0.3)
+        mixed = m.conditions(batch, StyleDropout(image=0.3))
     dropped = (mixed["context"] - empty).abs().amax((1, 2)) < 1e-6
     assert torch.equal(mixed["y"], y)
     assert 10 <= dropped.sum() <= 28
