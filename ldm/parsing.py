@@ -141,6 +141,13 @@ class FaceParser:
         labels = self._to_label.to(self.device)[logits.argmax(1)].to(torch.uint8).to(image.device)
         return labels if image.ndim == 4 else labels[0]
 
+    @property
+    def has_features(self) -> bool:
+        """Whether `features` works: for SegFormers, whose encoder's last output is a map."""
+        from transformers import SegformerForSemanticSegmentation
+
+        return isinstance(self.network.network, SegformerForSemanticSegmentation)
+
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return what the network's encoder sees last in images (B, 3, H, W) in [-1, 1], mean over places: (B, D)."""

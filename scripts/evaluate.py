@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 if some faces could not be read, 2 for a mistake in the command."""
+    """Run the command line; return 0, 1 if some faces could not be read, 2 for a mistake, 130 when stopped."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     tasks = [task for task in options.tasks.split(",") if task]
@@ -82,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, for main.py's reason
     from ldm.evaluation.evaluation import Evaluation
     from ldm.evaluation.protocol import SYNTHETIC, load_protocol
+    from ldm.pipeline.memory import is_out_of_memory
 
     try:
         protocol = load_protocol(
@@ -104,7 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
                 **({"device": options.device} if options.device else {}),
             },
         ).run()
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        print("evaluate.py: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            error = ValueError(
+                f"too little memory for {options.batch_size} pictures at once; lower --batch-size"
+            )
+        elif isinstance(error, RuntimeError):
+            raise
         print(f"evaluate.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if report is None:

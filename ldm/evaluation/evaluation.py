@@ -58,10 +58,11 @@ class Evaluation:
             pipe = FacePipeline.from_pretrained(self.weights, **{"device": processes.device, **self.options})
             size = self.protocol.size or pipe.size
             faces = open_faces(self.protocol, pipe.label_set, size)
-            # Before the sampling, which may take days: a judge that cannot be used is a mistake of now.
-            judges = find_judges(self.judges_folder, self.judges, pipe.device, pipe.label_set)
+            judges = Judges()
             facts = self._facts(pipe, faces, size)
             if processes.rank == 0:
+                # Before the sampling, which may take days: a judge that cannot be used is a mistake of now.
+                judges = find_judges(self.judges_folder, self.judges, pipe.device, pipe.label_set)
                 claim(self.out, facts)
             processes.wait()
             made = make_pictures(

@@ -77,7 +77,8 @@ def find_judges(folder: Path, named: Mapping[str, str], device: torch.device, la
             judges.lpips = load_lpips(Path(path)).to(device)
         elif name == "parser":
             judges.parser = FaceParser.from_pretrained(path, device=device, label_set=label_set)
-            judges.extractors[name] = parser_features(judges.parser)
+            if judges.parser.has_features:
+                judges.extractors[name] = parser_features(judges.parser)
         else:
             judges.extractors[name] = LOADERS[name](path, device)
     return judges

@@ -14,6 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from ldm.checkpoint import write_checkpoint
 from ldm.data.labels import CELEBAMASK_HQ
+from ldm.pipeline import FacePipeline
 from scripts import draw_faces, evaluate
 from tests import small
 from tests.models.test_segformer import NETWORK
@@ -166,6 +167,35 @@ def test_faces_that_cannot_be_read_are_left_out_and_named(
     capsys.readouterr()
     assert evaluate.main([*arguments, "--out", str(tmp_path / "other")]) == 2
     assert "no face could be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
+        (
+            RuntimeError("CUDA out of memory"),
+            2,
+            "too little memory for 4 pictures at once; lower --batch-size",
+        ),
+    ],
+    ids=["Ctrl-C", "memory"],
+)
+def test_what_ends_the_sampling_is_one_sentence(
+    error: BaseException,
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ended(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FacePipeline, "__call__", ended)
+    arguments = ["--weights", weights(tmp_path / "model"), "--protocol", protocol(tmp_path, last=1)]
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "out"), *FAST]) == code
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
