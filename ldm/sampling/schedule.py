@@ -23,7 +23,8 @@ class NoiseSchedule:
     @classmethod
     def scaled_linear(cls, start: float = 0.0015, end: float = 0.0195, steps: int = 1000) -> "NoiseSchedule":
         """Return beta_t = linspace(sqrt(start), sqrt(end), steps)^2, latent diffusion's schedule."""
-        return cls(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
+        roots = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64, device="cpu")
+        return cls(roots**2)
 
     def zero_terminal_snr(self) -> "NoiseSchedule":
         """Return the schedule shifted so that the last step leaves no data (arXiv 2305.08891, algorithm 1).
@@ -34,7 +35,7 @@ class NoiseSchedule:
         last = 2.0**-12
         root = last + (root - root[-1]) * (root[0] - last) / (root[0] - root[-1])
         bar = root**2
-        return NoiseSchedule(1 - bar / torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]]))
+        return NoiseSchedule(1 - bar / torch.cat([bar.new_ones(1), bar[:-1]]))
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -47,7 +48,7 @@ class NoiseSchedule:
     def buffers(self) -> dict[str, Tensor]:
         """Return the float32 tensors (T,) that published checkpoints store, by their names there."""
         betas, bar = self.betas, self.alpha_bar
-        before = torch.cat([torch.ones(1, dtype=torch.float64), bar[:-1]])
+        before = torch.cat([bar.new_ones(1), bar[:-1]])
         variance = betas * (1 - before) / (1 - bar)  # of q(x_{t-1} | xt, x0): DDPM, equation 7
         tensors = {
             "betas": betas,

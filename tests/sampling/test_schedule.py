@@ -25,3 +25,12 @@ def test_betas_and_alpha_bar() -> None:
     assert SCHEDULE.betas[0].item() == pytest.approx(0.0015)
     assert SCHEDULE.betas[-1].item() == pytest.approx(0.0195)
     torch.testing.assert_close(SCHEDULE.alpha_bar[3], (1 - SCHEDULE.betas[:4]).prod())
+
+
+def test_the_schedule_holds_numbers_wherever_models_are_built() -> None:
+    """Counting parameters builds models on the meta device; solvers take numbers from the schedule all the same."""
+    with torch.device("meta"):
+        schedule = NoiseSchedule.scaled_linear()
+        buffers = schedule.zero_terminal_snr().buffers()
+    assert torch.equal(schedule.betas, SCHEDULE.betas)
+    assert all(buffer.device.type == "cpu" for buffer in buffers.values())
