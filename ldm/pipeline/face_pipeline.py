@@ -123,6 +123,8 @@ class FacePipeline:
     def reconstruct(self, image: Tensor) -> Tensor:
         """Return what the first stage alone makes of an image: the best that any sample can be."""
         self.maker.latent_size(image)
+        if not image.isfinite().all():
+            raise ValueError("the image holds values that are not finite")
         z = self.model.encode_first_stage(_batched(image, 4).to(self.device))
         return self.model.decode_first_stage(z).clamp(-1, 1).view(image.shape)
 
@@ -221,7 +223,7 @@ class FacePipeline:
         progress: Progress | None = None,
     ) -> Tensor:
         """Return the noise (B, C, h, w) from which DDIM in as many steps makes the image again, nearly."""
-        image, labels = _batched(image, 4), _batched(labels, 3)
+        image, labels = _aligned({"photos": _batched(image, 4), "label maps": _batched(labels, 3)})
         own = Described(labels, _stacked(self.read_style(image, labels)))
         return self.maker.invert(image, own, steps, spacing, progress)
 
@@ -230,6 +232,8 @@ class FacePipeline:
     def _codes(self, style: Styles) -> Tensor:
         """Return the codes (B, R, D) of one style or several; StyleError for those of another model."""
         styles = [style] if isinstance(style, StyleCode) else list(style)
+        if not styles:
+            raise ValueError("no styles; wanted one, or one per image")
         R, D = self.model.num_regions, self.model.unet.context_dim
         for one in styles:
             check_encoder(one, (R, D), self.encoder)

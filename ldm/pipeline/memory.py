@@ -47,7 +47,9 @@ def _left_in_container() -> int | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory has run out, on whatever device."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")
+    )
 
 
 def bytes_of(tree: Any) -> int:

@@ -122,7 +122,12 @@ def sampling(**options: Unpack[SamplingOptions]) -> Sampling:
 
 
 def _listed(seed: int | Sequence[int]) -> list[int]:
-    return [int(seed)] if isinstance(seed, Integral) else [int(one) for one in cast(Sequence[int], seed)]
+    if isinstance(seed, Integral):
+        return [int(seed)]
+    several = [] if isinstance(seed, str | float) else list(cast(Sequence[int], seed))
+    if not several or not all(isinstance(one, Integral) for one in several):
+        raise ValueError(f"seed is {seed!r}; wanted a whole number, or one per image")
+    return [int(one) for one in several]
 
 
 def inverting(**options: Unpack[SamplingOptions]) -> Sampling:

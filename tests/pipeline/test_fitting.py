@@ -32,6 +32,9 @@ def pipe() -> FacePipeline:
         ({"solver": "ddim", "eta": 1.5}, r"eta is 1\.5; wanted 0 \.\. 1"),
         ({"eta": 0.5}, "which dpmpp_2m has no use for"),
         ({"seed": -1}, "seed -1: wanted 0"),
+        ({"seed": 0.5}, r"seed is 0\.5; wanted a whole number"),
+        ({"seed": [1.5, 2]}, "wanted a whole number, or one per image"),
+        ({"seed": "12"}, "seed is '12'"),
         ({"seed": 2**63}, "wanted 0 .. 2"),
         ({"batch_size": 0}, "wanted 1 or more"),
     ],
@@ -98,6 +101,11 @@ def test_one_photo_is_read_with_many_maps_and_many_with_one(pipe: FacePipeline) 
     assert len(pipe.read_style(image, labels[0])) == 2
     with pytest.raises(ValueError, match="3 photos and 2 label maps; wanted as many of each"):
         pipe.read_style(small.batch(3)["image"], labels)
+    assert pipe.invert(image[0], labels, steps=2).shape == (2, 3, 4, 4)
+    with pytest.raises(ValueError, match="no styles; wanted one"):
+        pipe(labels, [])
+    with pytest.raises(ValueError, match="not finite"):
+        pipe.reconstruct(image * math.nan)
 
 
 def test_seeds_may_be_numpys(pipe: FacePipeline) -> None:

@@ -44,9 +44,10 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
     assert all(f"| {part} |" in printed for part in rows)
 
 
-def test_a_model_of_other_regions(tmp_path: Path) -> None:
-    model = small.diffusion(unet={"num_classes": 35})
-    model["params"]["cond_stage_config"]["params"]["num_mask_channels"] = 35
+@pytest.mark.parametrize("regions", [7, 35])
+def test_a_model_of_other_regions(regions: int, tmp_path: Path) -> None:
+    model = small.diffusion(unet={"num_classes": regions})
+    model["params"]["cond_stage_config"]["params"]["num_mask_channels"] = regions
     config, out = tmp_path / "small.yaml", tmp_path / "bench.json"
     OmegaConf.save(OmegaConf.create({"model": model}), config)
     options = ["--config", config, "--size", 16, "--repeats", 1, "--steps", 1, "--batches", 1, "--out", out]
