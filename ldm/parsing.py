@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ldm.checkpoint import CheckpointError, build_model
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
 from ldm.model_files import find_model, usable_device
+from ldm.transformers_files import load_transformer
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
 # What others call CelebAMask-HQ's regions; of each only the words, in lower case, count.
@@ -179,23 +180,12 @@ class _Logits(nn.Module):
 
 def _from_transformers(path: str | Path, device: torch.device) -> tuple[Any, ...]:
     """Return the network, its classes in order, its size and its normalisation."""
-    try:
-        from transformers import AutoModelForSemanticSegmentation
-    except ImportError as error:
-        raise CheckpointError(
-            f'{path}: reading it needs the transformers library; pip install -e ".[evaluation]"'
-        ) from error
-    try:
-        network = AutoModelForSemanticSegmentation.from_pretrained(str(path))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: neither a run folder of main.py nor a segmentation network in transformers' format "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+    wanted = "neither a run folder of main.py nor a segmentation network in transformers' format"
+    network = load_transformer("AutoModelForSemanticSegmentation", path, wanted)
     names = network.config.id2label
     regions = [names[i] for i in range(len(names))]
     size, normalise = _preprocessing(path)
-    return _Logits(network).eval().to(device), regions, size, normalise
+    return _Logits(network).to(device), regions, size, normalise
 
 
 def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[float], Sequence[float]]]:

@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, for main.py's reason
     from ldm.evaluation.evaluation import Evaluation
     from ldm.evaluation.protocol import SYNTHETIC, load_protocol
-    from ldm.pipeline.memory import is_out_of_memory
+    from ldm.pipeline.memory import told
 
     try:
         protocol = load_protocol(
@@ -109,13 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("evaluate.py: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            error = ValueError(
-                f"too little memory for {options.batch_size} pictures at once; lower --batch-size"
-            )
-        elif isinstance(error, RuntimeError):
-            raise
-        print(f"evaluate.py: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"evaluate.py: {told(error, options.batch_size)}", file=sys.stderr)
         return 2
     if report is None:
         return 0

@@ -43,7 +43,17 @@ def test_imports_point_down() -> None:
         "weights",
         "checkpoint",
     ]
-    order += ["model_files", "models", "pipeline", "parsing", "training", "evaluation", "cli", "__main__"]
+    order += [
+        "model_files",
+        "transformers_files",
+        "models",
+        "pipeline",
+        "parsing",
+        "training",
+        "evaluation",
+        "cli",
+        "__main__",
+    ]
     for file in (ROOT / "ldm").rglob("*.py"):
         room = file.relative_to(ROOT / "ldm").parts[0].removesuffix(".py")
         if room not in order:

@@ -15,16 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported, for main.py's reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ldm.cli.job import run  # seconds of imports, which --help does not need
-    from ldm.pipeline.memory import is_out_of_memory
+    from ldm.pipeline.memory import told
 
     try:
         return run(options)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            error = ValueError(
-                f"too little memory for {options.batch_size} pictures at once; lower --batch-size"
-            )
-        elif isinstance(error, RuntimeError):
-            raise
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: {told(error, options.batch_size)}", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from ldm.checkpoint import CheckpointError
 from ldm.data.images import to_uint8, write_atomically
 from ldm.fingerprint import fingerprint
 from ldm.parsing import IMAGENET, FaceParser
+from ldm.transformers_files import load_transformer
 
 CLIP = (
     (0.48145466, 0.4578275, 0.40821073),
@@ -112,7 +113,7 @@ def inception(path: str, device: torch.device) -> Extractor:
 
 def dinov2(path: str, device: torch.device) -> Extractor:
     """Return the class token of a DINOv2 at 224x224 (FD-DINOv2, arXiv 2306.04675)."""
-    network = _from_transformers("Dinov2Model", path).to(device)
+    network = load_transformer("Dinov2Model", path, "wanted a Dinov2Model in transformers' format").to(device)
 
     def features(images: Tensor) -> Tensor:
         return network(pixel_values=_normalised(images.to(device), 224, IMAGENET)).pooler_output
@@ -122,7 +123,11 @@ def dinov2(path: str, device: torch.device) -> Extractor:
 
 def clip(path: str, device: torch.device) -> Extractor:
     """Return CLIP's picture embeddings, of length 1 (CMMD, arXiv 2401.09603)."""
-    network = _from_transformers("CLIPVisionModelWithProjection", path).to(device)
+    network = load_transformer(
+        "CLIPVisionModelWithProjection",
+        path,
+        "wanted a CLIPVisionModelWithProjection in transformers' format",
+    ).to(device)
 
     def features(images: Tensor) -> Tensor:
         pixels = _normalised(images.to(device), network.config.image_size, CLIP)
@@ -134,22 +139,6 @@ def clip(path: str, device: torch.device) -> Extractor:
 def parser_features(parser: FaceParser) -> Extractor:
     """Return the mean of a face parser's last features: no standard, but of the domain, and made here."""
     return Extractor("parser", parser.features, fingerprint(parser.network))
-
-
-def _from_transformers(kind: str, path: str) -> Any:
-    """Load a network of the transformers library from a local folder or the hub, in evaluation mode."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise CheckpointError(
-            f'{path}: reading it needs the transformers library; pip install -e ".[evaluation]"'
-        ) from error
-    try:
-        return getattr(transformers, kind).from_pretrained(path).eval()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: wanted a {kind} in transformers' format ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def _normalised(images: Tensor, side: int, statistics: tuple[Sequence[float], Sequence[float]]) -> Tensor:

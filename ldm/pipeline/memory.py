@@ -44,12 +44,19 @@ def _left_in_container() -> int | None:
     return None if limit == "max" else int(limit) - used + int(cached.get("inactive_file", 0))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory has run out, on whatever device."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")
-    )
+def told(error: Exception, batch_size: int) -> str:
+    """Return an error as one line for a command's user; on whatever device, too little memory says what to do.
+
+    Raises:
+        RuntimeError: `error` itself, if it is one that no user can mend.
+    """
+    said = " ".join(str(error).split())
+    short = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in short):
+        return f"too little memory for {batch_size} pictures at once; lower --batch-size"
+    if isinstance(error, RuntimeError):
+        raise error
+    return said
 
 
 def bytes_of(tree: Any) -> int:

@@ -98,7 +98,6 @@ def test_reconstruction_stands_beside_the_ceiling_whole_and_by_region(tmp_path: 
     assert found.means["first_stage_l1"] == pytest.approx(20 * BYTE, abs=1e-6)
     assert found.means["first_stage_psnr"] - found.means["psnr"] == pytest.approx(6.0206, abs=1e-3)
     assert found.regions["hair"]["l1"] == pytest.approx(40 * BYTE, abs=1e-6)
-    assert "hat" not in found.regions or found.regions["hat"]["pixels"] > 0
     counted = sum(int((known.labels != 255).sum()) for known in map(faces().__getitem__, range(8)))
     assert sum(row["pixels"] for row in found.regions.values()) == counted
 
