@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_checkpoint
 from ldm.models.annealing import annealed
+from ldm.models.colour_start import carry_colours, whiten
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
 
@@ -31,9 +32,11 @@ class VQModel(pl.LightningModule):
         revive_after: training batches after which an unused entry of the codebook moves to where latents are,
             so that a short training does not leave most of it unused; 0 for never, as published.
         anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
+        start_from_means: begin as the autoencoder that averages the colours of each place, with latents of unit
+            covariance (`ldm.models.colour_start`); wants `norm_groups: 0`. False starts at random, as published.
 
     Raises:
-        ValueError: `anneal_steps` together with a discriminator.
+        ValueError: `anneal_steps` together with a discriminator, or `start_from_means` of a network that cannot.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class VQModel(pl.LightningModule):
         monitor: str | None = "val/rec_loss",
         revive_after: int = 0,
         anneal_steps: int = 0,
+        start_from_means: bool = False,
     ) -> None:
         super().__init__()
         self.anneal_steps = anneal_steps
@@ -61,6 +65,9 @@ class VQModel(pl.LightningModule):
         self.quant_conv = nn.Conv2d(ddconfig["z_channels"], embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, ddconfig["z_channels"], 1)
         self.factor: int = 2 ** (len(ddconfig["ch_mult"]) - 1)
+        self._to_whiten = start_from_means and ckpt_path is None
+        if start_from_means:
+            carry_colours(self.encoder, self.decoder)
         # Two optimisers take turns, which Lightning leaves to us.
         self.automatic_optimization = self._discriminator is None
         if anneal_steps and not self.automatic_optimization:
@@ -107,6 +114,8 @@ class VQModel(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Take one step of the autoencoder and, where there is one, of the discriminator."""
         image = batch[self.image_key]
+        if self._to_whiten and self._steps == 0:
+            whiten(self.quant_conv, self.post_quant_conv, self.encoder(image))
         z = self.encode(image)
         if self.revive_after:
             self.quantize.revive(z, self.revive_after)

@@ -19,6 +19,11 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
+def group_norm(groups: int, channels: int, eps: float) -> nn.Module:
+    """Return a `GroupNorm`, or for 0 groups what leaves its input as it is."""
+    return GroupNorm(groups, channels, eps=eps) if groups else nn.Identity()
+
+
 class Downsample(nn.Module):
     """Halve height and width by a stride-2 convolution (`op`, the checkpoints' name)."""
 

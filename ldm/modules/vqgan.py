@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.modules.layers import GroupNorm, conv3x3, repeat_pixels
+from ldm.modules.layers import conv3x3, group_norm, repeat_pixels
 
 Resample = Literal["none", "down", "up"]
 UNUSED = 2**30  # batches since an entry was chosen, where it never was
@@ -21,9 +21,9 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, dropout: float, groups: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(groups, channels, eps=1e-6)
+        self.norm1 = group_norm(groups, channels, eps=1e-6)
         self.conv1 = conv3x3(channels, out_channels)
-        self.norm2 = GroupNorm(groups, out_channels, eps=1e-6)
+        self.norm2 = group_norm(groups, out_channels, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(out_channels, out_channels)
         if channels != out_channels:
@@ -41,7 +41,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.norm = group_norm(groups, channels, eps=1e-6)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -138,8 +138,8 @@ class Encoder(nn.Module):
         attn_resolutions: sides of the feature map (for an image of `resolution`) that get attention.
         double_z: twice the channels at the end, for autoencoders with a mean and a variance; VQ wants false.
         out_ch: the decoder's.
-        norm_groups: groups of every norm. A group of one channel would forget that channel's mean: narrow
-            networks want fewer than the published 32.
+        norm_groups: groups of every norm, 0 for no norms. A group forgets the mean of its channels, in a narrow
+            network the picture's colours with it: `ch: 16` wants 0, see `ldm.models.colour_start`.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Encoder(nn.Module):
             self.down.append(Level(channels, ch * mult, num_res_blocks, attention, dropout, norm_groups, how))
             channels = ch * mult
         self.mid = Middle(channels, dropout, norm_groups)
-        self.norm_out = GroupNorm(norm_groups, channels, eps=1e-6)
+        self.norm_out = group_norm(norm_groups, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, 2 * z_channels if double_z else z_channels)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
             )
             channels = ch * mult
         self.up = nn.ModuleList(reversed(levels))
-        self.norm_out = GroupNorm(norm_groups, channels, eps=1e-6)
+        self.norm_out = group_norm(norm_groups, channels, eps=1e-6)
         self.conv_out = conv3x3(channels, out_ch)
 
     @property
