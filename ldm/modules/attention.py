@@ -64,19 +64,16 @@ class StyleAttention(nn.Module):
 
         With an exclusive mask one code is left at a pixel, its softmax is 1 and the output is
         to_out(to_v(style))[region]; where no region is marked all logits are equal and the output is the mean.
+        Where regions share a pixel, so does their output.
         """
         if self.masked and mask.exclusive:
-            return self._look_up(style, mask.labels(size))
+            values = self.to_v(style)  # B R C
+            values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R+1 C
+            if mask.shares:
+                return StyleLookup(mask.mixture(size) @ values)
+            return StyleLookup(_look_up(values, mask.labels(size)))
         keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)
         return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)
-
-    def _look_up(self, style: Tensor, labels: Tensor) -> StyleLookup:
-        values = self.to_v(style)  # B R C
-        values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R+1 C
-        B, rows, C = values.shape
-        first_row = torch.arange(B, device=labels.device)[:, None] * rows
-        picked = values.flatten(0, 1).index_select(0, (labels + first_row).flatten())
-        return StyleLookup(picked.view(B, -1, C))
 
     def forward(self, x: Tensor, tokens: StyleTokens, logits: list[Tensor] | None = None) -> Tensor:
         """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`."""
@@ -87,6 +84,13 @@ class StyleAttention(nn.Module):
         return self.to_out(
             merge_heads(F.scaled_dot_product_attention(q, tokens.keys, tokens.values, tokens.bias))
         )
+
+
+def _look_up(values: Tensor, labels: Tensor) -> Tensor:
+    """Return the rows of values (B, R+1, C) that labels (B, N) name, (B, N, C)."""
+    B, rows, C = values.shape
+    first_row = torch.arange(B, device=labels.device)[:, None] * rows
+    return values.flatten(0, 1).index_select(0, (labels + first_row).flatten()).view(B, -1, C)
 
 
 class GEGLU(nn.Module):

@@ -76,6 +76,8 @@ class UNet(nn.Module):
             the timestep: narrow networks want fewer than the published 32.
         spade_hidden: channels between the mask and a SPADE norm's scale and shift. The published 128 cost a
             narrow network more than all else in it.
+        mask_shares: reduce the mask to the share of a pixel that each region covers, not to the nearest label:
+            small latents then know where edges and lips are, more finely than their pixels.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -103,6 +105,7 @@ class UNet(nn.Module):
         use_checkpoint: bool = False,
         norm_groups: int = 32,
         spade_hidden: int = 128,
+        mask_shares: bool = False,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class UNet(nn.Module):
         self.image_size = image_size
         self.model_channels = model_channels
         self.num_regions = num_classes
-        self.use_mask_attn = use_mask_attn
+        self.use_mask_attn, self.mask_shares = use_mask_attn, mask_shares
         self.use_checkpoint = use_checkpoint
         self._heads = (num_head_channels, num_heads)
         self.context_dim = context_dim
@@ -239,7 +242,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit each other or the network.
         """
         self._check(style, mask, size)
-        regions = RegionMask(mask.to(style.dtype))
+        regions = RegionMask(mask.to(style.dtype), self.mask_shares)
         encoder, decoder = [], []
         for stage in self.input_blocks:
             encoder.append(stage.condition(style, regions, size))  # type: ignore[operator]

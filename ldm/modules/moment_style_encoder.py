@@ -1,0 +1,104 @@
+"""A style encoder for small models: what a region's colours and textures are, pooled where the region lies.
+
+`ldm.modules.style_encoder.StyleEncoder`, the published one, gives each region convolutions and norms of its own. With
+few channels a region then sees less than three colours, and norms forget how bright it is. Here the regions share one
+stack of convolutions without norms; each keeps the moments of its features over its own pixels.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.layers import conv3x3
+
+MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
+
+
+class MomentStyleEncoder(nn.Module):
+    """Photo and mask to one code per region, from moments up to the second order of colours and features.
+
+    The moments of f are its means over a region weighted with 1, u, v, u^2 - 1, uv and v^2 - 1, where u, v are places
+    relative to the region's centre in units of its spread: colour, its slopes and its curvature.
+
+    Args (the YAML's keys):
+        num_mask_channels: R, the number of regions.
+        output_dim: D, the size of a region's code.
+        channels: of the first of the `num_downsample` convolutions; each halves the side, all but it double them.
+        num_downsample: N.
+        hidden: width of the regions' own layers between moments and code.
+    """
+
+    def __init__(
+        self,
+        num_mask_channels: int,
+        output_dim: int,
+        channels: int = 16,
+        num_downsample: int = 2,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.num_regions, self.style_dim, self.factor = num_mask_channels, output_dim, 2**num_downsample
+        sizes = [3, *(channels * 2**i for i in range(num_downsample))]
+        self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
+        self.into = _PerRegion(num_mask_channels, MOMENTS * sum(sizes), hidden)
+        self.out = _PerRegion(num_mask_channels, hidden, output_dim)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1).
+
+        Raises:
+            ValueError: the image cannot be halved N times, or the mask has another number of regions.
+        """
+        H, W = image.shape[-2:]
+        if H % self.factor or W % self.factor:
+            raise ValueError(
+                f"image of {H}x{W}: wanted multiples of {self.factor}, or a smaller num_downsample"
+            )
+        if mask.ndim != 4 or mask.shape[1] != self.num_regions:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {self.num_regions}, H, W)")
+        mask = mask.to(image.dtype)
+        moments, x = [_moments(image, mask)], image
+        for conv in self.trunk:
+            x = F.silu(conv(x))
+            moments.append(_moments(x, F.interpolate(mask, size=x.shape[-2:], mode="area")))
+        return self.out(F.silu(self.into(torch.cat(moments, 2)))).tanh()
+
+
+class _PerRegion(nn.Module):
+    """A linear layer for each region."""
+
+    def __init__(self, regions: int, size: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(regions, size, out) * size**-0.5)
+        self.bias = nn.Parameter(torch.zeros(regions, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, R, size) to (B, R, out)."""
+        return torch.einsum("bri,rio->bro", x, self.weight) + self.bias
+
+
+def _moments(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the moments of x (B, C, h, w) over each region of mask (B, R, h, w): (B, R, 6*C); 0 where there is none.
+
+    The moments about the picture's centre come from one product; those about each region's follow from them.
+    """
+    h, w = x.shape[-2:]
+    p = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).expand(h, w).flatten()
+    q = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype)[:, None].expand(h, w).flatten()
+    powers = torch.stack([torch.ones_like(p), p, q, p * p, p * q, q * q])  # 6 h*w
+    weights = mask.flatten(2)
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-4)  # B R h*w
+    places = (weights @ powers.T)[..., None]  # B R 6 1
+    _, cu, cv, pp, _, qq = places.unbind(2)  # B R 1
+    smallest = 1 / max(h, w)
+    su = (pp - cu.square()).clamp(min=smallest**2).sqrt()
+    sv = (qq - cv.square()).clamp(min=smallest**2).sqrt()
+    raw = weights @ (powers[:, None] * x.flatten(2)[:, None]).flatten(1, 2).transpose(1, 2)  # B R 6*C
+    f, fp, fq, fpp, fpq, fqq = raw.chunk(MOMENTS, 2)  # B R C
+    fu, fv = (fp - cu * f) / su, (fq - cv * f) / sv
+    fuu = (fpp - 2 * cu * fp + cu.square() * f) / su.square() - f
+    fuv = (fpq - cu * fq - cv * fp + cu * cv * f) / (su * sv)
+    fvv = (fqq - 2 * cv * fq + cv.square() * f) / sv.square() - f
+    return torch.cat([f, fu, fv, fuu, fuv, fvv], 2)

@@ -1,0 +1,42 @@
+"""The style encoder of small models."""
+
+import pytest
+import torch
+
+from ldm.modules.moment_style_encoder import MomentStyleEncoder, _moments
+from tests.small import randomised
+
+
+def test_moments_are_those_of_each_region_about_its_own_centre() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    mask = torch.zeros(2, 4, 8, 12, dtype=torch.float64)
+    mask[:, 0, :5, 2:9], mask[0, 1, 5:, :], mask[1, 2, 6:, 3:] = 1, 1, 1  # region 3 is nowhere
+    found = _moments(x, mask).unflatten(2, (6, 3))
+    rows, columns = torch.linspace(-1, 1, 8).double(), torch.linspace(-1, 1, 12).double()
+    for b, r in ((0, 0), (1, 0), (0, 1), (1, 2)):
+        here = mask[b, r].bool()
+        u, v = (c[here] for c in (columns.expand(8, 12), rows[:, None].expand(8, 12)))
+        u, v = ((c - c.mean()) / c.std(correction=0) for c in (u, v))
+        basis = torch.stack([torch.ones_like(u), u, v, u * u - 1, u * v, v * v - 1])
+        torch.testing.assert_close(found[b, r], basis @ x[b][:, here].T / here.sum())
+    assert not found[:, 3].any() and not found[1, 1].any()
+
+
+def test_a_code_depends_on_its_own_region_and_not_on_where_that_lies() -> None:
+    torch.manual_seed(0)
+    encoder = randomised(MomentStyleEncoder(3, 8, channels=4, num_downsample=1))
+    image, mask = torch.rand(1, 3, 16, 16) * 2 - 1, torch.zeros(1, 3, 16, 16)
+    mask[:, 0, :4], mask[:, 1, 10:] = 1, 1
+    codes = encoder(image, mask)
+    assert codes.shape == (1, 3, 8) and codes.abs().max() < 1
+    other = image.clone()
+    other[:, :, 10:] = 0.5
+    changed = (encoder(other, mask) - codes).abs().amax(2)[0]
+    assert changed[1] > 1e-3 and changed[0] < 1e-6 and changed[2] < 1e-6
+
+
+@pytest.mark.parametrize("image, mask", [((18, 16), (19, 18, 16)), ((16, 16), (3, 16, 16))])
+def test_what_does_not_fit_is_refused(image, mask) -> None:
+    with pytest.raises(ValueError, match=r"wanted"):
+        MomentStyleEncoder(19, 8)(torch.zeros(1, 3, *image), torch.zeros(1, *mask))
