@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldm.data.images import ImageError, load_image
 from ldm.metrics.pixels import absolute_error, decibels, squared_error, ssim
-from ldm.models.lpips import LPIPS
+from ldm.modules.lpips import LPIPS
 
 Scores = dict[str, float]
 

@@ -11,7 +11,7 @@ import torch
 
 from ldm.checkpoint import CheckpointError
 from ldm.evaluation.extractors import Extractor, clip, dinov2, inception, parser_features
-from ldm.models.lpips import LPIPS, load_lpips
+from ldm.modules.lpips import LPIPS, load_lpips
 from ldm.parsing import FaceParser
 from ldm.targets import ConfigError
 

@@ -18,7 +18,7 @@ from ldm.evaluation.faces import Faces
 from ldm.evaluation.plan import FIRST_STAGE, Picture, drawn, swapped, unchanged
 from ldm.evaluation.protocol import Protocol
 from ldm.metrics.pixels import absolute_error
-from ldm.models.lpips import LPIPS
+from ldm.modules.lpips import LPIPS
 
 REGION_SCORES = ("psnr", "ssim", "l1", "lpips")
 

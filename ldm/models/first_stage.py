@@ -129,7 +129,9 @@ class VQModel(pl.LightningModule):
             log |= disc_log
         self._steps += 1
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/codebook_use", self._codebook_use(output[2]))
+        share, perplexity = self.quantize.use(output[2])
+        self.log("train/codebook_use", share)
+        self.log("train/codebook_perplexity", perplexity)
         self.log_dict(log)
         return loss
 
@@ -139,10 +141,6 @@ class VQModel(pl.LightningModule):
         self.manual_backward(loss)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
-
-    def _codebook_use(self, indices: Tensor) -> float:
-        """Return the share of the codebook's entries that this batch uses."""
-        return indices.unique().numel() / self.quantize.embedding.num_embeddings
 
     def on_train_start(self) -> None:
         """Warn about a run that ends before its discriminator joins."""
@@ -164,7 +162,9 @@ class VQModel(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         image = batch[self.image_key]
-        _, log = self._losses(image, self(image), 0, split)
+        output = self(image)
+        _, log = self._losses(image, output, 0, split)
+        log[f"{split}/codebook_perplexity"] = self.quantize.use(output[2])[1]
         self.log_dict(log, batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> Any:

@@ -1,14 +1,17 @@
 """Losses of the first stage."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.discriminator import PatchDiscriminator
+from ldm.modules.lpips import load_lpips
 
 
 class VQLoss(nn.Module):
-    """L1 and codebook loss, with a hinge PatchGAN from a given step on (VQGAN, arXiv 2012.09841, section 3.1).
+    """L1, LPIPS and codebook loss, with a hinge PatchGAN from a given step on (VQGAN, arXiv 2012.09841, section 3.1).
 
     Args (the YAML's keys):
         codebook_weight: weight of the codebook loss.
@@ -16,6 +19,11 @@ class VQLoss(nn.Module):
         disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
         disc_start: step at which the discriminator joins.
         disc_channels, disc_num_layers: its size.
+        perceptual_network: torchvision's file of VGG16 (vgg16-397923af.pth, or AlexNet's); null trains without LPIPS.
+        perceptual_weight: weight of LPIPS beside the L1.
+
+    Raises:
+        CheckpointError: `perceptual_network` is not there, or not such a file.
     """
 
     def __init__(
@@ -26,8 +34,13 @@ class VQLoss(nn.Module):
         disc_channels: int = 64,
         disc_num_layers: int = 3,
         l2_weight: float = 0.0,
+        perceptual_network: str | None = None,
+        perceptual_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.perceptual_weight = perceptual_weight
+        # In a tuple, so that it is neither trained nor stored in every checkpoint.
+        self._perceptual = (load_lpips(Path(perceptual_network)),) if perceptual_network else ()
         self.l2_weight = l2_weight
         self.codebook_weight = codebook_weight
         self.disc_weight = disc_weight
@@ -53,22 +66,26 @@ class VQLoss(nn.Module):
         if optimizer_idx == 1:
             return self._discriminator_loss(inputs, reconstructions, global_step, split)
         rec = F.l1_loss(reconstructions, inputs)
-        loss = rec + self.codebook_weight * codebook_loss
+        log = {"rec_loss": rec, "quant_loss": codebook_loss}
+        likeness = rec
+        for network in self._perceptual:
+            log["p_loss"] = network.to(inputs.device)(reconstructions, inputs).mean()
+            likeness = likeness + self.perceptual_weight * log["p_loss"]
+        loss = likeness + self.codebook_weight * codebook_loss
         if self.l2_weight:
             loss = loss + self.l2_weight * F.mse_loss(reconstructions, inputs)
-        log = {"rec_loss": rec, "quant_loss": codebook_loss}
         if self.discriminator is not None and global_step >= self.disc_start:
             g_loss = -self.discriminator(reconstructions).mean()
-            weight = self._balance(rec, g_loss, last_layer)
+            weight = self._balance(likeness, g_loss, last_layer)
             loss = loss + self.disc_weight * weight * g_loss
             log |= {"g_loss": g_loss, "d_weight": weight}
         return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
 
-    def _balance(self, rec: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
+    def _balance(self, likeness: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
         """Return the ratio of both losses' gradient norms at the last layer (equation 7 of the paper)."""
         if last_layer is None or not torch.is_grad_enabled():
-            return rec.new_tensor(1.0)
-        rec_grad = torch.autograd.grad(rec, last_layer, retain_graph=True)[0].norm()
+            return likeness.new_tensor(1.0)
+        rec_grad = torch.autograd.grad(likeness, last_layer, retain_graph=True)[0].norm()
         g_grad = torch.autograd.grad(g_loss, last_layer, retain_graph=True)[0].norm()
         return (rec_grad / (g_grad + 1e-4)).clamp(0, 1e4).detach()
 

@@ -272,6 +272,14 @@ class Codebook(nn.Module):
             torch.distributed.broadcast(self.idle, 0)
         return len(dead)
 
+    def use(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the share of the entries that indices (B, h, w) use, and their perplexity.
+
+        The perplexity, exp of the entropy of how often each is used, is as many entries as equal use would need.
+        """
+        counts = torch.bincount(indices.flatten(), minlength=self.embedding.num_embeddings).float()
+        return (counts > 0).float().mean(), torch.special.entr(counts / counts.sum()).sum().exp()
+
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the entries (B, D, h, w) of indices (B, h, w)."""
         return self.embedding(indices).permute(0, 3, 1, 2).contiguous()

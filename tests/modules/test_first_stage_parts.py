@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from ldm.checkpoint import CheckpointError
 from ldm.modules.ema import EMA
 from ldm.modules.losses import VQLoss
+from ldm.modules.lpips import load_lpips
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
+from tests.modules.test_lpips import torchvision_file
 
 SIZES = {
     "double_z": False,
@@ -124,3 +127,28 @@ def test_hinge_loss_of_the_discriminator() -> None:
     assert loss(torch.tensor(0.0), real, made, 1, 4)[0].item() == 0
     with pytest.raises(ValueError, match="disc_weight is 0"):
         VQLoss()(torch.tensor(0.0), real, made, 1, 0)
+
+
+def test_perplexity_counts_the_entries_that_are_used_alike() -> None:
+    codebook = Codebook(8, 3)
+    share, perplexity = codebook.use(torch.tensor([[[0, 0, 5, 5], [2, 2, 7, 7]]]))
+    assert share.item() == 0.5 and perplexity.item() == pytest.approx(4)
+    assert codebook.use(torch.zeros(1, 2, 2, dtype=torch.long))[1].item() == pytest.approx(1)
+
+
+def test_lpips_joins_the_loss_where_its_file_is_named(tmp_path) -> None:
+    loss = VQLoss(perceptual_network=str(torchvision_file("alex", tmp_path)), perceptual_weight=3.0)
+    assert not loss.state_dict() and not list(loss.parameters())  # neither stored nor trained
+    image, codebook = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor(0.1)
+    made = torch.rand_like(image).requires_grad_()
+    value, log = loss(codebook, image, made, 0, 0)
+    expected = load_lpips(tmp_path / "alex.pth")(made, image).mean()
+    assert log["train/p_loss"].item() == pytest.approx(expected.item())
+    assert value.item() == pytest.approx((log["train/rec_loss"] + 3 * expected + 0.1).item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(value, made)
+    assert gradient.abs().max() > 2 / made.numel()  # of L1 alone it is 1 / numel everywhere
+
+
+def test_a_perceptual_network_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"vgg16\.pth"):
+        VQLoss(perceptual_network=str(tmp_path / "vgg16.pth"))

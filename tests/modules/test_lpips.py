@@ -7,7 +7,7 @@ from torch import nn
 from torchmetrics.functional.image import lpips as reference
 
 from ldm.checkpoint import CheckpointError
-from ldm.models.lpips import LPIPS, NETWORKS, load_lpips
+from ldm.modules.lpips import LPIPS, NETWORKS, load_lpips
 from tests import small
 
 
