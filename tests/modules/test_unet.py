@@ -64,6 +64,31 @@ def test_mask_attention_is_the_general_form(kind: str) -> None:
     torch.testing.assert_close(found, general_form(attention, x, style, mask, (8, 8)))
 
 
+def test_shares_of_a_pixel_mix_what_its_regions_say() -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    _, _, style, mask = inputs()
+    style, mask = style.double(), mask.double()
+    mask[:, :, :6] = 0  # part of the second row of 4x4 cells is marked
+    found = attention.condition(style, RegionMask(mask, shares=True), (8, 8)).values
+    values = attention.to_out(attention.to_v(style))  # B R C
+    none = attention.to_out(attention.to_v(style).mean(1))
+    cells = mask.unflatten(3, (8, 4)).unflatten(2, (8, 4)).mean((3, 5))  # B R 8 8
+    expected = torch.einsum("brij,brc->bijc", cells, values)
+    expected = expected + (1 - cells.sum(1))[..., None] * none[:, None, None]
+    torch.testing.assert_close(found, expected.flatten(1, 2))
+
+
+def test_shares_of_whole_pixels_are_the_label_map() -> None:
+    unet = randomised(UNet(**SMALL, mask_shares=True))
+    nearest = UNet(**SMALL).eval()
+    nearest.load_state_dict(unet.state_dict())
+    x, t, style, mask = inputs()
+    coarse = mask[:, :, ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(unet(x, t, style, coarse), nearest(x, t, style, coarse))
+        assert (unet(x, t, style, mask) - nearest(x, t, style, mask)).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
     unet = randomised(UNet(**{**SMALL, "use_mask_attn": masked}))

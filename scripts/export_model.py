@@ -1,0 +1,56 @@
+"""Write what a run has learnt as a folder to pass on: model.safetensors and config.yaml.
+
+One set of weights, the averaged ones where the run has them, matrices in half precision; the first stage is inside.
+Every command takes the folder, and so does training as a start: model.params.ckpt_path=FOLDER.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a run folder of main.py, a weight file, or owner/name on the hub")
+    parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("--config", type=Path, help="the YAML, for weight files that come without one")
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), help="averaged (where there are any) or last ones"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float16", "bfloat16", "float32"),
+        default="float16",
+        help="of matrices and kernels; vectors keep theirs (float16)",
+    )
+    options = parser.parse_args(arguments)
+
+    import torch  # imports that --help does not need
+
+    from ldm.checkpoint import CheckpointError, build_model, for_use, has_ema, write_checkpoint
+    from ldm.model_files import find_model
+    from ldm.pipeline.pretrained import Weights
+    from ldm.weights import without_first_stage_file
+
+    try:
+        checkpoint, config = find_model(options.model, options.config)
+        weights: Weights = options.weights or ("ema" if has_ema(checkpoint.state_dict) else "raw")
+        state = build_model(config, checkpoint, weights=weights).state_dict()
+        lean = {"model": without_first_stage_file(for_use(config.get("model", config)), state)}
+        if "data" in config:  # tells the size of the pictures and what the regions are
+            lean["data"] = config["data"]
+        dtype = getattr(torch, options.precision)
+        facts = {"step": checkpoint.step, "epoch": checkpoint.epoch}
+        known = {key: value for key, value in facts.items() if value is not None}
+        options.out.mkdir(parents=True, exist_ok=True)
+        file = write_checkpoint(options.out, state, lean, known, dtype=dtype)
+    except (CheckpointError, OSError) as error:
+        parser.error(str(error))
+    count = sum(tensor.numel() for tensor in state.values())
+    print(f"{file}: {count / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB, {weights} weights")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
