@@ -4,12 +4,14 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sized
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ldm.data.latent_cache import CachedLatents
 from ldm.targets import instantiate_from_config
 
 # Below this many pictures starting worker processes each epoch costs more than it saves.
@@ -124,6 +126,8 @@ class DataModuleFromConfig(pl.LightningDataModule):
         validation: the same of the validation set.
         test: the same of the test set.
         num_workers: processes that read pictures; None chooses by the cores and the size of the dataset.
+        latents: a folder of `scripts/cache_latents.py`: each split that it has a folder for comes from there, with
+            first-stage latents, instead of from its files.
         wrap: of the published YAMLs; without effect.
 
     Attributes:
@@ -141,6 +145,7 @@ class DataModuleFromConfig(pl.LightningDataModule):
         test: Mapping[str, Any] | None = None,
         num_workers: int | None = None,
         wrap: bool = False,
+        latents: str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -156,7 +161,19 @@ class DataModuleFromConfig(pl.LightningDataModule):
         if not self.configs:
             raise ValueError("data.params names no dataset; wanted at least one of train, validation, test")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, 0
+        self.latents = None if latents is None else Path(latents)
+        if self.latents is not None and not any((self.latents / split).is_dir() for split in self.configs):
+            raise ValueError(
+                f"data.params.latents: {latents} has a folder for none of {', '.join(self.configs)}; "
+                "scripts/cache_latents.py makes them"
+            )
         self.datasets: dict[str, Dataset[Any]] = {}
+
+    @property
+    def first_stage(self) -> str | None:
+        """The fingerprint of the first stage that cached latents are of, or None without any."""
+        self.setup()
+        return next((d.first_stage for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
 
     @property
     def label_set(self) -> Any:
@@ -168,7 +185,10 @@ class DataModuleFromConfig(pl.LightningDataModule):
         """Build the datasets, once; their constructors raise on files that are missing or broken."""
         for split, config in self.configs.items():
             if split not in self.datasets:
-                dataset = instantiate_from_config(config)
+                if self.latents is not None and (self.latents / split).is_dir():
+                    dataset = CachedLatents(self.latents / split, config)
+                else:
+                    dataset = instantiate_from_config(config)
                 if len(dataset) == 0:
                     raise ValueError(f"the {split} dataset {config.get('target')} is empty")
                 self.datasets[split] = dataset

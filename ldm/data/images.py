@@ -176,6 +176,11 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.take(_UNIT, channels_first))
 
 
+def as_unit(pixels: Tensor) -> Tensor:
+    """Map uint8 pixels 0..255 to float32 in [-1, 1]; return images that are floating-point already as they are."""
+    return pixels if pixels.is_floating_point() else pixels.float() / 127.5 - 1
+
+
 def to_uint8(image: Tensor) -> np.ndarray:
     """Turn images (..., 3, H, W) in [-1, 1] into uint8 (..., H, W, 3), rounded and clamped.
 

@@ -39,6 +39,24 @@ _SAMPLED = 64  # pairs that are decoded when a dataset is made: enough to notice
 _MANY = 2000  # from this many pairs on, looking at their headers takes long enough for a progress bar
 
 
+class EpochFlips:
+    """Which items of an epoch are flipped: half of them, a function of (seed, epoch, index)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        # In shared memory, so that worker processes that live on between epochs see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; also reaches workers that run already."""
+        self._epoch.fill_(epoch)
+
+    def is_flipped(self, index: int) -> bool:
+        """Tell whether the item is flipped in this epoch."""
+        key = f"{self.seed} {int(self._epoch)} {index}".encode()
+        return bool(hashlib.blake2b(key, digest_size=1).digest()[0] & 1)
+
+
 class PairedImages(Dataset[dict[str, Any]]):
     """Pictures with label maps, resized to one size; the datasets derive from it.
 
@@ -76,11 +94,8 @@ class PairedImages(Dataset[dict[str, Any]]):
         self.label_set = label_set
         self.size = as_size(size)
         self.keys = wanted_keys(keys)
-        self.horizontal_flip = horizontal_flip
-        self.seed = seed
+        self.flips = EpochFlips(seed) if horizontal_flip else None
         self.table = table
-        # In shared memory, so that worker processes that live on between epochs see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         for pair in tqdm(self.pairs, "reading headers", unit="pair", disable=len(self.pairs) < _MANY):
             check_headers(pair, label_set, self.keys)
         for index in np.unique(
@@ -94,7 +109,7 @@ class PairedImages(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         pair = self.pairs[index]
         item = self._load(pair)
-        if self.horizontal_flip and self._is_flipped(index % len(self.pairs)):
+        if self.flips is not None and self.flips.is_flipped(index % len(self.pairs)):
             if "image" in item:  # numpy, for the reason that LabelSet.flip gives
                 item["image"] = torch.from_numpy(np.flip(item["image"].numpy(), -1).copy())
             if "labels" in item:
@@ -103,7 +118,8 @@ class PairedImages(Dataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which items the coming epoch flips; also reaches workers that run already."""
-        self._epoch.fill_(epoch)
+        if self.flips is not None:
+            self.flips.set_epoch(epoch)
 
     def check_all(self, progress: bool = False) -> list[str]:
         """Load every pair and return the errors, one line each; empty means that all files are fine."""
@@ -114,10 +130,6 @@ class PairedImages(Dataset[dict[str, Any]]):
             except ImageError as error:
                 errors.append(str(error))
         return errors
-
-    def _is_flipped(self, index: int) -> bool:
-        key = f"{self.seed} {int(self._epoch)} {index}".encode()
-        return bool(hashlib.blake2b(key, digest_size=1).digest()[0] & 1)
 
     def _load(self, pair: Pair) -> dict[str, Tensor]:
         return load_pair(pair, self.label_set, self.size, self.keys, self.table)

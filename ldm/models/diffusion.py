@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.checkpoint import has_first_stage, load_weights, read_checkpoint
+from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
 from ldm.models.annealing import annealed
 from ldm.models.style_dropout import StyleDropout
@@ -268,7 +269,7 @@ class LatentDiffusion(pl.LightningModule):
 
     def conditions(self, batch: Batch, dropout: StyleDropout | None = None) -> Condition:
         """Return styles and masks of a batch, some of them dropped if `dropout` says so."""
-        image = batch[self.first_stage_key]
+        image = self._image(batch)
         y = one_hot(batch["labels"], self.num_regions)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
@@ -278,11 +279,21 @@ class LatentDiffusion(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
         if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
-            self.scale_factor /= self.encode_first_stage(batch[self.first_stage_key]).std()
+            self.scale_factor /= self._latent(batch).std()
+
+    def _image(self, batch: Batch) -> Tensor:
+        """Return a batch's images (B, 3, H, W) in [-1, 1]; cached ones are uint8."""
+        return as_unit(batch[self.first_stage_key])
+
+    def _latent(self, batch: Batch) -> Tensor:
+        """Return z0 (B, C, h, w) of a batch: cached, or encoded now."""
+        if "latent" in batch:
+            return self.scale_factor * batch["latent"]
+        return self.encode_first_stage(self._image(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch at uniformly drawn timesteps."""
-        z = self.encode_first_stage(batch[self.first_stage_key])
+        z = self._latent(batch)
         cond = self.conditions(batch, self.dropout)
         t = torch.randint(len(self.schedule), (len(z),), device=z.device)
         loss, log = self.p_losses(z, cond, t)
@@ -300,7 +311,7 @@ class LatentDiffusion(pl.LightningModule):
         self._evaluate(batch, batch_idx, "test")
 
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
-        z = self.encode_first_stage(batch[self.first_stage_key])
+        z = self._latent(batch)
         cond = self.conditions(batch)
         # Every validation draws the same, so that the losses of two epochs can be compared.
         (generator,) = seeded([batch_idx])
@@ -343,7 +354,7 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
         """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
-        image, labels = batch[self.first_stage_key][:n], batch["labels"][:n]
+        image, labels = self._image(batch)[:n], batch["labels"][:n]
         z = self.encode_first_stage(image)
         size, seeds = (z.shape[-2], z.shape[-1]), list(range(len(image)))
         with self.ema_scope():

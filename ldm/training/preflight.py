@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from ldm.checkpoint import CheckpointError
+from ldm.fingerprint import fingerprint
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
 from ldm.weights import fitting
@@ -29,6 +30,26 @@ def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
         raise ConfigError(
             f"lightning.trainer.val_check_interval is {every}, but an epoch has {batches} batches; lower it, or set "
             "lightning.trainer.check_val_every_n_epoch=null to count batches across epochs"
+        )
+
+
+def check_cached_latents(model: pl.LightningModule, first_stage: str | None) -> None:
+    """Raise ConfigError if the data's cached latents are of another first stage than the model's.
+
+    Args:
+        model: with `first_stage_model`, where it is a diffusion.
+        first_stage: fingerprint of the one that the latents are of, None without any.
+    """
+    if first_stage is None:
+        return
+    if not hasattr(model, "first_stage_model"):
+        raise ConfigError(
+            f"data.params.latents is for a diffusion; {type(model).__name__} wants the pictures"
+        )
+    if (own := fingerprint(model.first_stage_model)) != first_stage:
+        raise ConfigError(
+            f"data.params.latents: its latents are of another first stage ({first_stage}) than the model's ({own}); "
+            "run scripts/cache_latents.py with this config again, or leave the key out"
         )
 
 

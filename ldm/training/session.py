@@ -21,6 +21,7 @@ from ldm.training.learning_rate import scaled_learning_rate
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.model_parts import parameter_table, without_weight_files
 from ldm.training.preflight import (
+    check_cached_latents,
     check_optimization,
     check_resumed_weights,
     check_validation_interval,
@@ -165,6 +166,7 @@ class _Session:
         if options.action == "train":
             check_validation_interval(self.trainer, self.data.train_batches(self.trainer.world_size))
             check_optimization(self.trainer, self.model)
+            check_cached_latents(self.model, getattr(self.data, "first_stage", None))
             if self.trainer.is_global_zero:
                 self.folder.open(self.config, self.seed)
                 print(self._summary(), formula, sep="\n", flush=True)
