@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import nn
 
 from ldm.checkpoint import CheckpointError
 from ldm.fingerprint import fingerprint
@@ -42,11 +43,12 @@ def check_cached_latents(model: pl.LightningModule, first_stage: str | None) -> 
     """
     if first_stage is None:
         return
-    if not hasattr(model, "first_stage_model"):
+    network = getattr(model, "first_stage_model", None)
+    if not isinstance(network, nn.Module):
         raise ConfigError(
             f"data.params.latents is for a diffusion; {type(model).__name__} wants the pictures"
         )
-    if (own := fingerprint(model.first_stage_model)) != first_stage:
+    if (own := fingerprint(network)) != first_stage:
         raise ConfigError(
             f"data.params.latents: its latents are of another first stage ({first_stage}) than the model's ({own}); "
             "run scripts/cache_latents.py with this config again, or leave the key out"
