@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ldm.checkpoint import has_first_stage, load_weights, read_checkpoint
 from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
+from ldm.models.adamw_in_backward import AdamWInBackward
 from ldm.models.annealing import annealed
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
@@ -55,6 +56,8 @@ class LatentDiffusion(pl.LightningModule):
         sample_steps: DDIM steps of the picture grids.
         anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
         channels_last: keep the weights of convolutions in the order in which many devices compute faster.
+        step_in_backward: take the optimiser's steps while the backward pass runs, which saves the memory of the
+            gradients; not with gradient clipping, accumulation or several processes.
         ckpt_path: weights to start from.
         num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
 
@@ -92,6 +95,7 @@ class LatentDiffusion(pl.LightningModule):
         sample_steps: int = 50,
         anneal_steps: int = 0,
         channels_last: bool = False,
+        step_in_backward: bool = False,
         ckpt_path: str | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
@@ -116,6 +120,7 @@ class LatentDiffusion(pl.LightningModule):
         self.register_buffer("scale_factor", torch.tensor(float(scale_factor)), persistent=scale_by_std)
         self.monitor = monitor
         self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
+        self.step_in_backward = step_in_backward
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
 
         self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
@@ -335,6 +340,8 @@ class LatentDiffusion(pl.LightningModule):
         """Return AdamW on the UNet and, if it is trained, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
+        if self.step_in_backward:
+            return annealed(AdamWInBackward(parameters, lr=self.learning_rate), self.anneal_steps)
         return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=True), self.anneal_steps)
 
     # --- pictures ---

@@ -56,14 +56,24 @@ def check_cached_latents(model: pl.LightningModule, first_stage: str | None) -> 
 
 
 def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-    """Raise ConfigError for settings that only work where Lightning steps the one optimizer."""
-    if model.automatic_optimization:
+    """Raise ConfigError for settings that only work where Lightning steps the one optimizer, on all gradients."""
+    within = getattr(model, "step_in_backward", False)
+    if within and (trainer.world_size > 1 or trainer.precision == "16-mixed"):
+        raise ConfigError(
+            "model.params.step_in_backward works in one process, in float32 or bfloat16: with several, or with scaled "
+            "losses, gradients have to wait for each other; leave it out"
+        )
+    if model.automatic_optimization and not within:
         return
+    reason = (
+        "model.params.step_in_backward, which lets go of each gradient at once"
+        if within
+        else "a model with a discriminator, whose two optimizers take turns"
+    )
     for name, unset in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
         if (value := getattr(trainer, name)) not in unset:
             raise ConfigError(
-                f"lightning.trainer.{name} is {value}, which does not work for a model with a discriminator, whose "
-                "two optimizers take turns; leave it out"
+                f"lightning.trainer.{name} is {value}, which does not work for {reason}; leave one of them out"
             )
 
 

@@ -1,0 +1,85 @@
+"""AdamW within the backward pass against AdamW after it."""
+
+from copy import deepcopy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ldm.models.adamw_in_backward import AdamWInBackward
+from ldm.targets import ConfigError, instantiate_from_config
+from ldm.training.preflight import check_optimization
+from tests import small
+from tests.models.test_first_stage import fit
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 6)
+    return nn.Sequential(
+        nn.Linear(4, 6), shared, nn.SiLU(), shared, nn.Linear(6, 1)
+    )  # one gets two gradients
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    schedule = LambdaLR(optimizer, lambda n: 1 / (n + 1))
+    for i in range(steps):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(i))
+
+        def closure(x=x):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        schedule.step()
+
+
+def test_the_same_weights_without_gradients_left_over() -> None:
+    after, within = network(), network()
+    optimizer = AdamWInBackward(within.parameters(), lr=0.01)
+    train(after, torch.optim.AdamW(after.parameters(), lr=0.01, fused=True), 5)
+    train(within, optimizer, 5)
+    for expected, found in zip(after.parameters(), within.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+        assert found.grad is None
+    assert len(optimizer.param_groups[0]["params"]) == 6
+
+
+def test_its_state_is_adamws() -> None:
+    first = network()
+    optimizer = torch.optim.AdamW(first.parameters(), lr=0.01, fused=True)
+    train(first, optimizer, 3)
+    second = network()
+    second.load_state_dict(first.state_dict())
+    other = AdamWInBackward(second.parameters(), lr=0.5)
+    other.load_state_dict(deepcopy(optimizer.state_dict()))
+    train(first, optimizer, 2)
+    train(second, other, 2)
+    for expected, found in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_diffusion_trains_the_same_with_it(tmp_path) -> None:
+    models = []
+    for within in (False, True):
+        torch.manual_seed(0)
+        m = instantiate_from_config(small.diffusion(step_in_backward=within))
+        m.learning_rate = 1e-3
+        torch.manual_seed(1)
+        fit(m.train(), 3, tmp_path)
+        models.append(m)
+    for (name, expected), found in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+    averages = [m.model_ema.state_dict() for m in models]
+    torch.testing.assert_close(averages[1], averages[0])
+
+
+@pytest.mark.parametrize("option", [{"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}])
+def test_what_wants_all_gradients_at_once_is_refused(tmp_path, option) -> None:
+    m = instantiate_from_config(small.diffusion(step_in_backward=True))
+    with pytest.raises(ConfigError, match="step_in_backward"):
+        check_optimization(pl.Trainer(accelerator="cpu", logger=False, **option), m)
