@@ -1,0 +1,55 @@
+"""The weights in checkpoints/demo: they fit the code as it is, and do what their card says, on faces of no training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.data.face_shape_draws import draw_shape
+from ldm.data.face_style import FaceStyle, draw_style
+from ldm.data.images import as_unit
+from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.synthetic_faces import render
+from ldm.pipeline import FacePipeline
+
+ROOT = Path(__file__).parents[1]
+SERIES = 2000  # neither the trainings' nor the evaluation's
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def pipe() -> FacePipeline:
+    return FacePipeline.from_pretrained(ROOT / "checkpoints" / "demo", device="cpu")
+
+
+def drawn(index: int, style: FaceStyle) -> tuple[torch.Tensor, torch.Tensor]:
+    image, labels = render(draw_shape(SERIES, index), style, 64)
+    return as_unit(torch.from_numpy(image).permute(2, 0, 1)), torch.from_numpy(labels)
+
+
+def psnr(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return (-10 * ((found - wanted) / 2).square().mean((1, 2, 3)).log10()).mean().item()
+
+
+def test_faces_come_back_and_hair_follows_its_style_alone(pipe: FacePipeline) -> None:
+    styles = [draw_style(SERIES, i) for i in range(COUNT)]
+    others = styles[1:] + styles[:1]
+    image, labels = map(torch.stack, zip(*(drawn(i, style) for i, style in enumerate(styles)), strict=True))
+    truth = torch.stack([drawn(i, a.swap(b, ["hair"]))[0] for i, (a, b) in enumerate(zip(styles, others))])
+    codes = pipe.read_style(image, labels)
+    same = pipe(labels, codes, seed=0)
+    swapped = pipe(labels, [a.swap(b, ["hair"]) for a, b in zip(codes, codes[1:] + codes[:1])], seed=0)
+    assert psnr(pipe.reconstruct(image), image) > 24
+    assert psnr(same, image) > 19 and psnr(swapped, truth) > 19
+
+    hair = (labels == CELEBAMASK_HQ.index("hair"))[:, None].expand_as(image)
+    error, unswapped = ((x - truth)[hair].abs().mean() for x in (swapped, image))
+    assert error < 0.5 * unswapped
+    change = (swapped - same).abs()
+    assert change[~hair].mean() < 0.15 * change[hair].mean()
+
+
+def test_they_are_small_enough_and_have_a_card() -> None:
+    folder = ROOT / "checkpoints" / "demo"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 30e6
+    assert "synthetic" in (folder / "README.md").read_text()
