@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
 import sys
 import time
@@ -14,7 +12,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from ldm.timing import Row, finish, matrix_rate, peak_memory, processor, table
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from ldm.models.diffusion import LatentDiffusion
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-MATRIX = 2048  # side of the square matrices whose product gives the machine's rate
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    part: str
-    gflop: float
-    seconds: float
-    share: float | None = None  # of the rate of plain matrix products in the same precision
-    note: str = ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     bench.run()
     facts = {
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "size": options.size,
         "matrix_gflops": {name: round(rate, 1) for name, rate in bench.rates.items()},
-        "peak_memory_gib": round(bench.peak_memory() / 2**30, 2),
+        "peak_memory_gib": round(peak_memory(device) / 2**30, 2),
         "conditioning_mib": round(bench.conditioning_bytes / 2**20, 1),
     }
     print(table(bench.rows))
@@ -127,14 +116,6 @@ def _model(options: argparse.Namespace) -> tuple[LatentDiffusion, LabelSet]:
     return model, label_set_of(config, model)
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 class Benchmark:
     """The measurements of one model on one device."""
 
@@ -151,7 +132,7 @@ class Benchmark:
         import torch
 
         with torch.no_grad():
-            self.rates["float32"] = self._matrix_rate("float32")
+            self.rates["float32"] = matrix_rate("float32", self.device, self.options.repeats)
             self._networks()
             usual = ["float32"] if self.device.type == "cpu" else ["float32", "bfloat16"]
             for precision in self.options.precisions or usual:
@@ -196,7 +177,7 @@ class Benchmark:
         from ldm.pipeline.pretrained import compile_step
 
         if precision not in self.rates:
-            self.rates[precision] = self._matrix_rate(precision)
+            self.rates[precision] = matrix_rate(precision, self.device, self.options.repeats)
         for batch in self.options.batches:
             image, mask, z, t = self._inputs(batch)
             style = self.model.get_learned_conditioning(image, mask)
@@ -224,7 +205,7 @@ class Benchmark:
         def make() -> None:
             style = pipe.read_style(face["image"], self._labels(face))
             pipe(self._labels(face), style, steps=steps)
-            self._finish()
+            finish(self.device)
 
         started = time.perf_counter()
         make()
@@ -249,12 +230,12 @@ class Benchmark:
         with self._cast(precision):
             with FlopCounterMode(display=False) as counter:
                 call()
-            self._finish()
+            finish(self.device)
             times = []
             for _ in range(self.options.repeats):
                 started = time.perf_counter()
                 call()
-                self._finish()
+                finish(self.device)
                 times.append(time.perf_counter() - started)
         seconds, gflop = statistics.median(times), counter.get_total_flops() / 1e9
         note = f"{batch / seconds:.2f} image steps/s" if batch > 1 else ""
@@ -263,50 +244,12 @@ class Benchmark:
         self.rows.append(Row(part, gflop, seconds, gflop / seconds / self.rates[precision], note))
         print(f"{part}: {seconds:.3f} s", file=sys.stderr, flush=True)
 
-    def _matrix_rate(self, precision: str) -> float:
-        import torch
-
-        a = torch.randn(MATRIX, MATRIX, device=self.device).to(getattr(torch, precision))
-        best = float("inf")
-        for _ in range(2 + self.options.repeats):
-            started = time.perf_counter()
-            a @ a
-            self._finish()
-            best = min(best, time.perf_counter() - started)
-        return 2 * MATRIX**3 / best / 1e9
-
     def _cast(self, precision: str) -> AbstractContextManager[Any]:
         import torch
 
         if precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, precision))
-
-    def _finish(self) -> None:
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-
-    def peak_memory(self) -> int:
-        """Return the most memory in use so far, in bytes: the device's, or the process's on a CPU."""
-        import torch
-
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def table(rows: list[Row]) -> str:
-    """Lay rows out as a Markdown table."""
-    lines = ["| part | GFLOP | seconds | share of matrix rate | |", "| --- | ---: | ---: | ---: | --- |"]
-    for row in rows:
-        share = "" if row.share is None else f"{100 * row.share:.0f} %"
-        lines.append(f"| {row.part} | {row.gflop:,.1f} | {row.seconds:.3f} | {share} | {row.note} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

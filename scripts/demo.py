@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(ROOT)  # the commands name files of the repository
     started = time.monotonic()
     out: Path = options.out
-    tasks = {
+    tasks: dict[str, list[object]] = {
         "reconstruct": [],
         "swap_hair": ["swap", "--style", "next", "--regions", "hair"],
         "swap_whole": ["swap", "--style", "next"],

@@ -35,10 +35,10 @@ def test_faces_come_back_and_hair_follows_its_style_alone(pipe: FacePipeline) ->
     styles = [draw_style(SERIES, i) for i in range(COUNT)]
     others = styles[1:] + styles[:1]
     image, labels = map(torch.stack, zip(*(drawn(i, style) for i, style in enumerate(styles)), strict=True))
-    truth = torch.stack([drawn(i, a.swap(b, ["hair"]))[0] for i, (a, b) in enumerate(zip(styles, others))])
+    truth = torch.stack([drawn(i, styles[i].swap(others[i], ["hair"]))[0] for i in range(COUNT)])
     codes = pipe.read_style(image, labels)
     same = pipe(labels, codes, seed=0)
-    swapped = pipe(labels, [a.swap(b, ["hair"]) for a, b in zip(codes, codes[1:] + codes[:1])], seed=0)
+    swapped = pipe(labels, [codes[i].swap(codes[(i + 1) % COUNT], ["hair"]) for i in range(COUNT)], seed=0)
     assert psnr(pipe.reconstruct(image), image) > 24
     assert psnr(same, image) > 19 and psnr(swapped, truth) > 19
 

@@ -32,18 +32,17 @@ def test_imports_point_down() -> None:
     order = [
         "targets",
         "fingerprint",
-        "data",
-        "metrics",
-        "modules",
-        "sampling",
+        "timing",
         "file_kinds",
         "pickle_records",
         "pickles",
         "torch_files",
         "weights",
         "checkpoint",
-    ]
-    order += [
+        "data",
+        "metrics",
+        "modules",
+        "sampling",
         "model_files",
         "transformers_files",
         "models",

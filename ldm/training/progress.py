@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, lines in a log file; images per second, and the time that is left."""
+"""Progress of a run: a bar in a terminal, lines in a log file; images per second, waiting, and the time left."""
 
 import math
 import sys
@@ -27,8 +27,9 @@ class TrainingProgress(TQDMProgressBar):
         self.lines = not sys.stdout.isatty()
         super().__init__(refresh_rate=0 if self.lines else 1)
         self.seconds = seconds
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)  # seconds and images of single batches
-        self._began = self._batch_began = self._printed = 0.0
+        # Of single batches: seconds in all, seconds of them spent waiting for data, images.
+        self._recent: deque[tuple[float, float, int]] = deque(maxlen=WINDOW)
+        self._began = self._batch_began = self._printed = self._waited = 0.0
         self._first = 0
 
     def on_train_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
@@ -37,12 +38,17 @@ class TrainingProgress(TQDMProgressBar):
         self._began = self._batch_began = self._printed = time.monotonic()
         self._first = batches_done(trainer)
 
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        """Note how long the batch was waited for."""
+        self._waited = time.monotonic() - self._batch_began
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch, reading it included; print a line where one is due."""
         now = time.monotonic()
-        self._recent.append((now - self._batch_began, _count_images(batch) * trainer.world_size))
+        images = _count_images(batch) * trainer.world_size
+        self._recent.append((now - self._batch_began, self._waited, images))
         self._batch_began = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         done = batches_done(trainer)
@@ -82,14 +88,21 @@ class TrainingProgress(TQDMProgressBar):
         if self._recent:
             metrics |= {
                 "images/s": f"{self.images_per_second():.1f}",
+                "waiting for data": f"{self.share_waiting():.0%}",
                 "ETA": clock(self.seconds_left(trainer)),
             }
         return metrics
 
     def images_per_second(self) -> float:
         """Return the rate over the last batches, all devices together."""
-        seconds = sum(duration for duration, _ in self._recent)
-        return sum(images for _, images in self._recent) / max(seconds, 1e-9)
+        return sum(images for _, _, images in self._recent) / max(self._seconds(), 1e-9)
+
+    def share_waiting(self) -> float:
+        """Return the share of the last batches' time in which there was nothing to compute on, 0..1."""
+        return sum(waited for _, waited, _ in self._recent) / max(self._seconds(), 1e-9)
+
+    def _seconds(self) -> float:
+        return sum(duration for duration, _, _ in self._recent)
 
     def seconds_left(self, trainer: pl.Trainer) -> float:
         """Return the time left of the whole run, validation and picture grids at the rate so far; inf if unknown."""
@@ -102,7 +115,8 @@ class TrainingProgress(TQDMProgressBar):
         print(
             f"step {done}/{'?' if math.isinf(total) else int(total)}  epoch {trainer.current_epoch}  "
             f"{_losses(trainer.callback_metrics, 'train') or _losses(outputs, 'loss')}  "
-            f"{self.images_per_second():.1f} images/s  elapsed {clock(time.monotonic() - self._began)}  "
+            f"{self.images_per_second():.1f} images/s, {self.share_waiting():.0%} of the time waiting for data  "
+            f"elapsed {clock(time.monotonic() - self._began)}  "
             f"ETA {clock(self.seconds_left(trainer))}",
             flush=True,
         )

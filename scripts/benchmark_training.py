@@ -1,0 +1,178 @@
+"""Measure a training step on this machine, part by part, against the operations it takes and the machine's own rate.
+
+The step is the trainer's: cached latents, the recipe's optimiser and averages, random weights. Operations are those of
+the forward and the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldm.models.diffusion import LatentDiffusion
+
+FASTER = {"channels_last": True, "step_in_backward": True}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write it as JSON."""
+    options = _parse(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from ldm.model_files import usable_device
+    from ldm.timing import Row, matrix_rate, peak_memory, processor, table
+
+    device = usable_device(options.device)
+    rate = matrix_rate(options.precision, device, options.repeats)
+    parts = _Step(options, device)
+    gflop = parts.operations()
+    print(f"matrix rate {rate:.0f} GFLOP/s; {gflop:,.0f} GFLOP a step", file=sys.stderr, flush=True)
+    runs = [parts.take() for _ in range(options.repeats + 1)][1:]  # the first one makes the optimiser's state
+    rows = []
+    for name in runs[0]:
+        seconds = statistics.median(run[name] for run in runs)
+        counted = gflop if name == "whole step" else 0.0
+        share = counted / seconds / rate if counted else None
+        note = f"{options.batch / seconds:.2f} images/s" if counted else ""
+        rows.append(Row(name, counted, seconds, share, note))
+    facts = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "precision": options.precision,
+        "matrix_gflops": round(rate, 1),
+        "floor_s": round(gflop / rate, 2),
+        "peak_memory_gib": round(peak_memory(device) / 2**30, 2),
+    }
+    print(table(rows))
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
+    print(f"written to {options.out}")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/latent-diffusion/celebamask-hq.yaml"),
+        help="the YAML of the model, which gets random weights: time does not depend on them (the published model)",
+    )
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (256)")
+    parser.add_argument("--batch", type=int, default=1, help="images of a step (1)")
+    parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(float32)")
+    parser.add_argument("--compile", action="store_true", help="the UNet through torch.compile")
+    parser.add_argument(
+        "--published", action="store_true", help="AdamW after the backward pass, usual memory order"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="steps; the median counts (3)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/benchmark_training.json"), help="(results/...)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _model(options: argparse.Namespace) -> LatentDiffusion:
+    import torch
+    from omegaconf import OmegaConf
+
+    from ldm.targets import instantiate_from_config
+
+    config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
+    params = config["model"]["params"]
+    params["first_stage_config"]["params"].pop("ckpt_path", None)
+    params |= {"anneal_steps": 0, "scale_by_std": False, **({} if options.published else FASTER)}
+    torch.manual_seed(0)
+    model = instantiate_from_config(config["model"]).train()
+    model.learning_rate = 1e-6
+    return model
+
+
+class _Step:
+    """A training step of a model with random weights, on one batch of generated faces."""
+
+    def __init__(self, options: argparse.Namespace, device: Any) -> None:
+        import torch
+
+        from ldm.data.synthetic_faces import SyntheticFaces
+
+        self.options, self.device = options, device
+        self.model = _model(options).to(device)
+        self.model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        faces = [SyntheticFaces(options.size, options.batch, seed=0)[i] for i in range(options.batch)]
+        side = options.size // self.model.first_stage_model.factor
+        self.batch = {
+            "image": torch.stack([face["image"] for face in faces]).to(device),
+            "labels": torch.stack([face["labels"] for face in faces]).to(device) % self.model.num_regions,
+            "latent": torch.randn(options.batch, self.model.channels, side, side, device=device),
+        }
+        self.optimizer = self.model.configure_optimizers()
+
+    def operations(self) -> float:
+        """Return the GFLOP of forward and backward pass."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self._loss().backward()
+        self.optimizer.zero_grad()
+        if self.options.compile:  # only now, since the counter does not see into compiled code
+            self.model.unet.denoise = torch.compile(self.model.unet.denoise)
+        return counter.get_total_flops() / 1e9
+
+    def take(self) -> dict[str, float]:
+        """Take one step and return the seconds of its parts."""
+        from ldm.timing import finish
+
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, call: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            result = call()
+            finish(self.device)
+            seconds[name] = time.perf_counter() - started
+            return result
+
+        def closure() -> Any:
+            self.optimizer.zero_grad()
+            loss = timed("forward", self._loss)
+            timed("backward", loss.backward)
+            return loss
+
+        def move_averages() -> None:
+            for average, module, _ in self.model._averages():
+                average.update(module)
+
+        started = time.perf_counter()
+        self.optimizer.step(closure)
+        finish(self.device)
+        seconds["optimiser, after the backward pass"] = (
+            time.perf_counter() - started - seconds["forward"] - seconds["backward"]
+        )
+        timed("averages", move_averages)
+        seconds["whole step"] = time.perf_counter() - started
+        return seconds
+
+    def _loss(self) -> Any:
+        import torch
+
+        enabled = self.options.precision != "float32"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            return self.model.training_step(self.batch, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
