@@ -19,7 +19,7 @@ class StyleLookup(NamedTuple):
 class StyleTokens(NamedTuple):
     """Cross-attention that depends on the pixels: keys and values of the R style codes."""
 
-    keys: Tensor  # B heads R d
+    keys: Tensor  # B heads R d, or R*n*n of them
     values: Tensor  # B heads R d
     bias: Tensor | None  # B 1 h*w R, added to the logits, or None where every pixel sees every code
 
@@ -47,7 +47,8 @@ class SelfAttention(nn.Module):
 class StyleAttention(nn.Module):
     """Multi-head attention from pixels to the style codes of the regions, restricted by the mask if `masked`.
 
-    Attribute names are the checkpoints'.
+    A region's code is one token of `context_dim` numbers, or several for the places of the mask's grid. Attribute names
+    are the checkpoints'.
     """
 
     def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
@@ -64,12 +65,13 @@ class StyleAttention(nn.Module):
 
         With an exclusive mask one code is left at a pixel, its softmax is 1 and the output is
         to_out(to_v(style))[region]; where no region is marked all logits are equal and the output is the mean.
-        Where regions share a pixel, so does their output.
+        Where regions, or places within one, share a pixel, so does their output.
         """
+        style = style.reshape(len(style), -1, self.to_v.in_features)  # B R*n*n d
         if self.masked and mask.exclusive:
-            values = self.to_v(style)  # B R C
-            values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R+1 C
-            if mask.shares:
+            values = self.to_v(style)  # B R*n*n C
+            values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R*n*n+1 C
+            if mask.shares or mask.grid > 1:
                 return StyleLookup(mask.mixture(size) @ values)
             return StyleLookup(_look_up(values, mask.labels(size)))
         keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)

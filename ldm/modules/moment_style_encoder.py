@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
+from ldm.modules.region_mask import places
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
 
@@ -28,6 +29,8 @@ class MomentStyleEncoder(nn.Module):
         channels: of the first of the `num_downsample` convolutions; each halves the side, all but it double them.
         num_downsample: N.
         hidden: width of the regions' own layers between moments and code.
+        grid: n; a region's code is n x n tokens of `output_dim` numbers, each of which also sees the colours and
+            features around its own place in the region (`ldm.modules.region_mask.places`).
     """
 
     def __init__(
@@ -37,16 +40,20 @@ class MomentStyleEncoder(nn.Module):
         channels: int = 16,
         num_downsample: int = 2,
         hidden: int = 128,
+        grid: int = 1,
     ) -> None:
         super().__init__()
-        self.num_regions, self.style_dim, self.factor = num_mask_channels, output_dim, 2**num_downsample
+        self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
+        self.factor, self.grid = 2**num_downsample, grid
         sizes = [3, *(channels * 2**i for i in range(num_downsample))]
         self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
         self.into = _PerRegion(num_mask_channels, MOMENTS * sum(sizes), hidden)
         self.out = _PerRegion(num_mask_channels, hidden, output_dim)
+        if grid > 1:
+            self.around = _PerRegion(num_mask_channels, sum(sizes), hidden)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1).
+        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1); D is n*n*output_dim.
 
         Raises:
             ValueError: the image cannot be halved N times, or the mask has another number of regions.
@@ -59,11 +66,25 @@ class MomentStyleEncoder(nn.Module):
         if mask.ndim != 4 or mask.shape[1] != self.num_regions:
             raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {self.num_regions}, H, W)")
         mask = mask.to(image.dtype)
-        moments, x = [_moments(image, mask)], image
+        levels = [image]
         for conv in self.trunk:
-            x = F.silu(conv(x))
-            moments.append(_moments(x, F.interpolate(mask, size=x.shape[-2:], mode="area")))
-        return self.out(F.silu(self.into(torch.cat(moments, 2)))).tanh()
+            levels.append(F.silu(conv(levels[-1])))
+        masks = [F.interpolate(mask, size=level.shape[-2:], mode="area") for level in levels]
+        hidden = self.into(torch.cat([_moments(*pair) for pair in zip(levels, masks, strict=True)], 2))
+        if self.grid > 1:
+            levels = [
+                torch.cat([F.avg_pool2d(image, 2), levels[1]], 1),
+                *levels[2:],
+            ]  # halved, colours show as much
+            seen = [self._around(mask, *pair) for pair in zip(levels, masks[1:], strict=True)]
+            hidden = hidden[:, :, None] + self.around(torch.cat(seen, 3))  # B R n*n hidden
+        return self.out(F.silu(hidden)).tanh().flatten(2)
+
+    def _around(self, mask: Tensor, x: Tensor, shares: Tensor) -> Tensor:
+        """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent ones."""
+        weights = (shares[:, :, None] * places(mask, (x.shape[-2], x.shape[-1]), self.grid)).flatten(3)
+        sums = (weights.flatten(1, 2) @ x.flatten(2).transpose(1, 2)).unflatten(1, weights.shape[1:3])
+        return sums / weights.sum(3)[..., None].clamp(min=1e-4)
 
 
 class _PerRegion(nn.Module):
@@ -75,7 +96,9 @@ class _PerRegion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(regions, out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, R, size) to (B, R, out)."""
+        """Map (B, R, size) to (B, R, out), or (B, R, n, size) to (B, R, n, out)."""
+        if x.ndim == 4:
+            return torch.einsum("brni,rio->brno", x, self.weight) + self.bias[:, None]
         return torch.einsum("bri,rio->bro", x, self.weight) + self.bias
 
 

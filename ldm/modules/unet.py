@@ -78,6 +78,8 @@ class UNet(nn.Module):
             narrow network more than all else in it.
         mask_shares: reduce the mask to the share of a pixel that each region covers, not to the nearest label:
             small latents then know where edges and lips are, more finely than their pixels.
+        style_grid: n; a region's code is n x n tokens of context_dim / n^2 numbers, for the places of a grid within the
+            region (`ldm.modules.region_mask.places`), so that style may differ from place to place. 1 as published.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -106,14 +108,17 @@ class UNet(nn.Module):
         norm_groups: int = 32,
         spade_hidden: int = 128,
         mask_shares: bool = False,
+        style_grid: int = 1,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
         _check_settings(use_spatial_transformer, num_head_channels, num_heads)
+        _check_grid(style_grid, use_mask_attn, context_dim)
         self.image_size = image_size
         self.model_channels = model_channels
         self.num_regions = num_classes
         self.use_mask_attn, self.mask_shares = use_mask_attn, mask_shares
+        self.style_grid = style_grid
         self.use_checkpoint = use_checkpoint
         self._heads = (num_head_channels, num_heads)
         self.context_dim = context_dim
@@ -175,7 +180,8 @@ class UNet(nn.Module):
                 else f"{channels} channels do not divide into {heads} heads"
             )
         context_dim, depth = self._transformer
-        return SpatialTransformer(channels, context_dim, heads, depth, self.use_mask_attn, self._groups)
+        token = context_dim // self.style_grid**2
+        return SpatialTransformer(channels, token, heads, depth, self.use_mask_attn, self._groups)
 
     def _build_encoder(
         self,
@@ -242,7 +248,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit each other or the network.
         """
         self._check(style, mask, size)
-        regions = RegionMask(mask.to(style.dtype), self.mask_shares)
+        regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid)
         encoder, decoder = [], []
         for stage in self.input_blocks:
             encoder.append(stage.condition(style, regions, size))  # type: ignore[operator]
@@ -317,3 +323,13 @@ def _check_settings(use_spatial_transformer: bool, num_head_channels: int, num_h
         raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
     if (num_head_channels == -1) == (num_heads == -1):
         raise ValueError("give one of num_head_channels and num_heads: the other follows from the channels")
+
+
+def _check_grid(style_grid: int, use_mask_attn: bool, context_dim: int) -> None:
+    if style_grid < 1 or (style_grid > 1 and not use_mask_attn):
+        raise ValueError(f"style_grid is {style_grid}; wanted 1, or with use_mask_attn more")
+    if context_dim % style_grid**2:
+        raise ValueError(
+            f"context_dim {context_dim} does not divide into {style_grid}x{style_grid} tokens; give a multiple of "
+            f"{style_grid**2}"
+        )

@@ -1,0 +1,100 @@
+"""The places of a region, and what the style of each says to the pixels."""
+
+import pytest
+import torch
+
+from ldm.modules.attention import StyleAttention
+from ldm.modules.moment_style_encoder import MomentStyleEncoder
+from ldm.modules.region_mask import RegionMask, places
+from ldm.modules.unet import UNet
+from tests.modules.test_unet import SMALL, inputs
+from tests.small import randomised
+
+GRID = 3
+
+
+def rectangle(top: int, left: int, height: int, width: int) -> torch.Tensor:
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    mask[..., top : top + height, left : left + width] = 1
+    return mask
+
+
+def test_places_share_each_pixel_and_go_with_the_region() -> None:
+    there = places(rectangle(2, 4, 8, 6), (32, 32), GRID)
+    assert there.shape == (1, 1, GRID**2, 32, 32)
+    torch.testing.assert_close(there.sum(2), torch.ones(1, 1, 32, 32, dtype=torch.float64))
+    moved = places(rectangle(12, 9, 8, 6), (32, 32), GRID)
+    torch.testing.assert_close(moved[..., 10:, 5:], there[..., :-10, :-5])
+
+
+def test_places_are_as_large_as_the_region() -> None:
+    small, large = (places(rectangle(0, 0, n, n), (32, 32), GRID)[0, 0] for n in (8, 16))
+    # The pixels of the small one are four of the large one's; spreads of whole pixels differ a little.
+    pooled = torch.nn.functional.avg_pool2d(large, 2)[:, :8, :8]
+    assert (small[:, :8, :8] - pooled).abs().max() < 0.02
+
+
+def test_each_place_is_the_most_of_its_own_part_of_the_region() -> None:
+    weights = places(rectangle(0, 0, 30, 30), (32, 32), GRID)[0, 0]
+    found = weights[:, [2, 15, 28]][:, :, [2, 15, 28]].argmax(0)
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_tokens_that_are_all_alike_are_one_token() -> None:
+    one, many = UNet(**SMALL), UNet(**{**SMALL, "style_grid": 2, "context_dim": 4 * SMALL["context_dim"]})
+    many.load_state_dict(randomised(one).state_dict())
+    x, t, style, mask = inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(many(x, t, style.repeat(1, 1, 4), mask), one(x, t, style, mask))
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool) -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    torch.nn.init.zeros_(attention.to_q.weight)  # no pixel prefers one place of its region to another
+    x, _, style, mask = inputs()
+    style, mask = style.repeat(1, 1, 4).double(), mask.double()
+    style = style + torch.randn_like(style)
+    regions = RegionMask(mask, shares, grid=2)
+    lookup = attention.condition(style, regions, (8, 8)).values
+    regions.exclusive = False
+    tokens = attention.condition(style, regions, (8, 8))
+    pixels = torch.randn(len(x), 64, 32, dtype=torch.float64)
+    torch.testing.assert_close(attention(pixels, tokens), lookup)
+
+
+def test_a_token_speaks_to_its_own_region_and_most_to_its_own_place() -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    mask = torch.cat([rectangle(0, 0, 32, 16), rectangle(0, 16, 32, 16)], 1)
+    style = torch.randn(1, 2, 4 * 12, dtype=torch.float64)
+    regions = RegionMask(mask, grid=2)
+    before = attention.condition(style, regions, (8, 8)).values
+    style[0, 0, :12] += 1  # the upper left token of the left half
+    change = (attention.condition(style, regions, (8, 8)).values - before).abs().mean(2).view(8, 8)
+    assert change[:, 4:].max() < 1e-12
+    assert change[:4, :2].mean() > 10 * change[4:, 2:4].mean() > 0
+
+
+def test_an_encoders_token_sees_its_own_place() -> None:
+    torch.manual_seed(0)
+    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=2)).double()
+    torch.nn.init.zeros_(encoder.into.weight)  # the moments, which all tokens share
+    image, mask = torch.rand(1, 3, 32, 32).double() * 2 - 1, rectangle(0, 0, 32, 32)
+    codes = encoder(image, mask)
+    assert codes.shape == (1, 1, 32)
+    image[..., :8, :8] = 0.5
+    change = (encoder(image, mask) - codes).abs().view(4, 8).mean(1)
+    assert change[0] > 10 * change[3] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style_grid": 0}, "style_grid is 0"),
+        ({"style_grid": 2, "use_mask_attn": False}, "with use_mask_attn"),
+        ({"style_grid": 5}, "does not divide into 5x5 tokens"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**{**SMALL, **options})
