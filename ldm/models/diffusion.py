@@ -1,33 +1,29 @@
-"""Latent diffusion conditioned on the styles of regions and on their shapes."""
+"""Latent diffusion conditioned on the styles of regions and on their shapes: its training, and its YAML."""
 
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ldm.checkpoint import has_first_stage, load_weights, read_checkpoint
+from ldm.checkpoint import load_weights, read_checkpoint
 from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
 from ldm.models.adamw_in_backward import AdamWInBackward
 from ldm.models.annealing import annealed
+from ldm.models.averages import Averaged, Averages
+from ldm.models.diffusion_settings import build_networks, check_published, make_loss, make_noise
+from ldm.models.latent_networks import Condition, LatentNetworks
+from ldm.models.picture_grids import compare_styles, sample_from_seeds
 from ldm.models.style_dropout import StyleDropout
-from ldm.models.weighting import min_snr_weights
 from ldm.modules.ema import EMA
-from ldm.sampling import NoiseSchedule, sample
 from ldm.sampling.noise import draw, seeded
-from ldm.targets import instantiate_from_config
 
 Batch = Mapping[str, Any]
-Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prepare` also "prepared"
 
 
-class LatentDiffusion(pl.LightningModule):
+class LatentDiffusion(LatentNetworks):
     """First stage, style encoder and UNet, with the training of the last two.
 
     Args (the YAML's keys):
@@ -65,6 +61,8 @@ class LatentDiffusion(pl.LightningModule):
         ValueError: a setting that does not exist, or settings that contradict each other.
     """
 
+    learning_rate = 0.0  # set by main.py from base_learning_rate
+
     def __init__(
         self,
         first_stage_config: Mapping[str, Any],
@@ -100,147 +98,53 @@ class LatentDiffusion(pl.LightningModule):
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
     ) -> None:
-        super().__init__()
-        _check_settings(
-            conditioning_key, num_timesteps_cond, parameterization, zero_terminal_snr, min_snr_gamma
-        )
+        check_published(conditioning_key, num_timesteps_cond)
+        start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
+        networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
+        noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
+        super().__init__(*networks, *noise, scale_factor, store_scale=scale_by_std)
+        self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
+        self.scale_by_std, self.monitor, self.sample_steps = scale_by_std, monitor, sample_steps
+        self.anneal_steps, self.step_in_backward = anneal_steps, step_in_backward
         self.dropout = StyleDropout(
             probability_of_discard, probability_of_region_discard, probability_of_mask_discard
         )
-        self.parameterization = parameterization
-        if attn_l2 and not attn_loss_weight:
-            warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=2)
-        self.image_size, self.channels = image_size, channels
-        self.first_stage_key = first_stage_key
-        self.cond_stage_trainable = cond_stage_trainable
-        self.attn_loss_weight, self.attn_l2 = attn_loss_weight, attn_l2
-        self.scale_by_std = scale_by_std
-        # Stored where it is measured; published checkpoints have no such key.
-        self.scale_factor: Tensor
-        self.register_buffer("scale_factor", torch.tensor(float(scale_factor)), persistent=scale_by_std)
-        self.monitor = monitor
-        self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
-        self.step_in_backward = step_in_backward
-        self.learning_rate = 0.0  # set by main.py from base_learning_rate
-
-        self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
-        if zero_terminal_snr:
-            self.schedule = self.schedule.zero_terminal_snr()
-        for name, buffer in self.schedule.buffers().items():
-            self.register_buffer(name, buffer)
-        self.loss_weights: Tensor | None
-        weights = min_snr_weights(self.schedule.alpha_bar, min_snr_gamma, parameterization)
-        self.register_buffer("loss_weights", weights if min_snr_gamma else None, persistent=False)
-        # Attribute names are the checkpoints'.
-        self.model = _Wrapped(instantiate_from_config(unet_config))
-        self.model_ema = EMA(self.model, ema_decay) if use_ema else None
-        start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
-        if has_first_stage(start):  # then its own file need not exist
-            params = {**first_stage_config["params"], "ckpt_path": None}
-            first_stage_config = {**first_stage_config, "params": params}
-        self.first_stage_model = instantiate_from_config(first_stage_config).requires_grad_(False).eval()
-        self.cond_stage_model = instantiate_from_config(cond_stage_config)
+        self.loss = make_loss(noise, min_snr_gamma, attn_loss_weight, attn_l2, self.unet.use_mask_attn)
+        self.unet.freeze_idle()
         self.cond_stage_model.requires_grad_(cond_stage_trainable)
-        averaged = use_ema and ema_style_encoder
-        self.cond_stage_ema = EMA(self.cond_stage_model, ema_decay) if averaged else None
-        self._settle_attention()
+        self._start_averages(use_ema, ema_style_encoder, ema_decay)
         if start:
             self._start_from(start)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
-    def _settle_attention(self) -> None:
-        """Freeze what mask attention leaves idle; raise where a loss would want to guide it."""
-        if not self.unet.use_mask_attn:
-            return
-        if self.attn_loss_weight:
-            raise ValueError(
-                f"attn_loss_weight is {self.attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
-                "set one of them to 0 or false"
-            )
-        # A label map settles this attention: its queries and keys never get a gradient, for which data-parallel
-        # training would wait.
-        for name, parameter in self.unet.named_parameters():
-            if re.search(r"\.(attn2\.to_q|attn2\.to_k|norm2)\.", name):
-                parameter.requires_grad_(False)
+    def _start_averages(self, of_unet: bool, of_style_encoder: bool, decay: float) -> None:
+        """Begin the running averages, under the checkpoints' names."""
+        self.model_ema = EMA(self.model, decay) if of_unet else None
+        self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
 
     def _start_from(self, weights: dict[str, Tensor]) -> None:
         """Take weights to train on from; what they lack of averages, first stage and scale stays as it is."""
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
         load_weights(self, weights, ignore_prefixes=one_sided)
-        for average, module, prefix in self._averages():
-            if not _has(weights, prefix):
-                average.restart(module)
+        self._averages().restart_absent(weights)
 
-    def _averages(self) -> list[tuple[EMA, nn.Module, str]]:
-        """Return what is averaged: (average, module, prefix of the average in checkpoints)."""
+    def _averages(self) -> Averages:
+        """Return the running averages."""
         found = (
             (self.model_ema, self.model, "model_ema."),
             (self.cond_stage_ema, self.cond_stage_model, "cond_stage_ema."),
         )
-        return [(average, module, prefix) for average, module, prefix in found if average is not None]
+        return Averages(
+            Averaged(average, module, prefix) for average, module, prefix in found if average is not None
+        )
 
-    @property
-    def unet(self) -> Any:
-        """The noise predictor."""
-        return self.model.diffusion_model
-
-    @property
-    def num_regions(self) -> int:
-        """R."""
-        return self.unet.num_regions
-
-    def train(self, mode: bool = True) -> "LatentDiffusion":
-        """Switch to training, or back; the first stage stays as it is."""
-        super().train(mode)
-        self.first_stage_model.eval()
-        return self
-
-    # --- the three networks ---
-
-    @torch.no_grad()
-    def encode_first_stage(self, image: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] to the latent z0 (B, C, h, w)."""
-        return self.scale_factor * self.first_stage_model.encode(image)
-
-    @torch.no_grad()
-    def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Map a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]; quantises first."""
-        return self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
-
-    def get_learned_conditioning(self, image: Tensor, y: Tensor) -> Tensor:
-        """Return the style codes (B, R, D) of image (B, 3, H, W) with the mask y (B, R, H, W)."""
-        return self.cond_stage_model(image, y)
-
-    def prepare(self, cond: Condition, size: tuple[int, int]) -> Condition:
-        """Add to `cond` what the UNet computes once per image, for latents of `size`, so that steps cost less."""
-        return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size)}
-
-    def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """Predict the noise in x (B, C, h, w) at t (B,) given {"context": (B, R, D), "y": (B, R, H, W)}."""
-        if "prepared" not in cond:
-            cond = self.prepare(cond, (x.shape[-2], x.shape[-1]))
-        out = self.unet.denoise(x, t, cond["prepared"])
-        if self.parameterization == "eps":
-            return out
-        signal, sigma = self._levels(t)
-        return signal * out + sigma * x  # v = signal eps - sigma x0, and x = signal x0 + sigma eps
-
-    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at t (B,), both (B, 1, 1, 1)."""
-        levels = self.sqrt_alphas_cumprod[t], self.sqrt_one_minus_alphas_cumprod[t]  # type: ignore[index]
-        return levels[0][:, None, None, None], levels[1][:, None, None, None]
-
-    @contextmanager
-    def ema_scope(self) -> Iterator[None]:
+    def ema_scope(self) -> AbstractContextManager[None]:
         """Have the averaged weights, where there are averages."""
-        with ExitStack() as stack:
-            for average, module, _ in self._averages():
-                stack.enter_context(average.applied_to(module))
-            yield
+        return self._averages().applied()
 
-    # --- training ---
+    # --- the loss ---
 
     def p_losses(
         self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None
@@ -250,27 +154,15 @@ class LatentDiffusion(pl.LightningModule):
         |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the attention loss where it is asked for.
         """
         noise = torch.randn_like(x_start) if noise is None else noise
-        signal, sigma = self._levels(t)
-        xt = signal * x_start + sigma * noise
-        target = noise if self.parameterization == "eps" else signal * noise - sigma * x_start
+        levels = self._levels(t)
+        xt = levels.mix(x_start, noise)
         prepared = self.unet.condition(cond["context"], cond["y"], (xt.shape[-2], xt.shape[-1]))
-        logits: list[Tensor] | None = [] if self.attn_loss_weight else None
-        errors = (self.unet.denoise(xt, t, prepared, logits) - target).square().mean((1, 2, 3))  # (B,)
-        simple = errors.mean()
-        weighted = simple if self.loss_weights is None else (self.loss_weights[t] * errors).mean()
+        logits: list[Tensor] | None = [] if self.loss.attention_weight else None
+        out = self.unet.denoise(xt, t, prepared, logits)
+        target = self.parameterization.target(x_start, noise, levels)
+        loss, parts = self.loss(out, target, t, logits, cond["y"])
         split = "train" if self.training else "val"
-        loss, log = weighted, {f"{split}/loss_simple": simple}
-        if logits is not None:
-            attention = self.attn_loss_weight * self._attention_loss(logits, cond["y"])
-            loss, log[f"{split}/loss_attn"] = weighted + attention, attention
-        log[f"{split}/loss"] = loss
-        return loss, {name: value.detach() for name, value in log.items()}
-
-    def _attention_loss(self, logits: list[Tensor], mask: Tensor) -> Tensor:
-        """Compare each layer's logits (B, R, h, w) with the mask; sum over layers."""
-        compare = F.mse_loss if self.attn_l2 else F.binary_cross_entropy_with_logits
-        losses = [compare(layer, F.interpolate(mask, layer.shape[-2:], mode="nearest")) for layer in logits]
-        return torch.stack(losses).sum()
+        return loss, {f"{split}/{name}": value for name, value in parts.items()}
 
     def conditions(self, batch: Batch, dropout: StyleDropout | None = None) -> Condition:
         """Return styles and masks of a batch, some of them dropped if `dropout` says so."""
@@ -280,6 +172,8 @@ class LatentDiffusion(pl.LightningModule):
             return {"context": self.get_learned_conditioning(image, y), "y": y}
         context, y = dropout(self.get_learned_conditioning, image, y)
         return {"context": context, "y": y}
+
+    # --- training and validation ---
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
@@ -331,10 +225,9 @@ class LatentDiffusion(pl.LightningModule):
         self.log_dict(log, batch_size=len(z), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step, then move the average: once per update, however many batches it gathers."""
+        """Take the step, then move the averages: once per update, however many batches it gathers."""
         super().optimizer_step(*args, **kwargs)
-        for average, module, _ in self._averages():
-            average.update(module)
+        self._averages().update()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW on the UNet and, if it is trained, the style encoder."""
@@ -349,63 +242,17 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def sample_images(self, cond: Condition, size: tuple[int, int], seeds: list[int], **how: Any) -> Tensor:
         """Sample images (B, 3, H, W) in [-1, 1] for `cond`, latents of `size`, from one seed per image."""
-        generators = seeded(seeds)
-        noise = draw((len(seeds), self.channels, *size), generators, self.device)
-        ready = self.prepare(cond, size)
         how = {"steps": self.sample_steps, "solver": "ddim", **how}
-        z = sample(
-            lambda x, t: self.apply_model(x, t, ready), noise, self.schedule, generator=generators, **how
-        )
-        return self.decode_first_stage(z).clamp(-1, 1)
+        return sample_from_seeds(self, cond, (self.channels, *size), seeds, how)
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
         """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
         image, labels = self._image(batch)[:n], batch["labels"][:n]
-        z = self.encode_first_stage(image)
-        size, seeds = (z.shape[-2], z.shape[-1]), list(range(len(image)))
         with self.ema_scope():
             cond = self.conditions({self.first_stage_key: image, "labels": labels})
-            empty = self.get_learned_conditioning(torch.zeros_like(image), cond["y"])
-        draws: dict[str, Callable[[], Tensor]] = {
-            "its own style": lambda: cond["context"],
-            "no style": lambda: empty,
-            "neighbour's style": lambda: cond["context"].roll(-1, 0),
-        }
-        columns = {"input": image, "reconstruction": self.decode_first_stage(z).clamp(-1, 1)}
-        with self.ema_scope():
-            for title, style in draws.items():
-                columns[title] = self.sample_images({**cond, "context": style()}, size, seeds)
-        return columns
-
-
-def _check_settings(
-    conditioning_key: str,
-    num_timesteps_cond: int,
-    parameterization: str,
-    zero_terminal_snr: bool,
-    min_snr_gamma: float,
-) -> None:
-    """Raise ValueError for what nothing here can do."""
-    if conditioning_key != "crossattn":
-        raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
-    if num_timesteps_cond != 1:
-        raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
-    if parameterization not in ("eps", "v"):
-        raise ValueError(f"parameterization is {parameterization!r}; wanted 'eps' or 'v'")
-    if zero_terminal_snr and parameterization != "v":
-        raise ValueError("zero_terminal_snr: noise alone says nothing of eps; set parameterization to v")
-    if min_snr_gamma < 0:
-        raise ValueError(f"min_snr_gamma is {min_snr_gamma}; wanted 0 for none, or such as 5")
+            return compare_styles(self, image, cond, {"steps": self.sample_steps, "solver": "ddim"})
 
 
 def _has(state_dict: Mapping[str, Any], prefix: str) -> bool:
     return any(key.startswith(prefix) for key in state_dict)
-
-
-class _Wrapped(nn.Module):
-    """Gives the UNet the name that checkpoints know it by."""
-
-    def __init__(self, diffusion_model: nn.Module) -> None:
-        super().__init__()
-        self.diffusion_model = diffusion_model

@@ -139,6 +139,12 @@ class TransformerBlock(nn.Module):
         x = x + (style.values if isinstance(style, StyleLookup) else self.attn2(self.norm2(x), style, logits))
         return x + self.ff(self.norm3(x))
 
+    def freeze_idle(self) -> None:
+        """Freeze the queries and keys of a lookup, which a label map settles without them."""
+        if self.attn2.masked:
+            for idle in (self.attn2.to_q, self.attn2.to_k, self.norm2):
+                idle.requires_grad_(False)
+
 
 class SpatialTransformer(nn.Module):
     """Transformer blocks on the pixels of a feature map, added to it; starts as the identity."""

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ldm.modules.attention import SpatialTransformer, StyleConditioning
-from ldm.modules.layers import Downsample, GroupNorm, Upsample, conv3x3, embed_timesteps, zero_init
+from ldm.modules.attention import TransformerBlock
+from ldm.modules.layers import GroupNorm, conv3x3, embed_timesteps, zero_init
 from ldm.modules.region_mask import RegionMask
-from ldm.modules.res_block import BlockModulation, Resample, ResBlock, SpadeResBlock
-
-LayerConditioning = BlockModulation | list[StyleConditioning] | None
+from ldm.modules.unet_stages import LayerConditioning, Layout, Residuals, Stage, Transformers
 
 
 class Conditioning(NamedTuple):
@@ -21,37 +19,6 @@ class Conditioning(NamedTuple):
     encoder: list[list[LayerConditioning]]
     middle: list[LayerConditioning]
     decoder: list[list[LayerConditioning]]
-
-
-class Stage(nn.Sequential):
-    """The layers between two skip connections; gives each what it takes besides the features."""
-
-    def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> list[LayerConditioning]:
-        """Compute the conditioning of each layer for features of `size`."""
-        parts: list[LayerConditioning] = []
-        for layer in self:
-            if isinstance(layer, SpadeResBlock):
-                parts.append(layer.condition(mask, size))
-            elif isinstance(layer, SpatialTransformer):
-                parts.append(layer.condition(style, mask, size))
-            else:
-                parts.append(None)
-        return parts
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, emb: Tensor, parts: list[LayerConditioning], logits: list[Tensor] | None = None
-    ) -> Tensor:
-        """Map (B, C, h, w) to (B, C', h', w')."""
-        for layer, part in zip(self, parts, strict=True):
-            if isinstance(layer, SpadeResBlock):
-                x = layer(x, emb, part)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(x, part, logits)
-            elif isinstance(layer, ResBlock):
-                x = layer(x, emb)
-            else:
-                x = layer(x)
-        return x
 
 
 class UNet(nn.Module):
@@ -112,129 +79,40 @@ class UNet(nn.Module):
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
-        _check_settings(use_spatial_transformer, num_head_channels, num_heads)
+        if not use_spatial_transformer:
+            raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
+        self.image_size, self.model_channels = image_size, model_channels
+        self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
-        self.image_size = image_size
-        self.model_channels = model_channels
-        self.num_regions = num_classes
-        self.use_mask_attn, self.mask_shares = use_mask_attn, mask_shares
-        self.style_grid = style_grid
+        self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
         self.use_checkpoint = use_checkpoint
-        self._heads = (num_head_channels, num_heads)
-        self.context_dim = context_dim
-        self._transformer = (context_dim, transformer_depth)
-        self._block = (dropout, use_scale_shift_norm)
-        self._groups = norm_groups
-        self._spade_hidden = spade_hidden
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
-
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
-        # Stored in published checkpoints, never used: kept out of training, so that data-parallel
-        # training does not wait for its gradient.
+        # Stored in published checkpoints, never used, and therefore never trained.
         self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)
-
-        channels, skips = self._build_encoder(
-            in_channels, channel_mult, num_res_blocks, attention_resolutions, resblock_updown
+        widths = [mult * model_channels for mult in channel_mult]
+        layout = Layout(
+            widths,
+            [2**level in attention_resolutions for level in range(len(widths))],
+            num_res_blocks,
+            resblock_updown,
+            Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden),
+            Transformers(
+                context_dim // style_grid**2,
+                transformer_depth,
+                num_head_channels,
+                num_heads,
+                use_mask_attn,
+                norm_groups,
+            ),
         )
-        self.middle_block = Stage(
-            self._spade(channels, channels),
-            self._attention(channels),
-            self._spade(channels, channels),
-        )
-        channels = self._build_decoder(
-            channels, skips, channel_mult, num_res_blocks, attention_resolutions, resblock_updown
-        )
+        self.input_blocks, skips = layout.encoder(in_channels, model_channels)
+        self.middle_block = layout.middle()
+        self.output_blocks = layout.decoder(skips)
         self.out = nn.Sequential(
-            GroupNorm(norm_groups, channels), nn.SiLU(), zero_init(conv3x3(channels, out_channels))
+            GroupNorm(norm_groups, widths[0]), nn.SiLU(), zero_init(conv3x3(widths[0], out_channels))
         )
-
-    def _plain(self, channels: int, out: int, how: Resample = "none") -> ResBlock:
-        dropout, scale_shift = self._block
-        T = 4 * self.model_channels
-        return ResBlock(
-            channels, out, T, dropout=dropout, scale_shift=scale_shift, how=how, groups=self._groups
-        )
-
-    def _spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
-        dropout, scale_shift = self._block
-        return SpadeResBlock(
-            channels,
-            out,
-            4 * self.model_channels,
-            self.num_regions,
-            dropout=dropout,
-            scale_shift=scale_shift,
-            how=how,
-            groups=self._groups,
-            hidden=self._spade_hidden,
-        )
-
-    def _attention(self, channels: int) -> SpatialTransformer:
-        head_channels, heads = self._heads
-        heads = heads if heads != -1 else channels // head_channels
-        if heads == 0 or channels % heads or (head_channels != -1 and channels % head_channels):
-            raise ValueError(
-                f"{channels} channels do not divide into heads of {head_channels} channels"
-                if head_channels != -1
-                else f"{channels} channels do not divide into {heads} heads"
-            )
-        context_dim, depth = self._transformer
-        token = context_dim // self.style_grid**2
-        return SpatialTransformer(channels, token, heads, depth, self.use_mask_attn, self._groups)
-
-    def _build_encoder(
-        self,
-        in_channels: int,
-        channel_mult: Sequence[int],
-        num_res_blocks: int,
-        attention_resolutions: Sequence[int],
-        resblock_updown: bool,
-    ) -> tuple[int, list[int]]:
-        """Build `input_blocks`; return the channels at its end and those of every skip connection."""
-        channels = self.model_channels
-        self.input_blocks = nn.ModuleList([Stage(conv3x3(in_channels, channels))])
-        skips = [channels]
-        for level, mult in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                out = mult * self.model_channels
-                layers: list[nn.Module] = [self._plain(channels, out)]
-                channels = out
-                if 2**level in attention_resolutions:
-                    layers.append(self._attention(channels))
-                self.input_blocks.append(Stage(*layers))
-                skips.append(channels)
-            if level < len(channel_mult) - 1:
-                halve = self._plain(channels, channels, "down") if resblock_updown else Downsample(channels)
-                self.input_blocks.append(Stage(halve))
-                skips.append(channels)
-        return channels, skips
-
-    def _build_decoder(
-        self,
-        channels: int,
-        skips: list[int],
-        channel_mult: Sequence[int],
-        num_res_blocks: int,
-        attention_resolutions: Sequence[int],
-        resblock_updown: bool,
-    ) -> int:
-        """Build `output_blocks`; return the channels at its end."""
-        skips = list(skips)
-        self.output_blocks = nn.ModuleList()
-        for level, mult in reversed(list(enumerate(channel_mult))):
-            for block in range(num_res_blocks + 1):
-                out = mult * self.model_channels
-                layers: list[nn.Module] = [self._spade(channels + skips.pop(), out)]
-                channels = out
-                if 2**level in attention_resolutions:
-                    layers.append(self._attention(channels))
-                if level > 0 and block == num_res_blocks:
-                    layers.append(
-                        self._spade(channels, channels, "up") if resblock_updown else Upsample(channels)
-                    )
-                self.output_blocks.append(Stage(*layers))
-        return channels
 
     def condition(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> Conditioning:
         """Compute everything that stays the same at every step.
@@ -249,20 +127,30 @@ class UNet(nn.Module):
         """
         self._check(style, mask, size)
         regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid)
-        encoder, decoder = [], []
-        for stage in self.input_blocks:
-            encoder.append(stage.condition(style, regions, size))  # type: ignore[operator]
-            if isinstance(stage[0], Downsample) or getattr(stage[0], "how", "") == "down":  # type: ignore[index]
-                size = (size[0] // 2, size[1] // 2)
+        encoder, size = self._condition(self.input_blocks, style, regions, size)
         middle = self.middle_block.condition(style, regions, size)
-        for stage in self.output_blocks:
-            decoder.append(stage.condition(style, regions, size))  # type: ignore[operator]
-            if isinstance(stage[-1], Upsample) or getattr(stage[-1], "how", "") == "up":  # type: ignore[index]
-                size = (2 * size[0], 2 * size[1])
+        decoder, _ = self._condition(self.output_blocks, style, regions, size)
         return Conditioning(encoder, middle, decoder)
 
+    def _condition(
+        self, stages: nn.ModuleList, style: Tensor, regions: RegionMask, size: tuple[int, int]
+    ) -> tuple[list[list[LayerConditioning]], tuple[int, int]]:
+        """Return the conditioning of stages one behind the other, and the size at their end."""
+        parts = []
+        for stage in stages:
+            assert isinstance(stage, Stage)
+            parts.append(stage.condition(style, regions, size))
+            size = stage.size_after(size)
+        return parts, size
+
+    def freeze_idle(self) -> None:
+        """Freeze what a label map leaves without a gradient, for which data-parallel training would wait."""
+        for module in self.modules():
+            if isinstance(module, TransformerBlock):
+                module.freeze_idle()
+
     def _check(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> None:
-        R, D = self.num_regions, self._transformer[0]
+        R, D = self.num_regions, self.context_dim
         if style.ndim != 3 or style.shape[1:] != (R, D):
             raise ValueError(f"style has shape {tuple(style.shape)}; wanted (batch, {R} regions, {D})")
         if mask.ndim != 4 or mask.shape[:2] != (style.shape[0], R):
@@ -316,13 +204,6 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""
         return self.denoise(x, t, self.condition(context, y, (x.shape[-2], x.shape[-1])))
-
-
-def _check_settings(use_spatial_transformer: bool, num_head_channels: int, num_heads: int) -> None:
-    if not use_spatial_transformer:
-        raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
-    if (num_head_channels == -1) == (num_heads == -1):
-        raise ValueError("give one of num_head_channels and num_heads: the other follows from the channels")
 
 
 def _check_grid(style_grid: int, use_mask_attn: bool, context_dim: int) -> None:

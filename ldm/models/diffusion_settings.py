@@ -1,0 +1,91 @@
+"""What the keys of a diffusion's YAML ask for: its networks, its noise, its loss."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ldm.checkpoint import has_first_stage
+from ldm.models.denoising_loss import DenoisingLoss
+from ldm.models.parameterization import Parameterization
+from ldm.models.weighting import min_snr_weights
+from ldm.sampling import NoiseSchedule
+from ldm.targets import instantiate_from_config
+
+
+class Networks(NamedTuple):
+    """The three networks, in the order in which they draw their first weights."""
+
+    unet: nn.Module
+    first_stage: nn.Module
+    style_encoder: nn.Module
+
+
+class Noise(NamedTuple):
+    """How much noise there is at each timestep, and what the network says of it."""
+
+    schedule: NoiseSchedule
+    parameterization: Parameterization
+
+
+def build_networks(
+    unet: Mapping[str, Any],
+    first_stage: Mapping[str, Any],
+    style_encoder: Mapping[str, Any],
+    start: Mapping[str, Tensor],
+) -> Networks:
+    """Build the networks of three configs `{target, params}`.
+
+    Where the weights to start from hold the first stage, its own file is not read and need not exist.
+    """
+    if has_first_stage(start):
+        first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
+    return Networks(*(instantiate_from_config(config) for config in (unet, first_stage, style_encoder)))
+
+
+def make_noise(
+    linear_start: float, linear_end: float, timesteps: int, zero_terminal_snr: bool, parameterization: str
+) -> Noise:
+    """Return the noise schedule and the meaning of the network's output.
+
+    Raises:
+        ValueError: an unknown parameterization, or one that pure noise says nothing of.
+    """
+    noise = Noise(
+        NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps), Parameterization(parameterization)
+    )
+    if not zero_terminal_snr:
+        return noise
+    if parameterization != "v":
+        raise ValueError("zero_terminal_snr: noise alone says nothing of eps; set parameterization to v")
+    return noise._replace(schedule=noise.schedule.zero_terminal_snr())
+
+
+def make_loss(
+    noise: Noise, min_snr_gamma: float, attn_loss_weight: float, attn_l2: bool, use_mask_attn: bool
+) -> DenoisingLoss:
+    """Return what training minimises.
+
+    Raises:
+        ValueError: a negative gamma, or a loss for an attention that has no logits.
+    """
+    if attn_l2 and not attn_loss_weight:
+        warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=3)
+    if use_mask_attn and attn_loss_weight:
+        raise ValueError(
+            f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
+            "set one of them to 0 or false"
+        )
+    weights = None
+    if min_snr_gamma:
+        weights = min_snr_weights(noise.schedule.alpha_bar, min_snr_gamma, noise.parameterization.name)
+    return DenoisingLoss(weights, attn_loss_weight, attn_l2)
+
+
+def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:
+    """Raise ValueError for values of the published keys that nothing here can do."""
+    if conditioning_key != "crossattn":
+        raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
+    if num_timesteps_cond != 1:
+        raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")

@@ -1,0 +1,99 @@
+"""The three networks of the system, and the noise between them: all that sampling needs."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from ldm.models.parameterization import Levels, Parameterization
+from ldm.sampling import NoiseSchedule
+
+Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prepare` also "prepared"
+
+
+class LatentNetworks(pl.LightningModule):
+    """First stage, style encoder and UNet.
+
+    Attribute names are the checkpoints'.
+
+    Args:
+        unet, first_stage, style_encoder: the networks. The first stage is frozen.
+        schedule: of the noise; its tables are stored in checkpoints.
+        parameterization: what the UNet's output means. `apply_model` gives eps for each.
+        scale_factor: what latents are multiplied with.
+        store_scale: keep the factor in checkpoints. Published ones have no such key.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        first_stage: nn.Module,
+        style_encoder: nn.Module,
+        schedule: NoiseSchedule,
+        parameterization: Parameterization,
+        scale_factor: float,
+        store_scale: bool,
+    ) -> None:
+        super().__init__()
+        self.schedule, self.parameterization = schedule, parameterization
+        self.scale_factor: Tensor
+        self.register_buffer("scale_factor", torch.tensor(float(scale_factor)), persistent=store_scale)
+        for name, buffer in schedule.buffers().items():
+            self.register_buffer(name, buffer)
+        self.model = _Wrapped(unet)
+        self.first_stage_model: Any = first_stage.requires_grad_(False).eval()
+        self.cond_stage_model = style_encoder
+
+    @property
+    def unet(self) -> Any:
+        """The noise predictor."""
+        return self.model.diffusion_model
+
+    @property
+    def num_regions(self) -> int:
+        """R."""
+        return self.unet.num_regions
+
+    def train(self, mode: bool = True) -> "LatentNetworks":
+        """Switch to training, or back; the first stage stays as it is."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        return self
+
+    @torch.no_grad()
+    def encode_first_stage(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to the latent z0 (B, C, h, w)."""
+        return self.scale_factor * self.first_stage_model.encode(image)
+
+    @torch.no_grad()
+    def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        """Map a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]; quantises first."""
+        return self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
+
+    def get_learned_conditioning(self, image: Tensor, y: Tensor) -> Tensor:
+        """Return the style codes (B, R, D) of image (B, 3, H, W) with the mask y (B, R, H, W)."""
+        return self.cond_stage_model(image, y)
+
+    def prepare(self, cond: Condition, size: tuple[int, int]) -> Condition:
+        """Add to `cond` what the UNet computes once per image, for latents of `size`, so that steps cost less."""
+        return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size)}
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """Predict the noise in x (B, C, h, w) at t (B,) given {"context": (B, R, D), "y": (B, R, H, W)}."""
+        if "prepared" not in cond:
+            cond = self.prepare(cond, (x.shape[-2], x.shape[-1]))
+        return self.parameterization.eps(self.unet.denoise(x, t, cond["prepared"]), x, self._levels(t))
+
+    def _levels(self, t: Tensor) -> Levels:
+        """Return how much of x is data and how much noise at t (B,)."""
+        tables = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
+        return Levels(*(table[t][:, None, None, None] for table in tables))  # type: ignore[index]
+
+
+class _Wrapped(nn.Module):
+    """Gives the UNet the name that checkpoints know it by."""
+
+    def __init__(self, diffusion_model: nn.Module) -> None:
+        super().__init__()
+        self.diffusion_model = diffusion_model
