@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ablation", type=Path, help="the YAML of variants")
     parser.add_argument("--out", type=Path, required=True, help="gets a folder a variant, and table.md")
-    parser.add_argument("--only", action="append", default=[], help="name of a variant; may be given often (all)")
+    parser.add_argument(
+        "--only", action="append", default=[], help="name of a variant; may be given often (all)"
+    )
     parser.add_argument("--seed", type=int, default=23, help="of every training (23)")
     parser.add_argument("overrides", nargs="*", help="dotted.key=value for every variant, as for main.py")
     options = parser.parse_intermixed_args(arguments)

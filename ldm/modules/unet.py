@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ldm.modules.attention import TransformerBlock
 from ldm.modules.layers import GroupNorm, conv3x3, embed_timesteps, zero_init
+from ldm.modules.recomputation import Recompute, check_recompute, recomputing
 from ldm.modules.region_mask import RegionMask
 from ldm.modules.unet_stages import LayerConditioning, Layout, Residuals, Stage, Transformers
 
@@ -38,7 +38,8 @@ class UNet(nn.Module):
         dropout: inside residual blocks.
         use_scale_shift_norm: the timestep scales and shifts, instead of being added.
         resblock_updown: residual blocks resample, instead of convolutions.
-        use_checkpoint: recompute activations in the backward pass: less memory, a third more time.
+        use_checkpoint: what the backward pass recomputes instead of having it kept (`ldm.modules.recomputation`):
+            "cheap" norms and activations, true everything, for a third more time.
         norm_groups: groups of every norm. A group of one channel would forget that channel's mean, and with it
             the timestep: narrow networks want fewer than the published 32.
         spade_hidden: channels between the mask and a SPADE norm's scale and shift. The published 128 cost a
@@ -71,7 +72,7 @@ class UNet(nn.Module):
         use_mask_attn: bool = False,
         use_scale_shift_norm: bool = False,
         resblock_updown: bool = False,
-        use_checkpoint: bool = False,
+        use_checkpoint: Recompute = False,
         norm_groups: int = 32,
         spade_hidden: int = 128,
         mask_shares: bool = False,
@@ -85,6 +86,7 @@ class UNet(nn.Module):
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
+        check_recompute(use_checkpoint)
         self.use_checkpoint = use_checkpoint
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
         T = 4 * model_channels
@@ -197,9 +199,8 @@ class UNet(nn.Module):
         logits: list[Tensor] | None,
     ) -> Tensor:
         # Logits leave the stage by a side door that recomputation would enter twice.
-        if self.use_checkpoint and torch.is_grad_enabled() and logits is None:
-            return checkpoint(stage, x, emb, part, use_reentrant=False)
-        return stage(x, emb, part, logits)
+        what = self.use_checkpoint if logits is None else False
+        return recomputing(stage, x, emb, part, logits, what=what)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.data.labels import one_hot
 from ldm.modules.attention import StyleAttention, StyleLookup, StyleTokens
@@ -138,14 +139,53 @@ def test_scale_shift_doubles_the_time_embedding_and_dropout_drops() -> None:
 
 def test_activation_checkpointing_has_the_same_gradients() -> None:
     gradients = []
-    for use_checkpoint in (False, True):
+    for use_checkpoint in (False, True, "cheap"):
         unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
         x, t, style, mask = inputs()
         unet(x, t, style, mask).square().mean().backward()
         gradients.append({name: p.grad for name, p in unet.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, grad in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], grad, msg=name)
+    for recomputed in gradients[1:]:
+        assert gradients[0].keys() == recomputed.keys()
+        for name, grad in gradients[0].items():
+            torch.testing.assert_close(recomputed[name], grad, msg=name)
+
+
+def kept_bytes(use_checkpoint: bool | str) -> int:
+    """Return the bytes that a pass keeps for its backward pass, parameters left out."""
+    unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+    conditioning = unet.condition(*inputs()[2:], (8, 8))
+    own = {p.untyped_storage().data_ptr() for p in unet.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = unet.denoise(*inputs()[:2], conditioning)
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputing_everything_keeps_less() -> None:
+    assert kept_bytes(True) < 0.5 * kept_bytes(False)
+
+
+def test_cheap_recomputation_repeats_no_convolution_and_no_product() -> None:
+    operations = []
+    for use_checkpoint in (False, "cheap", True):
+        unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+        with FlopCounterMode(display=False) as counter:
+            unet(*inputs()).square().mean().backward()
+        operations.append(counter.get_total_flops())
+    assert operations[0] == operations[1] < operations[2]
+
+
+def test_a_wrong_recomputation_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted true, false or cheap"):
+        UNet(**{**SMALL, "use_checkpoint": "norms"})
 
 
 def test_non_square_latents_and_a_batch_alike() -> None:
