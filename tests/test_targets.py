@@ -76,7 +76,7 @@ def test_any_class_that_can_be_imported() -> None:
         ({"target": "torch.nn.Linear", "params": {"in_features": 2}}, "needs the parameter out_features"),
         (
             {"target": "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"},
-            r'pip install -e "\.\[taming\]"',
+            r'no module .taming. here; pip install -e "\.\[taming\]" .+ or use our own loss, target ldm\.modules\.losses\.VQLoss',
         ),
     ],
 )
