@@ -22,7 +22,9 @@ TARGETS: dict[str, str] = {
 }
 
 # Packages that a target may need and that the base install leaves out: name -> what to do.
-TAMING = 'pip install -e ".[taming]" (it needs torchvision), or use our own loss, target ldm.modules.losses.VQLoss'
+TAMING = (
+    'pip install -e ".[taming]" (it needs torchvision), or use our own loss, target ldm.modules.losses.VQLoss'
+)
 EXTRAS = {"taming": TAMING, "torchvision": TAMING}
 
 
