@@ -108,7 +108,7 @@ class Report(pl.Callback):
 
 
 def test_two_processes_train_one_model(tmp_path) -> None:
-    """With a discriminator and the codebook's revival, in Lightning's default data-parallel strategy."""
+    """With a discriminator and the codebook's revival, in Lightning's plain data-parallel strategy."""
     loss = {
         "target": "ldm.modules.losses.VQLoss",
         "params": {"disc_weight": 0.5, "disc_start": 1, "disc_channels": 8, "disc_num_layers": 1},
