@@ -33,9 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{options.input}: {stage.origin}; f = {factor}, {entries} entries of {width} numbers")
     print(f"{file}: {numbers / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB")
     if options.to != "diffusers" and stage.scale_factor != 1:
-        print(
-            f"scales latents by {stage.scale_factor:g}: a diffusion on those wants that as its scale_factor"
-        )
+        scale = f"the scale of its latents, {stage.scale_factor:g}, is not kept"
+        print(f"{scale}: only a diffusion that was trained with it wants it, as scale_factor")
     return 0
 
 

@@ -12,6 +12,7 @@ from ldm.checkpoint import write_checkpoint
 from ldm.data.synthetic_faces import SyntheticFaces
 from ldm.targets import instantiate_from_config
 from tests import small
+from tests.training.runs import TINY, only_run, rows, train_here
 
 
 def model(**params):
@@ -177,6 +178,31 @@ def test_what_a_resumed_training_needs_is_in_its_checkpoint() -> None:
     other.on_load_checkpoint(saved)
     assert other._steps == 7
     assert torch.equal(other.quantize.idle, m.quantize.idle) and m.quantize.idle.unique().tolist() == [0, 1]
+
+
+def test_adversarial_training_resumes_exactly(tmp_path) -> None:
+    loss = {"disc_weight": 0.5, "disc_start": 3, "disc_channels": 8, "disc_num_layers": 1}
+    faces = {"target": "tests.training.tiny.TinyFaces", "params": {"length": 16, "size": 16}}
+    data = {"batch_size": 4, "num_workers": 0, "train": faces, "validation": faces}
+    config = OmegaConf.create(
+        {
+            **TINY,
+            "model": small.first_stage(
+                lossconfig={"target": "ldm.modules.losses.VQLoss", "params": loss}, n_embed=64, revive_after=2
+            ),
+            "data": {**TINY["data"], "params": data},
+        }
+    )
+    OmegaConf.save(config, tmp_path / "first_stage.yaml")
+    epochs = "lightning.trainer.max_epochs="  # of four batches: the discriminator joins within the first
+    for name, first in (("whole", 2), ("halves", 1)):
+        assert train_here(tmp_path / name, f"{epochs}{first}", base=tmp_path / "first_stage.yaml") == 0
+    assert train_here(tmp_path / "halves", f"{epochs}2", resume=only_run(tmp_path / "halves")) == 0
+    whole, halves = (
+        [(row["train/loss"], row["train/disc_loss"]) for row in rows(tmp_path / name) if row["train/loss"]]
+        for name in ("whole", "halves")
+    )
+    assert whole == halves and [float(judged) > 0 for _, judged in whole] == [False] * 3 + [True] * 5
 
 
 def test_a_trained_first_stage_can_be_tested(tmp_path) -> None:
