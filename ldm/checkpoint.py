@@ -49,6 +49,7 @@ __all__ = [
     "select_prefix",
     "use_ema_weights",
     "without_first_stage_file",
+    "write_atomically",
     "write_checkpoint",
 ]
 
@@ -134,9 +135,11 @@ def write_checkpoint(
     if config is not None and not as_folder:
         facts["config"] = json.dumps(plain(config))
     tensors = _storable(state_dict, dtype)
-    _replace(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}))
+    write_atomically(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}))
     if config is not None and as_folder:
-        _replace(target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial))
+        write_atomically(
+            target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial)
+        )
     return file
 
 
@@ -296,8 +299,12 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> di
     return tensors
 
 
-def _replace(file: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `file`, then move it there; a failure leaves the old file and nothing else."""
+def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a path beside `file`, then move it there; a failure leaves the old file and nothing else.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

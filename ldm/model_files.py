@@ -28,10 +28,28 @@ def find_model(
     Raises:
         CheckpointError: no weights, or no config.
     """
+    checkpoint = find_weights(path, config)
+    if checkpoint.config is None:
+        raise CheckpointError(
+            f"{checkpoint.path}: no config beside it; name the YAML that the model was trained with "
+            "(for published weights configs/latent-diffusion/celebamask-hq.yaml) by --config, or config= in Python"
+        )
+    return checkpoint, checkpoint.config
+
+
+def find_weights(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read the weights of a model, and its config where there is one; see `find_model`.
+
+    Raises:
+        CheckpointError: no weights.
+    """
     file = _weight_file(_local(path))
     checkpoint = read_checkpoint(file)
-    found = _read_config(config) if config is not None else checkpoint.config or _config_near(file)
-    return checkpoint, found
+    if config is not None:
+        checkpoint.config = _read_config(config)
+    elif not checkpoint.config:
+        checkpoint.config = _config_near(file)
+    return checkpoint
 
 
 def usable_device(wanted: str | torch.device | None = None) -> torch.device:
@@ -77,15 +95,11 @@ def _weight_file(path: Path) -> Path:
     return last if last.is_file() else path
 
 
-def _config_near(file: Path) -> dict[str, Any]:
-    """Return the config of the run that a checkpoint belongs to."""
+def _config_near(file: Path) -> dict[str, Any] | None:
+    """Return the config of the run that a checkpoint belongs to, if it belongs to one."""
     run_config = file.parent.parent / "config.yaml"
-    if file.parent.name == "checkpoints" and run_config.is_file():
-        return _read_config(run_config)
-    raise CheckpointError(
-        f"{file}: no config beside it; name the YAML that the model was trained with "
-        "(for published weights configs/latent-diffusion/celebamask-hq.yaml) by --config, or config= in Python"
-    )
+    belongs = file.parent.name == "checkpoints" and run_config.is_file()
+    return _read_config(run_config) if belongs else None
 
 
 def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:

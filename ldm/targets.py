@@ -21,8 +21,11 @@ TARGETS: dict[str, str] = {
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
 }
 
-# Packages that a target may need and that the base install leaves out: name -> how to get it.
-EXTRAS = {"taming": 'pip install -e ".[taming]" (needs torchvision)'}
+# Packages that a target may need and that the base install leaves out: name -> what to do.
+TAMING = (
+    'pip install -e ".[taming]" (it needs torchvision), or use our own loss, target ldm.modules.losses.VQLoss'
+)
+EXTRAS = {"taming": TAMING, "torchvision": TAMING}
 
 
 class ConfigError(ValueError):

@@ -97,7 +97,7 @@ def check_finite(state_dict: Mapping[str, Tensor]) -> None:
     bad = [key for key, value in state_dict.items() if not _is_finite(value)]
     if bad:
         raise CheckpointError(
-            f"NaN or infinity in {len(bad)} of {len(state_dict)} weights: {_listed(bad)}. The training "
+            f"NaN or infinity in {len(bad)} of {len(state_dict)} weights: {listed(bad)}. The training "
             "diverged, or half precision overflowed; take an earlier checkpoint"
         )
 
@@ -135,7 +135,7 @@ def use_ema_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ]
     if without:
         raise CheckpointError(
-            f"{len(without)} of {len(averages)} weights have no EMA copy of their shape: {_listed(without)}. "
+            f"{len(without)} of {len(averages)} weights have no EMA copy of their shape: {listed(without)}. "
             'The checkpoint is incomplete; use weights="raw" or get it again'
         )
     return {key: state_dict[averages.get(key, key)] for key in state_dict}
@@ -208,8 +208,8 @@ def _is_finite(value: Tensor) -> bool:
     )  # NaN passes through to both bounds
 
 
-def _listed(keys: Sequence[str]) -> str:
-    """Return the first keys and how many more there are."""
+def listed(keys: Sequence[str]) -> str:
+    """Return the first keys, for a message, and how many more there are."""
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more
 
@@ -225,14 +225,12 @@ def _explain(
     """Return the message for weights that do not fit."""
     lines = [f"these weights do not fit {name}:"]
     if missing:
-        lines.append(
-            f"  {len(missing)} of its {len(wanted)} keys are missing in the file: {_listed(missing)}"
-        )
+        lines.append(f"  {len(missing)} of its {len(wanted)} keys are missing in the file: {listed(missing)}")
     if unexpected:
-        lines.append(f"  {len(unexpected)} keys of the file are unknown to it: {_listed(unexpected)}")
+        lines.append(f"  {len(unexpected)} keys of the file are unknown to it: {listed(unexpected)}")
     if misshaped:
         shapes = [f"{key} is {list(found)}, wanted {list(want)}" for key, found, want in misshaped]
-        lines.append(f"  {len(misshaped)} keys have another shape: {_listed(shapes)}")
+        lines.append(f"  {len(misshaped)} keys have another shape: {listed(shapes)}")
     reasons = _reasons(wanted, given, missing, unexpected, misshaped)
     lines += [
         f"  Likely reason: {reason}" for reason in reasons or ["the file belongs to another model or config"]

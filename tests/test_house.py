@@ -14,7 +14,7 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
-from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
+from scripts import convert_checkpoint, demo, draw_faces, evaluate, prepare_celebamask, sample_sem
 from tests import small
 
 ROOT = Path(__file__).parents[1]
@@ -38,12 +38,14 @@ def test_imports_point_down() -> None:
         "pickles",
         "torch_files",
         "weights",
+        "diffusers_vq",
         "checkpoint",
         "data",
         "metrics",
         "modules",
         "sampling",
         "model_files",
+        "first_stage_files",
         "transformers_files",
         "models",
         "pipeline",
@@ -111,7 +113,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
 
 def test_the_readme_has_commands_for_every_script() -> None:
     assert len(commands_of(README)) >= 9
-    for module in (demo, draw_faces, evaluate, prepare_celebamask, sample_sem):
+    for module in (convert_checkpoint, demo, draw_faces, evaluate, prepare_celebamask, sample_sem):
         assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
 
 

@@ -1,6 +1,11 @@
+import os
+import sys
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from ldm.first_stage_files import read_first_stage
 from ldm.targets import (
     TARGETS,
     ConfigError,
@@ -9,6 +14,8 @@ from ldm.targets import (
     resolve,
     targets_in,
 )
+from tests import small
+from tests.training.runs import TINY, only_run, output_of, rows, start_process
 
 OLD_NAMES = [
     "dataset.CelebAHQ",
@@ -76,7 +83,7 @@ def test_any_class_that_can_be_imported() -> None:
         ({"target": "torch.nn.Linear", "params": {"in_features": 2}}, "needs the parameter out_features"),
         (
             {"target": "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"},
-            r'pip install -e "\.\[taming\]"',
+            r'pip install -e "\.\[taming\]" .+ or use our own loss, target ldm\.modules\.losses\.VQLoss',
         ),
     ],
 )
@@ -92,3 +99,80 @@ def test_configs_that_came_with_weights_build_nothing_foreign() -> None:
     with pytest.raises(ConfigError, match=r"subprocess\.Popen"):
         refuse_foreign_targets(config)
     refuse_foreign_targets({"target": "torch.nn.Identity"})
+
+
+# What of taming-transformers' loss a first stage touches, with a convolution for each of its networks.
+TAMING_LOSS = """
+import torch
+from torch import nn
+
+
+class VQLPIPSWithDiscriminator(nn.Module):
+    def __init__(self, disc_start, codebook_weight=1.0, pixelloss_weight=1.0, disc_num_layers=3, disc_in_channels=3,
+                 disc_factor=1.0, disc_weight=1.0, perceptual_weight=1.0, use_actnorm=False, disc_conditional=False,
+                 disc_ndf=64, disc_loss="hinge"):
+        super().__init__()
+        self.perceptual_loss = nn.Conv2d(3, 4, 3).requires_grad_(False)
+        self.discriminator = nn.Conv2d(disc_in_channels, 1, 4, stride=2)
+        self.codebook_weight, self.discriminator_weight = codebook_weight, disc_weight
+        self.discriminator_iter_start = disc_start
+
+    def calculate_adaptive_weight(self, nll_loss, g_loss, last_layer=None):
+        of = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (nll_loss, g_loss)]
+        return (of[0] / (of[1] + 1e-4)).clamp(0.0, 1e4).detach() * self.discriminator_weight
+
+    def forward(self, codebook_loss, inputs, reconstructions, optimizer_idx, global_step, last_layer=None, cond=None,
+                split="train"):
+        factor = float(global_step >= self.discriminator_iter_start)
+        if optimizer_idx == 0:
+            rec = (inputs - reconstructions).abs().mean()
+            rec = rec + (self.perceptual_loss(inputs) - self.perceptual_loss(reconstructions)).square().mean()
+            g_loss = -self.discriminator(reconstructions).mean()
+            try:
+                weight = self.calculate_adaptive_weight(rec, g_loss, last_layer=last_layer)
+            except RuntimeError:
+                assert not self.training
+                weight = torch.tensor(0.0)
+            loss = rec + weight * factor * g_loss + self.codebook_weight * codebook_loss.mean()
+            return loss, {f"{split}/total_loss": loss.clone().detach().mean(), f"{split}/rec_loss": rec.detach(),
+                          f"{split}/d_weight": weight.detach(), f"{split}/disc_factor": torch.tensor(factor)}
+        real, fake = self.discriminator(inputs.detach()), self.discriminator(reconstructions.detach())
+        loss = factor * 0.5 * (torch.relu(1 - real).mean() + torch.relu(1 + fake).mean())
+        return loss, {f"{split}/disc_loss": loss.clone().detach()}
+"""
+TAMING = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
+
+
+def test_a_first_stage_trains_with_the_loss_that_published_yamls_name(tmp_path, monkeypatch) -> None:
+    """Where taming-transformers is installed; here a package with the interface of its loss."""
+    package = tmp_path / "site" / "taming" / "modules" / "losses"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "vqperceptual.py").write_text(TAMING_LOSS)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    )
+
+    published = {"disc_conditional": False, "disc_in_channels": 3, "disc_start": 2, "disc_weight": 0.75}
+    loss = {"target": TAMING, "params": {**published, "codebook_weight": 1.0}}
+    faces = {"target": "tests.training.tiny.TinyFaces", "params": {"length": 16, "size": 16}}
+    config = {
+        **TINY,
+        "model": small.first_stage(lossconfig=loss, n_embed=64),
+        "data": {
+            **TINY["data"],
+            "params": {"batch_size": 4, "num_workers": 0, "train": faces, "validation": faces},
+        },
+    }
+    base = tmp_path / "first_stage.yaml"
+    OmegaConf.save(OmegaConf.create(config), base)
+    process = start_process(tmp_path, "lightning.trainer.max_epochs=1", base=base)
+    output = output_of(process)
+    assert process.returncode == 0, output
+    found = rows(tmp_path)
+    joined = [float(row["train/disc_loss"]) > 0 for row in found if row.get("train/disc_loss")]
+    assert joined == [False, False, True, True]  # batches, not optimiser steps
+    assert any(row.get("val/rec_loss") for row in found)
+    stage = read_first_stage(only_run(tmp_path))  # and nothing of the foreign package is wanted for that
+    assert "taming" not in sys.modules and stage.params["n_embed"] == 64

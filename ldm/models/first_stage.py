@@ -120,13 +120,10 @@ class VQModel(pl.LightningModule):
         if self.revive_after:
             self.quantize.revive(z, self.revive_after)
         output = self._through_codebook(z)
-        loss, log = self._losses(image, output, 0, "train")
-        if not self.automatic_optimization:
-            generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
-            self._descend(generator, loss)
-            disc_loss, disc_log = self._losses(image, output, 1, "train")
-            self._descend(discriminator, disc_loss)
-            log |= disc_log
+        if self.automatic_optimization:
+            loss, log = self._losses(image, output, 0, "train")
+        else:
+            loss, log = self._step_both(image, output)
         self._steps += 1
         self.log("train/loss", loss.detach(), prog_bar=True)
         share, perplexity = self.quantize.use(output[2])
@@ -135,16 +132,33 @@ class VQModel(pl.LightningModule):
         self.log_dict(log)
         return loss
 
-    def _descend(self, optimizer: Any, loss: Tensor) -> None:
-        self.toggle_optimizer(optimizer)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-        self.untoggle_optimizer(optimizer)
+    def _step_both(
+        self, image: Tensor, output: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take a step of the autoencoder and one of the discriminator; return the autoencoder's loss, and the logs.
+
+        Both judge the same reconstructions. No parameter has a gradient from both losses, so one backward pass
+        serves for both; data-parallel training expects exactly one, in which every parameter takes part.
+        """
+        generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
+        judge = self._discriminator
+        assert judge is not None  # else the optimisation is automatic
+        judge.requires_grad_(False)  # the autoencoder's loss passes through it and leaves it alone
+        loss, log = self._losses(image, output, 0, "train")
+        judge.requires_grad_(True)
+        disc_loss, disc_log = self._losses(image, output, 1, "train")
+        generator.zero_grad()
+        discriminator.zero_grad()
+        self.manual_backward(loss + disc_loss)
+        generator.step()
+        discriminator.step()
+        return loss, log | disc_log
 
     def on_train_start(self) -> None:
         """Warn about a run that ends before its discriminator joins."""
-        start, last = getattr(self.loss, "disc_start", 0), self.trainer.max_steps
+        # Under our name, or taming-transformers'.
+        start = getattr(self.loss, "disc_start", getattr(self.loss, "discriminator_iter_start", 0))
+        last = self.trainer.max_steps
         if self._discriminator is not None and 0 <= last <= 2 * start:
             warnings.warn(
                 f"lightning.trainer.max_steps is {last}, two for each batch, but the discriminator joins at batch "

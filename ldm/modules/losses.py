@@ -71,9 +71,9 @@ class VQLoss(nn.Module):
         for network in self._perceptual:
             log["p_loss"] = network.to(inputs.device)(reconstructions, inputs).mean()
             likeness = likeness + self.perceptual_weight * log["p_loss"]
-        loss = likeness + self.codebook_weight * codebook_loss
         if self.l2_weight:
-            loss = loss + self.l2_weight * F.mse_loss(reconstructions, inputs)
+            likeness = likeness + self.l2_weight * F.mse_loss(reconstructions, inputs)
+        loss = likeness + self.codebook_weight * codebook_loss
         if self.discriminator is not None and global_step >= self.disc_start:
             g_loss = -self.discriminator(reconstructions).mean()
             weight = self._balance(likeness, g_loss, last_layer)

@@ -261,15 +261,16 @@ class Codebook(nn.Module):
             how many entries moved.
         """
         dead = (self.idle >= after).nonzero().squeeze(1)
+        if len(dead) == 0:
+            return 0
         pixels = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
         # Each pixel once, as far as they go: equal entries would never part.
         order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
         self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
         self.idle[dead] = 0
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Each process drew from its own pixels; the first one decides.
+        if _several_processes():
+            # Each drew from its own pixels; the first one decides. Which entries are idle they agree on.
             torch.distributed.broadcast(self.embedding.weight.data, 0)
-            torch.distributed.broadcast(self.idle, 0)
         return len(dead)
 
     def use(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,6 +299,13 @@ class Codebook(nn.Module):
         if self.training:
             self.idle += 1
             self.idle[indices.flatten()] = 0
+            if _several_processes():
+                # An entry is in use if any process chose it.
+                torch.distributed.all_reduce(self.idle, torch.distributed.ReduceOp.MIN)
         quantised = self.look_up(indices)
         loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
         return z + (quantised - z).detach(), loss, indices
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -12,6 +12,7 @@ from ldm.checkpoint import write_checkpoint
 from ldm.data.synthetic_faces import SyntheticFaces
 from ldm.targets import instantiate_from_config
 from tests import small
+from tests.training.runs import TINY, only_run, rows, train_here
 
 
 def model(**params):
@@ -66,6 +67,60 @@ def test_training_with_a_discriminator_moves_both(tmp_path) -> None:
     fit(m, 8, tmp_path)
     assert not torch.equal(judge, start)
     assert trainer.global_step == 4 and m._steps == 6
+
+
+def test_one_backward_pass_for_both_losses_is_worth_two(tmp_path) -> None:
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": 0.5, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    m, expected = model(lossconfig=loss), model(lossconfig=loss)
+    fit(m, 2, tmp_path)  # two optimiser steps: one batch
+    image = small.batch(4, seed=0)["image"]
+    output = expected(image)
+    optimizers = expected.configure_optimizers()
+    values = [expected._losses(image, output, i, "train")[0] for i in (0, 1)]
+    for optimizer, value in zip(optimizers, values, strict=True):
+        parameters = optimizer.param_groups[0]["params"]
+        for p, gradient in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
+            p.grad = gradient
+    for optimizer in optimizers:
+        optimizer.step()
+    for (name, found), wanted in zip(m.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5, msg=name)  # a step is 1e-3
+
+
+class Report(pl.Callback):
+    """Write what a process has at the end of its training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        codebook, judge = pl_module.quantize, pl_module.loss.discriminator
+        content = {
+            "idle": codebook.idle,
+            "codebook": codebook.embedding.weight,
+            "judge": judge.layers[0].weight,
+        }
+        torch.save(
+            {key: value.detach() for key, value in content.items()}, self.folder / f"{trainer.global_rank}.pt"
+        )
+
+
+def test_two_processes_train_one_model(tmp_path) -> None:
+    """With a discriminator and the codebook's revival, in Lightning's plain data-parallel strategy."""
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": 0.5, "disc_start": 1, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    m = model(lossconfig=loss, revive_after=2, n_embed=64)
+    start = m.loss.discriminator.layers[0].weight.detach().clone()
+    fit(m, 4, tmp_path, devices=2, strategy="ddp_spawn", callbacks=[Report(tmp_path)])
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert first["idle"].unique().tolist() == [0, 1]  # idle is what neither has chosen
+    assert not torch.equal(first["judge"], start)
 
 
 def test_the_discriminator_step_leaves_the_autoencoder_alone() -> None:
@@ -123,6 +178,31 @@ def test_what_a_resumed_training_needs_is_in_its_checkpoint() -> None:
     other.on_load_checkpoint(saved)
     assert other._steps == 7
     assert torch.equal(other.quantize.idle, m.quantize.idle) and m.quantize.idle.unique().tolist() == [0, 1]
+
+
+def test_adversarial_training_resumes_exactly(tmp_path) -> None:
+    loss = {"disc_weight": 0.5, "disc_start": 3, "disc_channels": 8, "disc_num_layers": 1}
+    faces = {"target": "tests.training.tiny.TinyFaces", "params": {"length": 16, "size": 16}}
+    data = {"batch_size": 4, "num_workers": 0, "train": faces, "validation": faces}
+    config = OmegaConf.create(
+        {
+            **TINY,
+            "model": small.first_stage(
+                lossconfig={"target": "ldm.modules.losses.VQLoss", "params": loss}, n_embed=64, revive_after=2
+            ),
+            "data": {**TINY["data"], "params": data},
+        }
+    )
+    OmegaConf.save(config, tmp_path / "first_stage.yaml")
+    epochs = "lightning.trainer.max_epochs="  # of four batches: the discriminator joins within the first
+    for name, first in (("whole", 2), ("halves", 1)):
+        assert train_here(tmp_path / name, f"{epochs}{first}", base=tmp_path / "first_stage.yaml") == 0
+    assert train_here(tmp_path / "halves", f"{epochs}2", resume=only_run(tmp_path / "halves")) == 0
+    whole, halves = (
+        [(row["train/loss"], row["train/disc_loss"]) for row in rows(tmp_path / name) if row["train/loss"]]
+        for name in ("whole", "halves")
+    )
+    assert whole == halves and [float(judged) > 0 for _, judged in whole] == [False] * 3 + [True] * 5
 
 
 def test_a_trained_first_stage_can_be_tested(tmp_path) -> None:

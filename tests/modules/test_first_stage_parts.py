@@ -118,6 +118,20 @@ def test_squared_error_beside_l1() -> None:
     assert log["train/rec_loss"].item() == pytest.approx(0.5)
 
 
+def test_the_balance_is_with_all_of_the_reconstruction_loss() -> None:
+    torch.manual_seed(0)
+    loss = VQLoss(disc_weight=1.0, disc_channels=8, l2_weight=5.0)
+    image, last = torch.randn(2, 3, 32, 32), nn.Conv2d(3, 3, 1)
+    made = last(image)
+    _, log = loss(torch.tensor(0.3), image, made, 0, 0, last_layer=last.weight)
+    difference = image - made
+    rec, g = (
+        torch.autograd.grad(x, last.weight, retain_graph=True)[0].norm()
+        for x in (difference.abs().mean() + 5 * difference.square().mean(), -loss.discriminator(made).mean())
+    )
+    assert log["train/d_weight"].item() == pytest.approx((rec / (g + 1e-4)).item(), rel=1e-4)
+
+
 def test_hinge_loss_of_the_discriminator() -> None:
     loss = VQLoss(disc_weight=1.0, disc_start=5)
     loss.discriminator = nn.Identity()  # an image is its own logit

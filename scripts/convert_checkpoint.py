@@ -1,0 +1,42 @@
+"""Convert a first stage (VQ-F4 and its kin) between our folders, CompVis' .ckpt files and diffusers' folders.
+
+What the input is, it finds out: a run folder, a weight file, the first stage inside a whole diffusion's checkpoint,
+or a folder of the diffusers library, its model's own or a pipeline's with vqvae/. No number changes on the way.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("input", help="a file or folder with a first stage")
+    parser.add_argument("output", type=Path, help="the folder to write; for compvis a file NAME.ckpt")
+    parser.add_argument("--to", required=True, choices=("ours", "diffusers", "compvis"))
+    parser.add_argument("--config", type=Path, help="the YAML, for weight files that come without one")
+    options = parser.parse_args(arguments)
+
+    # Imports that --help does not need.
+    from ldm.checkpoint import CheckpointError
+    from ldm.first_stage_files import read_first_stage, write_first_stage
+
+    try:
+        stage = read_first_stage(options.input, options.config)
+        file = write_first_stage(stage, options.to, options.output)
+    except (CheckpointError, OSError) as error:
+        parser.error(str(error))
+    numbers = sum(tensor.numel() for tensor in stage.weights.values())
+    factor = 2 ** (len(stage.params["ddconfig"]["ch_mult"]) - 1)
+    entries, width = stage.params["n_embed"], stage.params["embed_dim"]
+    print(f"{options.input}: {stage.origin}; f = {factor}, {entries} entries of {width} numbers")
+    print(f"{file}: {numbers / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB")
+    if options.to != "diffusers" and stage.scale_factor != 1:
+        scale = f"the scale of its latents, {stage.scale_factor:g}, is not kept"
+        print(f"{scale}: only a diffusion that was trained with it wants it, as scale_factor")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
