@@ -38,32 +38,39 @@ def main(arguments: list[str] | None = None) -> int:
             f"--only {', '.join(sorted(unknown))}: {options.ablation} has {', '.join(plan['variants'])}"
         )
     rows = []
-    for name, variant in plan["variants"].items():
+    for name in plan["variants"]:
         folder: Path = options.out / name.replace(" ", "_").replace(",", "")
         if not options.only or name in options.only:
-            _train(folder, plan, variant, options)
+            base, settings = variant(plan, name)
+            _train(folder, base, [*settings, *options.overrides], options.seed)
             _evaluate(folder, plan)
         if (folder / "report" / "report.json").is_file():
             rows.append((name, *_figures(json.loads((folder / "report" / "report.json").read_text()))))
-        table = _table(rows)
-        (options.out / "table.md").write_text(table + "\n")
+    table = _table(rows)
+    (options.out / "table.md").write_text(table + "\n")
     print(table)
     return 0
 
 
-def _train(folder: Path, plan: Any, variant: Any, options: argparse.Namespace) -> None:
+def variant(plan: Any, name: str) -> tuple[list[str], list[str]]:
+    """Return the YAMLs and the settings of a variant, as main.py takes them."""
+    own = plan["variants"][name]
+    own = own if isinstance(own, dict) else {"settings": own}
+    return own.get("base", plan["base"]), [*plan["settings"], *own.get("settings", [])]
+
+
+def _train(folder: Path, base: list[str], settings: list[str], seed: int) -> None:
     """Train a variant into `folder`, or go on with it."""
-    runs = sorted((folder / "run").glob("*/checkpoints/last.ckpt"))
     if (folder / "trained").exists():
         return
+    runs = sorted((folder / "run").glob("*/checkpoints/last.ckpt"))
     if runs:
         _run("main.py", "--resume", runs[-1].parents[1], "-t")
     else:
-        own = variant if isinstance(variant, dict) else {"settings": variant}
-        settings = [*plan["settings"], *own.get("settings", []), *options.overrides]
-        base = own.get("base", plan["base"])
-        given = ["--logdir", folder / "run", "--name", "variant", "--seed", options.seed]
-        _run("main.py", "-b", *base, "-t", *given, *settings)
+        _run(
+            *("main.py", "-b", *base, "-t", "--logdir", folder / "run", "--name", "variant", "--seed", seed),
+            *settings,
+        )
     (folder / "trained").touch()
 
 

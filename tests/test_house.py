@@ -19,7 +19,9 @@ from tests import small
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CONFIGS = sorted(file for file in (ROOT / "configs").glob("*/*.yaml") if file.parent.name != "evaluation")
+CONFIGS = sorted(
+    file for file in (ROOT / "configs").glob("*/*.yaml") if file.parent.name not in ("evaluation", "ablation")
+)
 
 
 @pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])

@@ -1,0 +1,53 @@
+"""The ablation script: its variants are configs that build, and a variant ends as a row of the table."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import main
+from ldm.checkpoint import write_checkpoint
+from ldm.targets import instantiate_from_config
+from ldm.training.config import load_config
+from scripts import ablate
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "configs" / "ablation" / "recipe.yaml"
+PLAN = OmegaConf.to_container(OmegaConf.load(RECIPE))
+
+
+@pytest.mark.parametrize("name", PLAN["variants"])
+def test_every_variant_builds(name: str, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    base, settings = ablate.variant(PLAN, name)
+    assert main.main(["-b", *base, "--dry-run", *settings]) == 0
+    assert "total" in capsys.readouterr().out
+
+
+def test_a_variant_becomes_a_row_and_is_not_trained_twice(tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    model = load_config([ROOT / base for base in PLAN["base"]], complete=False)["model"]["params"]
+    model["first_stage_config"]["params"].pop("ckpt_path")
+    torch.manual_seed(0)
+    first_stage = instantiate_from_config(model["first_stage_config"])
+    file = write_checkpoint(tmp_path / "first", first_stage.state_dict(), {})
+    plan = tmp_path / "plan.yaml"
+    short = ["lightning.trainer.max_steps=2", "lightning.trainer.val_check_interval=2"]
+    OmegaConf.save({**PLAN, "variants": {"eps": PLAN["variants"]["eps"]}}, plan)
+    command = [str(plan), "--out", str(tmp_path / "out"), *short]
+    command += [f"model.params.first_stage_config.params.ckpt_path={file}"]
+    command += ["data.params.validation.params.length=8", "data.params.num_workers=0"]
+    plan.write_text(plan.read_text().replace("'63'", "'3'"))
+    assert ablate.main(command) == 0
+    table = capfd.readouterr().out.splitlines()[-3:]
+    assert table[0].startswith("| variant | PSNR") and table[2].startswith("| eps |")
+    assert (tmp_path / "out" / "table.md").read_text().splitlines() == table
+    assert ablate.main(command) == 0
+    assert capfd.readouterr().out.splitlines() == table
+
+
+def test_an_unknown_variant_is_said(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        ablate.main([str(RECIPE), "--out", str(tmp_path), "--only", "epsilon"])
+    assert "epsilon" in capsys.readouterr().err
