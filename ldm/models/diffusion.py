@@ -16,9 +16,11 @@ from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
 from ldm.models.adamw_in_backward import AdamWInBackward
 from ldm.models.annealing import annealed
+from ldm.models.picture_draws import PictureDraws, Turn
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
 from ldm.modules.ema import EMA
+from ldm.modules.whole_batch import whole_batch
 from ldm.sampling import NoiseSchedule, sample
 from ldm.sampling.noise import draw, seeded
 from ldm.targets import instantiate_from_config
@@ -122,6 +124,7 @@ class LatentDiffusion(pl.LightningModule):
         self.sample_steps, self.anneal_steps = sample_steps, anneal_steps
         self.step_in_backward = step_in_backward
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
+        self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
 
         self.schedule = NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps)
         if zero_terminal_snr:
@@ -272,19 +275,21 @@ class LatentDiffusion(pl.LightningModule):
         losses = [compare(layer, F.interpolate(mask, layer.shape[-2:], mode="nearest")) for layer in logits]
         return torch.stack(losses).sum()
 
-    def conditions(self, batch: Batch, dropout: StyleDropout | None = None) -> Condition:
-        """Return styles and masks of a batch, some of them dropped if `dropout` says so."""
+    def conditions(
+        self, batch: Batch, dropout: StyleDropout | None = None, draws: PictureDraws | None = None
+    ) -> Condition:
+        """Return styles and masks of a batch, some of them dropped if `dropout` says so, by `draws`."""
         image = self._image(batch)
         y = one_hot(batch["labels"], self.num_regions)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
-        context, y = dropout(self.get_learned_conditioning, image, y)
+        context, y = dropout(self.get_learned_conditioning, image, y, draws)
         return {"context": context, "y": y}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
         if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
-            self.scale_factor /= self._latent(batch).std()
+            self.scale_factor /= whole_batch(self._latent(batch)).std()
 
     def _image(self, batch: Batch) -> Tensor:
         """Return a batch's images (B, 3, H, W) in [-1, 1]; cached ones are uint8."""
@@ -299,9 +304,10 @@ class LatentDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch at uniformly drawn timesteps."""
         z = self._latent(batch)
-        cond = self.conditions(batch, self.dropout)
-        t = torch.randint(len(self.schedule), (len(z),), device=z.device)
-        loss, log = self.p_losses(z, cond, t)
+        draws = PictureDraws(self.turn, len(z), z.device)
+        t, noise = draws.integers(len(self.schedule)), draws.normal(z.shape[1:]).to(z.dtype)
+        cond = self.conditions(batch, self.dropout, draws)
+        loss, log = self.p_losses(z, cond, t, noise)
         self.log_dict(log, batch_size=len(z), prog_bar=False)
         return loss
 

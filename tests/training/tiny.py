@@ -1,6 +1,7 @@
 """A model and a dataset small enough for tests that start real processes, random where real ones are."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +26,21 @@ class Pause(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.step:
             time.sleep(600)
+
+
+class KeepState(pl.Callback):
+    """At the end of training, write the parameters and all buffers of each process to FOLDER/RANK.pt."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
+        torch.save(
+            {name: value.detach().clone() for name, value in state.items()},
+            self.folder / f"{trainer.global_rank}.pt",
+        )
 
 
 class TinyFaces(Dataset[dict[str, Any]]):
