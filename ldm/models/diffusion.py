@@ -17,9 +17,11 @@ from ldm.data.labels import one_hot
 from ldm.models.adamw_in_backward import AdamWInBackward
 from ldm.models.annealing import annealed
 from ldm.models.picture_draws import PictureDraws, Turn
+from ldm.models.sharding import shard
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
 from ldm.modules.ema import EMA
+from ldm.modules.unet import Stage
 from ldm.modules.whole_batch import whole_batch
 from ldm.sampling import NoiseSchedule, sample
 from ldm.sampling.noise import draw, seeded
@@ -244,6 +246,18 @@ class LatentDiffusion(pl.LightningModule):
             yield
 
     # --- training ---
+
+    def configure_model(self) -> None:
+        """Share what is trained, and its averages, among the processes, where Lightning's strategy gives a mesh."""
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        stages = [part for part in self.unet.modules() if isinstance(part, Stage)]
+        shard(self.unet, mesh, stages, ("condition", "denoise"))
+        if self.cond_stage_trainable:
+            shard(self.cond_stage_model, mesh, (), ())
+        for average, module, _ in self._averages():
+            average.shard_like(module)
 
     def p_losses(
         self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ldm.checkpoint import CheckpointError
 from ldm.fingerprint import fingerprint
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
+from ldm.training.parallel import ShardedStrategy
 from ldm.weights import fitting
 
 
@@ -75,6 +78,25 @@ def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
             raise ConfigError(
                 f"lightning.trainer.{name} is {value}, which does not work for {reason}; leave one of them out"
             )
+
+
+def check_processes(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    """Raise ConfigError for a strategy with which several processes cannot train this model."""
+    strategy = trainer.strategy
+    if isinstance(strategy, ShardedStrategy) and not is_overridden("configure_model", model):
+        raise ConfigError(
+            f"lightning.trainer.strategy=fsdp is for the diffusion, not for {type(model).__name__}; leave it out, or "
+            "set it to ddp"
+        )
+    if (
+        isinstance(strategy, DDPStrategy)
+        and not model.automatic_optimization
+        and not strategy._ddp_kwargs.get("find_unused_parameters")
+    ):
+        raise ConfigError(
+            "a model with a discriminator, whose two optimizers take turns, wants "
+            "lightning.trainer.strategy=ddp_find_unused_parameters_true on several devices"
+        )
 
 
 def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:

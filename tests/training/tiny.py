@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from ldm.data.labels import CELEBAMASK_HQ
@@ -37,6 +38,7 @@ class KeepState(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
+        state = {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
         torch.save(
             {name: value.detach().clone() for name, value in state.items()},
             self.folder / f"{trainer.global_rank}.pt",
