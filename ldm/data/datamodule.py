@@ -252,7 +252,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            permute=getattr(dataset, "shuffled", None),  # of those that are not read equally fast in any order
+            permute=getattr(
+                dataset, "shuffled", None
+            ),  # of those that are not read equally fast in any order
         )
 
     def _position(self) -> tuple[int, int]:

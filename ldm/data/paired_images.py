@@ -228,9 +228,7 @@ def _same_aspect(image: tuple[int, int], labels: tuple[int, int]) -> bool:
     return abs(image[0] * labels[1] - image[1] * labels[0]) <= max(image)
 
 
-def _check_same_aspect(
-    photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]
-) -> None:
+def _check_same_aspect(photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]) -> None:
     """Raise ImageError unless both have the same aspect ratio, up to rounding."""
     (height, width), (label_height, label_width) = image, labels
     if not _same_aspect(image, labels):

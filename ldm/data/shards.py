@@ -60,7 +60,9 @@ class ShardIndex:
             columns = ([shard[key] for shard in shards] for key in ("file", "pictures", "bytes"))
             return cls(LABEL_SETS[found["label_set"]], *map(tuple, columns))
         except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{where} is no index of shards ({error!r}); scripts/make_shards.py makes it") from error
+            raise ShardError(
+                f"{where} is no index of shards ({error!r}); scripts/make_shards.py makes it"
+            ) from error
 
 
 class ShardedFaces(Dataset[dict[str, Any]]):

@@ -44,12 +44,18 @@ class TarShard:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
                     last = f"what follows {member.name}"
-                    name, _, suffix = member.name.partition(".")  # webdataset's rule: the key ends at the first dot
-                    entry = "labels" if suffix == LABELS_SUFFIX else "image" if suffix in IMAGE_SUFFIXES else None
+                    name, _, suffix = member.name.partition(
+                        "."
+                    )  # webdataset's rule: the key ends at the first dot
+                    entry = (
+                        "labels" if suffix == LABELS_SUFFIX else "image" if suffix in IMAGE_SUFFIXES else None
+                    )
                     if member.isfile() and entry:
                         samples.setdefault(name, {})[entry] = (member.offset_data, member.size)
         except (tarfile.TarError, OSError) as error:
-            raise ShardError(f"{path} is damaged at {last} ({error}); copy it again, or make it anew") from error
+            raise ShardError(
+                f"{path} is damaged at {last} ({error}); copy it again, or make it anew"
+            ) from error
         if len(samples) != pictures:
             raise ShardError(
                 f"{path} holds {len(samples)} pictures, its index says {pictures}; copy both again, or make them anew"

@@ -1,4 +1,4 @@
-"""Networks of which each process holds a share: fully sharded data-parallel training (Zhao et al., arXiv 2304.11277)."""
+"""Networks of which each process holds a share: fully sharded data-parallel training (arXiv 2304.11277)."""
 
 from collections.abc import Iterable, Sequence
 

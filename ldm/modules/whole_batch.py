@@ -18,7 +18,9 @@ def whole_batch(part: Tensor) -> Tensor:
     """
     if not several_processes():
         return part.detach()
-    parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    parts = [
+        torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(parts, part.detach().contiguous())
     return torch.stack(parts, 1).flatten(0, 1)
 

@@ -93,7 +93,10 @@ def test_any_dataset_of_a_yaml_becomes_shards_and_the_same_call_the_same_bytes(t
     )
     for out in ("a", "b"):
         where = str(tmp_path / out)
-        assert make_shards.main(["-b", str(config), "--split", "validation", "--out", where, "--per-shard", "3"]) == 0
+        assert (
+            make_shards.main(["-b", str(config), "--split", "validation", "--out", where, "--per-shard", "3"])
+            == 0
+        )
     assert [(tmp_path / out / "00001.tar").read_bytes() for out in "ab"].count(
         (tmp_path / "a/00001.tar").read_bytes()
     ) == 2
@@ -106,7 +109,9 @@ def test_any_dataset_of_a_yaml_becomes_shards_and_the_same_call_the_same_bytes(t
 
 
 @pytest.mark.parametrize("streams", [1, 3, 8])
-def test_an_epoch_is_every_picture_once_in_as_many_streams_of_whole_shards(shards: Path, streams: int) -> None:
+def test_an_epoch_is_every_picture_once_in_as_many_streams_of_whole_shards(
+    shards: Path, streams: int
+) -> None:
     dataset = ShardedFaces(str(shards), 16, streams=streams)
     indices = dataset.shuffled(np.random.default_rng(5))
     assert sorted(indices) == list(range(PICTURES))
@@ -152,7 +157,7 @@ def test_a_damaged_shard_is_one_sentence_that_names_it_and_the_member(shards: Pa
         dataset[2 * PER_SHARD + 1]
     data = DataModuleFromConfig(PICTURES, train={"target": "x"}, num_workers=0)
     data.datasets["train"] = dataset
-    with pytest.raises(DataError, match="00002.tar: image of"):
+    with pytest.raises(DataError, match=r"00002\.tar: image of"):
         next(iter(data.train_dataloader()))
 
 
@@ -215,4 +220,3 @@ def test_shards_behind_a_url_are_fetched_once(shards: Path, url: str, tmp_path: 
     assert len({remote[i]["name"] for i in range(PER_SHARD)}) == PER_SHARD
     with pytest.raises(ShardError, match="cannot be fetched"):
         remote[PER_SHARD]
-
