@@ -362,7 +362,10 @@ class LatentDiffusion(pl.LightningModule):
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
         if self.step_in_backward:
             return annealed(AdamWInBackward(parameters, lr=self.learning_rate), self.anneal_steps)
-        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=True), self.anneal_steps)
+        # Lightning refuses to clip for the fused one in mixed precision, as if that always scaled gradients.
+        clips = self._trainer is not None and self._trainer.gradient_clip_val
+        fused = not (clips and "mixed" in str(self.trainer.precision))
+        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused), self.anneal_steps)
 
     # --- pictures ---
 

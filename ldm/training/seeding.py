@@ -42,8 +42,9 @@ class StepSeeding(pl.Callback):
         """Seed by the number of batches since the start of the run; tell the model which pictures it gets."""
         batch_number = trainer.fit_loop.total_batch_idx
         seed_all(self.seed, TRAINING, batch_number, trainer.global_rank)
-        if hasattr(pl_module, "turn"):
-            pl_module.turn = Turn(self.seed, batch_number, trainer.global_rank, trainer.world_size)
+        model: Any = pl_module
+        if hasattr(model, "turn"):
+            model.turn = Turn(self.seed, batch_number, trainer.global_rank, trainer.world_size)
 
     def on_validation_batch_start(
         self,

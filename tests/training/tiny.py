@@ -30,7 +30,10 @@ class Pause(pl.Callback):
 
 
 class KeepState(pl.Callback):
-    """At the end of training, write the parameters and all buffers of each process to FOLDER/RANK.pt."""
+    """At the end of training, write what each process has to FOLDER/RANK.pt.
+
+    `state`: the parameters and all buffers; `held`: trained numbers that this process holds, of `trained` in all.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -39,10 +42,13 @@ class KeepState(pl.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
         state = {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
-        torch.save(
-            {name: value.detach().clone() for name, value in state.items()},
-            self.folder / f"{trainer.global_rank}.pt",
-        )
+        trained = [x.detach() for x in pl_module.parameters() if x.requires_grad]
+        kept = {
+            "state": {name: value.detach().clone() for name, value in state.items()},
+            "held": sum((x.to_local() if isinstance(x, DTensor) else x).numel() for x in trained),
+            "trained": sum(x.numel() for x in trained),
+        }
+        torch.save(kept, self.folder / f"{trainer.global_rank}.pt")
 
 
 class TinyFaces(Dataset[dict[str, Any]]):
