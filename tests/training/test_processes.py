@@ -97,7 +97,8 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     ],
     ids=["diffusion", "first stage", "sharded diffusion"],
 )
-@pytest.mark.filterwarnings("error:.*batch_size was")  # as large a batch of all, shared otherwise, is no change
+# As large a batch of all, shared otherwise, is no change to warn of.
+@pytest.mark.filterwarnings("error:.*batch_size was")
 def test_two_processes_get_the_weights_of_one_with_twice_the_batch(
     tmp_path: Path, base: Path, own: tuple[str, ...], together: tuple[str, ...], steps: tuple[int, ...]
 ) -> None:
