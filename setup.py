@@ -22,9 +22,14 @@ setup(
     ],
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "diffusers>=0.35", "transformers>=5,<6"],
+        "dev": [
+            *("pytest>=8", "ruff>=0.9", "mypy>=1.14"),
+            *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2"),
+        ],
         # The face parser, and the networks that judge pictures: scripts/evaluate.py.
         "evaluation": ["transformers>=5,<6"],
+        # Writing shards of pictures, and reading them from URLs: scripts/make_shards.py.
+        "shards": ["webdataset>=1,<2"],
         "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
         "taming": ["taming-transformers>=0.0.1", "torchvision"],

@@ -14,7 +14,15 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
-from scripts import convert_checkpoint, demo, draw_faces, evaluate, prepare_celebamask, sample_sem
+from scripts import (
+    convert_checkpoint,
+    demo,
+    draw_faces,
+    evaluate,
+    make_shards,
+    prepare_celebamask,
+    sample_sem,
+)
 from tests import small
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +117,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/sample_sem.py": build_parser().parse_args,
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
             "scripts/evaluate.py": evaluate.build_parser().parse_args,
+            "scripts/make_shards.py": make_shards.build_parser().parse_args,
         }
         parse[script](arguments)
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class EpochSampler(Sampler[int]):
         seed: of the order.
         rank: this process.
         world_size: number of processes.
+        permute: draws a new order; None takes any permutation, each as likely.
 
     Raises:
         ValueError: `whole_batches`, and the pictures do not fill one batch on every rank.
@@ -49,9 +50,11 @@ class EpochSampler(Sampler[int]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        permute: Callable[[np.random.Generator], np.ndarray] | None = None,
     ) -> None:
         self.length, self.batch_size, self.shuffle, self.seed = length, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
+        self.permute = permute or (lambda rng: rng.permutation(length))
         together = batch_size * world_size
         if whole_batches and length < together:
             raise ValueError(
@@ -69,7 +72,7 @@ class EpochSampler(Sampler[int]):
     def order(self) -> list[int]:
         """Return all ranks' indices of the current epoch, in order."""
         if self.shuffle:
-            indices = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+            indices = self.permute(np.random.default_rng([self.seed, self.epoch]))
         else:
             indices = np.arange(self.length)
         return np.resize(
@@ -249,6 +252,9 @@ class DataModuleFromConfig(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            permute=getattr(
+                dataset, "shuffled", None
+            ),  # of those that are not read equally fast in any order
         )
 
     def _position(self) -> tuple[int, int]:

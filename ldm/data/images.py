@@ -19,6 +19,7 @@ from ldm.data.labels import UNLABELLED, LabelSet
 
 MAX_PIXELS = 64_000_000  # larger pictures are refused before decoding: a few of them fill the memory
 Size = int | Sequence[int]
+Source = str | Path | BinaryIO
 
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
 _FORBIDDEN = -1  # in a label table: no such label
@@ -80,8 +81,10 @@ def load_labels(
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: Source) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
+
+    Errors call an open file by its `str`.
 
     Raises:
         ImageError: missing, not a picture, damaged, or more than MAX_PIXELS.
@@ -91,6 +94,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(_too_large(path, f"{width} x {height} pixels"))
+            image.filename = str(path)
             yield image
     except ImageError:
         raise
@@ -297,6 +301,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation 1..8; damaged EXIF data counts as upright."""
+    if image.format == "PNG":
+        image.load()  # getexif would, and the error of damaged pixels be taken for one of the EXIF data
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
@@ -304,5 +310,5 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _too_large(path: str | Path, found: str) -> str:
+def _too_large(path: Source, found: str) -> str:
     return f"{path} has {found}; at most {MAX_PIXELS // 1_000_000} million are read. Make it smaller first"

@@ -16,6 +16,7 @@ from ldm.data.folders import Pair
 from ldm.data.images import (
     ImageError,
     Size,
+    Source,
     as_size,
     check_label_format,
     open_image,
@@ -110,10 +111,7 @@ class PairedImages(Dataset[dict[str, Any]]):
         pair = self.pairs[index]
         item = self._load(pair)
         if self.flips is not None and self.flips.is_flipped(index % len(self.pairs)):
-            if "image" in item:  # numpy, for the reason that LabelSet.flip gives
-                item["image"] = torch.from_numpy(np.flip(item["image"].numpy(), -1).copy())
-            if "labels" in item:
-                item["labels"] = self.label_set.flip(item["labels"])
+            flip(item, self.label_set)
         return {**item, "name": pair.name}
 
     def set_epoch(self, epoch: int) -> None:
@@ -135,6 +133,14 @@ class PairedImages(Dataset[dict[str, Any]]):
         return load_pair(pair, self.label_set, self.size, self.keys, self.table)
 
 
+def flip(item: dict[str, Tensor], label_set: LabelSet) -> None:
+    """Mirror the entries of an item, in place; left and right regions swap labels."""
+    if "image" in item:  # numpy, for the reason that LabelSet.flip gives
+        item["image"] = torch.from_numpy(np.flip(item["image"].numpy(), -1).copy())
+    if "labels" in item:
+        item["labels"] = label_set.flip(item["labels"])
+
+
 def load_pair(
     pair: Pair,
     label_set: LabelSet,
@@ -147,18 +153,30 @@ def load_pair(
     Raises:
         ImageError: a file cannot be used, or the two have different shapes.
     """
+    image, labels = pair.image if "image" in keys else None, pair.labels if "labels" in keys else None
+    return load_entries(image, labels, label_set, size, table)
+
+
+def load_entries(
+    image: Source | None,
+    labels: Source | None,
+    label_set: LabelSet,
+    size: Size,
+    table: np.ndarray | None = None,
+) -> dict[str, Tensor]:
+    """Load a picture, a label map or both, from files or open ones; otherwise as `load_pair`."""
     item: dict[str, Tensor] = {}
     shapes = []
-    if "image" in keys and pair.image is not None:
-        with open_image(pair.image) as photo:
+    if image is not None:
+        with open_image(image) as photo:
             shapes.append(upright_size(photo))
             item["image"] = to_tensor(read_rgb(photo, size))
-    if "labels" in keys and pair.labels is not None:
-        with open_image(pair.labels) as mask:
+    if labels is not None:
+        with open_image(labels) as mask:
             shapes.append(_size(mask))
             item["labels"] = read_labels(mask, label_set, size, table)
-    if len(shapes) == 2:
-        _check_same_aspect(pair, *shapes)
+    if image is not None and labels is not None:
+        _check_same_aspect(image, labels, *shapes)
     return item
 
 
@@ -177,9 +195,9 @@ def check_headers(pair: Pair, label_set: LabelSet, keys: Sequence[str]) -> None:
         with open_image(pair.labels) as mask:
             check_label_format(mask, label_set)
             shapes.append(_size(mask))
-    if len(shapes) == 2 and pair.image is not None and not _same_aspect(*shapes):
+    if len(shapes) == 2 and pair.image and pair.labels and not _same_aspect(*shapes):
         with open_image(pair.image) as photo:
-            _check_same_aspect(pair, upright_size(photo), shapes[1])
+            _check_same_aspect(pair.image, pair.labels, upright_size(photo), shapes[1])
 
 
 def wanted_keys(keys: Sequence[str] | None) -> tuple[str, ...]:
@@ -210,11 +228,11 @@ def _same_aspect(image: tuple[int, int], labels: tuple[int, int]) -> bool:
     return abs(image[0] * labels[1] - image[1] * labels[0]) <= max(image)
 
 
-def _check_same_aspect(pair: Pair, image: tuple[int, int], labels: tuple[int, int]) -> None:
+def _check_same_aspect(photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]) -> None:
     """Raise ImageError unless both have the same aspect ratio, up to rounding."""
     (height, width), (label_height, label_width) = image, labels
     if not _same_aspect(image, labels):
         raise ImageError(
-            f"{pair.labels} has {label_width} x {label_height} pixels, but {pair.image} has {width} x {height}; "
+            f"{mask} has {label_width} x {label_height} pixels, but {photo} has {width} x {height}; "
             "wanted the same size, or the same shape. Is it the label map of another picture, or cropped?"
         )

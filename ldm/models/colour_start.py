@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.modules.vqgan import AttentionBlock, Decoder, Downsample, Encoder, ResnetBlock, Upsample
+from ldm.modules.whole_batch import agree_on_first, whole_batch
 
 COLOURS = 3
 CARRIED = 2 * COLOURS
@@ -50,10 +51,10 @@ def carry_colours(encoder: Encoder, decoder: Decoder) -> None:
 def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) -> None:
     """Set both 1x1 convolutions: features (B, D, h, w) to latents of zero mean and unit covariance, and back.
 
-    Of all whitenings it takes the one closest to the identity (ZCA; Bell and Sejnowski 1997). With more than one
-    process the first one's features decide.
+    Of all whitenings it takes the one closest to the identity (ZCA; Bell and Sejnowski 1997). Several processes
+    whiten the features of all.
     """
-    pixels = features.transpose(0, 1).flatten(1).double()  # D B*h*w
+    pixels = whole_batch(features).transpose(0, 1).flatten(1).double()  # D B*h*w
     mean = pixels.mean(1)
     variances, axes = torch.linalg.eigh(pixels.cov())
     scale = variances.clamp(min=1e-4 * variances.max().item() + 1e-12).sqrt()
@@ -62,9 +63,7 @@ def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) 
         conv.weight.copy_(matrix[:, :, None, None])
         if conv.bias is not None:
             conv.bias.copy_(bias)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for parameter in (*quant_conv.parameters(), *post_quant_conv.parameters()):
-            torch.distributed.broadcast(parameter.data, 0)
+    agree_on_first(*quant_conv.parameters(), *post_quant_conv.parameters())
 
 
 def _check(half: Encoder | Decoder) -> None:

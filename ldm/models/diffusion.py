@@ -15,9 +15,13 @@ from ldm.models.annealing import annealed
 from ldm.models.averages import Averaged, Averages
 from ldm.models.diffusion_settings import build_networks, check_published, make_loss, make_noise
 from ldm.models.latent_networks import Condition, LatentNetworks
+from ldm.models.picture_draws import PictureDraws, Turn
 from ldm.models.picture_grids import compare_styles, sample_from_seeds
+from ldm.models.sharding import shard
 from ldm.models.style_dropout import StyleDropout
 from ldm.modules.ema import EMA
+from ldm.modules.unet_stages import Stage
+from ldm.modules.whole_batch import whole_batch
 from ldm.sampling.noise import draw, seeded
 
 Batch = Mapping[str, Any]
@@ -106,6 +110,7 @@ class LatentDiffusion(LatentNetworks):
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.scale_by_std, self.monitor, self.sample_steps = scale_by_std, monitor, sample_steps
         self.anneal_steps, self.step_in_backward = anneal_steps, step_in_backward
+        self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
             probability_of_discard, probability_of_region_discard, probability_of_mask_discard
         )
@@ -164,21 +169,35 @@ class LatentDiffusion(LatentNetworks):
         split = "train" if self.training else "val"
         return loss, {f"{split}/{name}": value for name, value in parts.items()}
 
-    def conditions(self, batch: Batch, dropout: StyleDropout | None = None) -> Condition:
-        """Return styles and masks of a batch, some of them dropped if `dropout` says so."""
+    def conditions(
+        self, batch: Batch, dropout: StyleDropout | None = None, draws: PictureDraws | None = None
+    ) -> Condition:
+        """Return styles and masks of a batch, some of them dropped if `dropout` says so, by `draws`."""
         image = self._image(batch)
         y = one_hot(batch["labels"], self.num_regions)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
-        context, y = dropout(self.get_learned_conditioning, image, y)
+        context, y = dropout(self.get_learned_conditioning, image, y, draws)
         return {"context": context, "y": y}
 
     # --- training and validation ---
 
+    def configure_model(self) -> None:
+        """Share what is trained, and its averages, among the processes, where Lightning's strategy gives a mesh."""
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        stages = [part for part in self.unet.modules() if isinstance(part, Stage)]
+        shard(self.unet, mesh, stages, ("condition", "denoise"))
+        if any(parameter.requires_grad for parameter in self.cond_stage_model.parameters()):
+            shard(self.cond_stage_model, mesh, (), ())
+        for average, module, _ in self._averages():
+            average.shard_like(module)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
         if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
-            self.scale_factor /= self._latent(batch).std()
+            self.scale_factor /= whole_batch(self._latent(batch)).std()
 
     def _image(self, batch: Batch) -> Tensor:
         """Return a batch's images (B, 3, H, W) in [-1, 1]; cached ones are uint8."""
@@ -193,9 +212,10 @@ class LatentDiffusion(LatentNetworks):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch at uniformly drawn timesteps."""
         z = self._latent(batch)
-        cond = self.conditions(batch, self.dropout)
-        t = torch.randint(len(self.schedule), (len(z),), device=z.device)
-        loss, log = self.p_losses(z, cond, t)
+        draws = PictureDraws(self.turn, len(z), z.device)
+        t, noise = draws.integers(len(self.schedule)), draws.normal(z.shape[1:]).to(z.dtype)
+        cond = self.conditions(batch, self.dropout, draws)
+        loss, log = self.p_losses(z, cond, t, noise)
         self.log_dict(log, batch_size=len(z), prog_bar=False)
         return loss
 
@@ -235,7 +255,10 @@ class LatentDiffusion(LatentNetworks):
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
         if self.step_in_backward:
             return annealed(AdamWInBackward(parameters, lr=self.learning_rate), self.anneal_steps)
-        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=True), self.anneal_steps)
+        # Lightning refuses to clip for the fused one in mixed precision, as if that always scaled gradients.
+        clips = self._trainer is not None and self._trainer.gradient_clip_val
+        fused = not (clips and "mixed" in str(self.trainer.precision))
+        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused), self.anneal_steps)
 
     # --- pictures ---
 

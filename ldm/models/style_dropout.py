@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ldm.models.picture_draws import PictureDraws
+
 
 @dataclass(frozen=True)
 class StyleDropout:
@@ -30,7 +32,11 @@ class StyleDropout:
                 raise ValueError(f"probability_of_{name}discard is {value}; wanted 0 .. 1")
 
     def __call__(
-        self, encode: Callable[[Tensor, Tensor], Tensor], image: Tensor, y: Tensor
+        self,
+        encode: Callable[[Tensor, Tensor], Tensor],
+        image: Tensor,
+        y: Tensor,
+        draws: PictureDraws | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return styles (B, R, D) and masks (B, R, H, W), some of them dropped.
 
@@ -38,16 +44,18 @@ class StyleDropout:
             encode: image and mask to styles.
             image: (B, 3, H, W) in [-1, 1].
             y: one-hot masks (B, R, H, W).
+            draws: of these pictures; None draws from torch's random state.
         """
         B, R = y.shape[:2]
+        draws = draws or PictureDraws(None, B, image.device)
         if self.image:
-            kept = torch.rand(B, device=image.device) >= self.image
+            kept = draws.uniform() >= self.image
             image = image * kept[:, None, None, None]
         context = encode(image, y)
         if self.region:
-            dropped = torch.rand(B, R, 1, device=image.device) < self.region
+            dropped = draws.uniform((R, 1)) < self.region
             context = torch.where(dropped, encode(torch.zeros_like(image), y), context)
         if self.mask:
-            kept = (torch.rand(B, device=image.device) >= self.mask).to(y.dtype)
+            kept = (draws.uniform() >= self.mask).to(y.dtype)
             context, y = context * kept[:, None, None], y * kept[:, None, None, None]
         return context, y

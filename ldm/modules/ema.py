@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class EMA(nn.Module):
@@ -45,18 +46,29 @@ class EMA(nn.Module):
     def restart(self, module: nn.Module) -> None:
         """Begin anew at the parameters of `module`."""
         self.num_updates.zero_()
-        averages, parameters = self._pairs(module)
-        torch._foreach_copy_(averages, parameters)
+        _copy(*self._pairs(module))
+
+    def shard_like(self, module: nn.Module) -> None:
+        """Hold the share of each average that this process holds of the parameter, once `module` is sharded."""
+        for name, parameter in module.named_parameters():
+            average = getattr(self, name.replace(".", ""))
+            if isinstance(parameter, DTensor) and not isinstance(average, DTensor):
+                shared = distribute_tensor(average, parameter.device_mesh, parameter.placements)
+                setattr(self, name.replace(".", ""), shared)
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
         """Give `module` the averaged parameters for the duration of the block."""
         averages, parameters = self._pairs(module)
         kept = [parameter.clone() for parameter in parameters]
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, averages)
+        _copy(parameters, averages)
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(parameters, kept)
+            _copy(parameters, kept)
+
+
+@torch.no_grad()
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):  # sharded tensors have no torch._foreach_copy_
+        target.copy_(source)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3, group_norm, repeat_pixels
+from ldm.modules.whole_batch import agree_on_first, least_of_all, sum_of_all, whole_batch
 
 Resample = Literal["none", "down", "up"]
 UNUSED = 2**30  # batches since an entry was chosen, where it never was
@@ -255,7 +256,8 @@ class Codebook(nn.Module):
     def revive(self, z: Tensor, after: int) -> int:
         """Move entries that `after` training batches left unused to random pixels of z (B, D, h, w).
 
-        Before the first batch that is all of them: the codebook then starts where the latents are.
+        Before the first batch that is all of them: the codebook then starts where the latents are. Several processes
+        choose among the pixels of all, and the first one's choice holds.
 
         Returns:
             how many entries moved.
@@ -263,22 +265,21 @@ class Codebook(nn.Module):
         dead = (self.idle >= after).nonzero().squeeze(1)
         if len(dead) == 0:
             return 0
-        pixels = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        pixels = whole_batch(z).permute(0, 2, 3, 1).reshape(-1, z.shape[1])
         # Each pixel once, as far as they go: equal entries would never part.
         order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
         self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
         self.idle[dead] = 0
-        if _several_processes():
-            # Each drew from its own pixels; the first one decides. Which entries are idle they agree on.
-            torch.distributed.broadcast(self.embedding.weight.data, 0)
+        agree_on_first(self.embedding.weight)
         return len(dead)
 
     def use(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the share of the entries that indices (B, h, w) use, and their perplexity.
+        """Return the share of the entries that indices (B, h, w), of all processes, use, and their perplexity.
 
         The perplexity, exp of the entropy of how often each is used, is as many entries as equal use would need.
         """
         counts = torch.bincount(indices.flatten(), minlength=self.embedding.num_embeddings).float()
+        sum_of_all(counts)
         return (counts > 0).float().mean(), torch.special.entr(counts / counts.sum()).sum().exp()
 
     def look_up(self, indices: Tensor) -> Tensor:
@@ -299,13 +300,7 @@ class Codebook(nn.Module):
         if self.training:
             self.idle += 1
             self.idle[indices.flatten()] = 0
-            if _several_processes():
-                # An entry is in use if any process chose it.
-                torch.distributed.all_reduce(self.idle, torch.distributed.ReduceOp.MIN)
+            least_of_all(self.idle)  # used by one process is used
         quantised = self.look_up(indices)
         loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
         return z + (quantised - z).detach(), loss, indices
-
-
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -77,13 +77,18 @@ class ImageLogger(pl.Callback):
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, training_batch: Any) -> None:
         step = batches_done(trainer)
         log_images: Any = getattr(pl_module, "log_images", None)
-        if self.disabled or log_images is None or step == self._drawn_step or not trainer.is_global_zero:
+        sharded = pl_module.device_mesh is not None  # then no process can compute alone
+        if self.disabled or log_images is None or step == self._drawn_step:
+            return
+        if not (trainer.is_global_zero or sharded):
             return
         self._drawn_step = step
         batch = self._first_of_validation(trainer, pl_module) or training_batch
         with isolate_rng(), _evaluating(pl_module), torch.no_grad():
             seed_all(0)
             columns = log_images(batch, min(self.max_images, len(batch["image"])))
+        if not trainer.is_global_zero:
+            return
         grid = draw_grid(_with_mask(columns, batch, trainer), self.cell)
         folder = Path(trainer.default_root_dir) / "images"
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ldm.checkpoint import CheckpointError
 from ldm.fingerprint import fingerprint
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
+from ldm.training.parallel import ShardedStrategy
 from ldm.weights import fitting
 
 
@@ -77,6 +79,15 @@ def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
             )
 
 
+def check_processes(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    """Raise ConfigError for a strategy with which several processes cannot train this model."""
+    if isinstance(trainer.strategy, ShardedStrategy) and not is_overridden("configure_model", model):
+        raise ConfigError(
+            f"lightning.trainer.strategy=fsdp is for the diffusion, not for {type(model).__name__}; leave it out, or "
+            "set it to ddp"
+        )
+
+
 def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:
     """Raise CheckpointError unless a run's checkpoint can be read and its weights have the model's names and shapes."""
     content = load_saved(checkpoint, mmap=True)
@@ -102,10 +113,18 @@ def warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         warnings.warn(
             "model.base_learning_rate has no effect on a resumed run: its optimizer goes on", stacklevel=2
         )
-    size, new_size = ((config["data"].get("params") or {}).get("batch_size") for config in (before, now))
+    size, new_size = _pictures_of_all(before), _pictures_of_all(now)
     if size != new_size:
         warnings.warn(
-            f"data.params.batch_size was {size} and is {new_size} now: the learning rate stays that of {size}, "
-            "and the epoch that was interrupted shows some pictures twice or not at all",
+            f"devices x data.params.batch_size was {size} and is {new_size} now: the learning rate stays that of "
+            f"{size}, and the epoch that was interrupted shows some pictures twice or not at all",
             stacklevel=2,
         )
+
+
+def _pictures_of_all(config: Mapping[str, Any]) -> int:
+    """Return the pictures that all devices together take in one batch, as far as the config says how many there are."""
+    trainer = (config.get("lightning") or {}).get("trainer") or {}
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    devices = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1
+    return (config["data"].get("params") or {}).get("batch_size", 1) * devices * nodes

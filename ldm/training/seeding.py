@@ -1,4 +1,7 @@
-"""Random state as a function of (seed, step, rank): a resumed run needs none from its checkpoint."""
+"""Random state as a function of (seed, step, rank): a resumed run needs none from its checkpoint.
+
+What a model draws for single pictures does not depend on the rank either, see `ldm.models.picture_draws`.
+"""
 
 import random
 from typing import Any
@@ -6,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+
+from ldm.models.picture_draws import Turn
 
 TRAINING, VALIDATION = 0, 1
 
@@ -34,8 +39,12 @@ class StepSeeding(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed by the number of batches since the start of the run."""
-        seed_all(self.seed, TRAINING, trainer.fit_loop.total_batch_idx, trainer.global_rank)
+        """Seed by the number of batches since the start of the run; tell the model which pictures it gets."""
+        batch_number = trainer.fit_loop.total_batch_idx
+        seed_all(self.seed, TRAINING, batch_number, trainer.global_rank)
+        model: Any = pl_module
+        if hasattr(model, "turn"):
+            model.turn = Turn(self.seed, batch_number, trainer.global_rank, trainer.world_size)
 
     def on_validation_batch_start(
         self,

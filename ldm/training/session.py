@@ -20,9 +20,11 @@ from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.learning_rate import scaled_learning_rate
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.model_parts import parameter_table, without_weight_files
+from ldm.training.parallel import keep_averages_local, strategy_named
 from ldm.training.preflight import (
     check_cached_latents,
     check_optimization,
+    check_processes,
     check_resumed_weights,
     check_validation_interval,
     warn_of_changes,
@@ -48,6 +50,7 @@ UNHELPFUL_WARNINGS = (
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Total length of .* across ranks is zero.*",
     ".*treat `?pin_memory`?.*",
+    ".*FSDP2-wrapped module .* returned a view tensor.*",  # nothing here changes one in place
 )
 
 
@@ -166,6 +169,7 @@ class _Session:
         if options.action == "train":
             check_validation_interval(self.trainer, self.data.train_batches(self.trainer.world_size))
             check_optimization(self.trainer, self.model)
+            check_processes(self.trainer, self.model)
             check_cached_latents(self.model, getattr(self.data, "first_stage", None))
             if self.trainer.is_global_zero:
                 self.folder.open(self.config, self.seed)
@@ -192,6 +196,7 @@ class _Session:
             raise ConfigError(
                 f"model.target {self.config['model']['target']} is not a model that can be trained"
             )
+        keep_averages_local(self.model)
         if resumed is not None and resumed.checkpoint is not None:
             check_resumed_weights(self.model, resumed.checkpoint)
 
@@ -212,7 +217,7 @@ class _Session:
             "log_every_n_steps": 10,
             "enable_model_summary": False,
         }
-        options |= settings
+        options |= settings | {"strategy": strategy_named(settings.get("strategy", "auto"))}
         plugins = options.pop("plugins", None) or []
         options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         options |= {"default_root_dir": str(self.folder.path), "use_distributed_sampler": False}

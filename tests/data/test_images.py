@@ -302,3 +302,13 @@ def test_an_animation_has_its_frames(kind: str, tmp_path: Path) -> None:
         save_animation(tmp_path / "none.gif", [])
     with pytest.raises(ValueError, match=r"a name in .gif or .webp"):
         save_animation(tmp_path / "film.avi", [torch.zeros(3, 16, 16)])
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_a_png_with_damaged_pixels_is_not_read_as_black(tmp_path: Path, size: int | None) -> None:
+    path = tmp_path / "7.png"
+    Image.fromarray(noise(16, 16)).save(path)
+    header = path.read_bytes()[:41]
+    path.write_bytes(header + bytes(path.stat().st_size - 41))
+    with pytest.raises(ImageError, match=r"7\.png is truncated or damaged"):
+        load_image(path, size)

@@ -55,14 +55,21 @@ def train_here(folder: Path, *overrides: str, resume: Path | None = None, base: 
 
 
 def start_process(
-    folder: Path, *overrides: str, base: Path | None = None, group: bool = False
+    folder: Path,
+    *overrides: str,
+    base: Path | None = None,
+    resume: Path | None = None,
+    group: bool = False,
 ) -> "subprocess.Popen[str]":
-    """Start `python main.py -t` of `base`, or else the tiny model, under `folder`; as a process group if wanted."""
+    """Start `python main.py -t` of `base`, or else the tiny model, under `folder`, or go on with `resume`.
+
+    As a process group if wanted.
+    """
+    start = ["--resume", str(resume)] if resume else ["-b", str(base or write_tiny(folder))]
     command = [
         sys.executable,
         "main.py",
-        "-b",
-        str(base or write_tiny(folder)),
+        *start,
         "-t",
         "--logdir",
         str(folder / "runs"),

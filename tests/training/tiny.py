@@ -1,12 +1,14 @@
 """A model and a dataset small enough for tests that start real processes, random where real ones are."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from ldm.data.labels import CELEBAMASK_HQ
@@ -25,6 +27,28 @@ class Pause(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.step:
             time.sleep(600)
+
+
+class KeepState(pl.Callback):
+    """At the end of training, write what each process has to FOLDER/RANK.pt.
+
+    `state`: the parameters and all buffers; `held`: trained numbers that this process holds, of `trained` in all.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
+        state = {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
+        trained = [x.detach() for x in pl_module.parameters() if x.requires_grad]
+        kept = {
+            "state": {name: value.detach().clone() for name, value in state.items()},
+            "held": sum((x.to_local() if isinstance(x, DTensor) else x).numel() for x in trained),
+            "trained": sum(x.numel() for x in trained),
+        }
+        torch.save(kept, self.folder / f"{trainer.global_rank}.pt")
 
 
 class TinyFaces(Dataset[dict[str, Any]]):
