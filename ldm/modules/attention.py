@@ -17,14 +17,25 @@ class StyleLookup(NamedTuple):
 
 
 class StyleTokens(NamedTuple):
-    """Cross-attention that depends on the pixels: keys and values of the R style codes."""
+    """Cross-attention that depends on the pixels: keys and values of the n tokens of R regions.
 
-    keys: Tensor  # B heads R d
-    values: Tensor  # B heads R d
-    bias: Tensor | None  # B 1 h*w R, added to the logits, or None where every pixel sees every code
+    The first tokens of all regions come first, then the second ones.
+    """
+
+    keys: Tensor  # B heads n*R d
+    values: Tensor  # B heads n*R d
+    bias: Tensor | None  # B 1 h*w n*R, added to the logits, or None where every pixel sees every token
 
 
-StyleConditioning = StyleLookup | StyleTokens
+class MixedTokens(NamedTuple):
+    """The same where a pixel is a mixture of regions: attention within each, then as much of each as there is."""
+
+    keys: Tensor  # B heads n*R d
+    values: Tensor  # B heads n*R d
+    mixture: Tensor  # B h*w R+1: the share of each region, and of none
+
+
+StyleConditioning = StyleLookup | StyleTokens | MixedTokens
 
 
 class SelfAttention(nn.Module):
@@ -47,43 +58,67 @@ class SelfAttention(nn.Module):
 class StyleAttention(nn.Module):
     """Multi-head attention from pixels to the style codes of the regions, restricted by the mask if `masked`.
 
-    Attribute names are the checkpoints'.
+    With `tokens` n, a code (D,) is n tokens of D/n numbers, one behind the other. Attribute names are the checkpoints'.
     """
 
-    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
+    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool, tokens: int = 1) -> None:
         super().__init__()
-        self.heads = heads
-        self.masked = masked
+        self.heads, self.masked, self.tokens = heads, masked, tokens
         self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(context_dim, channels, bias=False)
-        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_k = nn.Linear(context_dim // tokens, channels, bias=False)
+        self.to_v = nn.Linear(context_dim // tokens, channels, bias=False)
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether a label map settles this attention: a single token is left at each pixel."""
+        return self.masked and self.tokens == 1
 
     def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> StyleConditioning:
         """Compute from style (B, R, D) and the mask what stays the same at every step, for h x w pixels.
 
-        With an exclusive mask one code is left at a pixel, its softmax is 1 and the output is
+        With an exclusive mask and one token to a code, one is left at a pixel, its softmax is 1 and the output is
         to_out(to_v(style))[region]; where no region is marked all logits are equal and the output is the mean.
         Where regions share a pixel, so does their output.
         """
-        if self.masked and mask.exclusive:
+        if self.is_lookup and mask.exclusive:
             values = self.to_v(style)  # B R C
             values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R+1 C
             if mask.shares:
                 return StyleLookup(mask.mixture(size) @ values)
             return StyleLookup(_look_up(values, mask.labels(size)))
-        keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)
-        return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)
+        tokens = style.unflatten(2, (self.tokens, -1)).transpose(1, 2).flatten(1, 2)  # B n*R D/n
+        keys, values = (split_heads(to(tokens), self.heads) for to in (self.to_k, self.to_v))
+        if self.masked and mask.exclusive and mask.shares:
+            return MixedTokens(keys, values, mask.mixture(size))
+        bias = mask.attention_bias(size, keys.dtype, self.tokens) if self.masked else None
+        return StyleTokens(keys, values, bias)
 
-    def forward(self, x: Tensor, tokens: StyleTokens, logits: list[Tensor] | None = None) -> Tensor:
-        """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`."""
+    def forward(
+        self, x: Tensor, style: StyleTokens | MixedTokens, logits: list[Tensor] | None = None
+    ) -> Tensor:
+        """Attend from x (B, N, C) to the tokens; append the regions' logits (B, R, N), the mean of heads, to `logits`.
+
+        The logit of a region is that of seeing any of its tokens: the logarithm of the sum of their exponentials.
+        """
         q = split_heads(self.to_q(x), self.heads)  # B heads N d
+        if isinstance(style, MixedTokens):
+            return self.to_out(merge_heads(self._within_regions(q, style) @ style.values))
         if logits is not None:
-            scaled = torch.einsum("bhnd,bhrd->brn", q, tokens.keys) * q.shape[-1] ** -0.5
-            logits.append(scaled / self.heads)
-        return self.to_out(
-            merge_heads(F.scaled_dot_product_attention(q, tokens.keys, tokens.values, tokens.bias))
-        )
+            scaled = torch.einsum("bhnd,bhrd->brn", q, style.keys) * q.shape[-1] ** -0.5 / self.heads
+            logits.append(scaled.unflatten(1, (self.tokens, -1)).logsumexp(1))
+        out = F.scaled_dot_product_attention(q, style.keys, style.values, style.bias)
+        return self.to_out(merge_heads(out))
+
+    def _within_regions(self, q: Tensor, style: MixedTokens) -> Tensor:
+        """Return weights (B, heads, N, n*R): a region's share of the pixel, times the softmax among its tokens.
+
+        What no region marks goes to all tokens evenly.
+        """
+        logits = (q * q.shape[-1] ** -0.5) @ style.keys.transpose(-1, -2)  # B heads N n*R
+        weights = logits.unflatten(3, (self.tokens, -1)).softmax(3)  # B heads N n R
+        shares, none = style.mixture[:, None, :, None, :-1], style.mixture[:, None, :, None, -1:]
+        return (weights * shares + none / logits.shape[3]).to(q.dtype).flatten(3)
 
 
 def _look_up(values: Tensor, labels: Tensor) -> Tensor:
@@ -122,10 +157,10 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, style attention and a feed-forward layer, each added to its input."""
 
-    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
+    def __init__(self, channels: int, context_dim: int, heads: int, masked: bool, tokens: int = 1) -> None:
         super().__init__()
         self.attn1 = SelfAttention(channels, heads)
-        self.attn2 = StyleAttention(channels, context_dim, heads, masked)
+        self.attn2 = StyleAttention(channels, context_dim, heads, masked, tokens)
         self.ff = FeedForward(channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
@@ -139,7 +174,7 @@ class TransformerBlock(nn.Module):
 
     def freeze_idle(self) -> None:
         """Freeze the queries and keys of a lookup, which a label map settles without them."""
-        if self.attn2.masked:
+        if self.attn2.is_lookup:
             for idle in (self.attn2.to_q, self.attn2.to_k, self.norm2):
                 idle.requires_grad_(False)
 
@@ -148,13 +183,20 @@ class SpatialTransformer(nn.Module):
     """Transformer blocks on the pixels of a feature map, added to it; starts as the identity."""
 
     def __init__(
-        self, channels: int, context_dim: int, heads: int, depth: int, masked: bool, groups: int = 32
+        self,
+        channels: int,
+        context_dim: int,
+        heads: int,
+        depth: int,
+        masked: bool,
+        tokens: int = 1,
+        groups: int = 32,
     ) -> None:
         super().__init__()
         self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(channels, context_dim, heads, masked) for _ in range(depth)
+            TransformerBlock(channels, context_dim, heads, masked, tokens) for _ in range(depth)
         )
         self.proj_out = zero_init(nn.Conv2d(channels, channels, 1))
 

@@ -25,6 +25,7 @@ class RegionMask:
         self.exclusive = bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[tuple[int, int], Tensor] = {}
+        self._biases: dict[tuple[tuple[int, int], torch.dtype, int], Tensor] = {}
 
     def resize(self, size: tuple[int, int]) -> Tensor:
         """Return the mask at `size`, (B, R, h, w), in [0, 1]."""
@@ -53,11 +54,15 @@ class RegionMask:
         regions = self.resize(size).flatten(2).transpose(1, 2)  # B h*w R
         return torch.cat([regions, 1 - regions.sum(2, keepdim=True)], 2)
 
-    def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Return what is added to the logits at `size`, (B, 1, h*w, R).
+    def attention_bias(self, size: tuple[int, int], dtype: torch.dtype, tokens: int = 1) -> Tensor:
+        """Return what is added to the logits at `size`, (B, 1, h*w, tokens*R), the same for each of a region's tokens.
 
-        0, or the most negative finite value; with shares, the logarithm of the share, which weights the codes by it.
+        0, or the most negative finite value; with shares, the logarithm of the share, which weights the tokens by it.
         """
-        mask = self.resize(size).flatten(2).transpose(1, 2).to(dtype)  # B h*w R
-        bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
-        return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
+        key = size, dtype, tokens
+        if key not in self._biases:
+            mask = self.resize(size).flatten(2).transpose(1, 2).to(dtype)  # B h*w R
+            bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
+            bias = bias.masked_fill(mask == 0, torch.finfo(dtype).min)
+            self._biases[key] = bias.repeat(1, 1, tokens)[:, None]
+        return self._biases[key]

@@ -45,6 +45,9 @@ class UNet(nn.Module):
             narrow network more than all else in it.
         mask_shares: reduce the mask to the share of a pixel that each region covers, not to the nearest label:
             small latents then know where edges and lips are, more finely than their pixels.
+        style_tokens: n, parts of a region's code that a pixel attends to each for itself, of D/n numbers each. The
+            published 1 makes mask attention a lookup; with more, a pixel chooses among those of its region. The
+            style encoder's code consists of `num_upsample` such parts.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -73,6 +76,7 @@ class UNet(nn.Module):
         norm_groups: int = 32,
         spade_hidden: int = 128,
         mask_shares: bool = False,
+        style_tokens: int = 1,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -80,23 +84,24 @@ class UNet(nn.Module):
             raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
         self.image_size, self.model_channels = image_size, model_channels
         self.num_regions, self.context_dim = num_classes, context_dim
-        self.use_mask_attn, self.mask_shares = use_mask_attn, mask_shares
-        self.use_checkpoint = use_checkpoint
+        self.use_mask_attn, self.mask_shares, self.use_checkpoint = use_mask_attn, mask_shares, use_checkpoint
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
-        # Stored in published checkpoints, never used, and therefore never trained.
-        self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)
+        self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)  # in checkpoints, but never used
         widths = [mult * model_channels for mult in channel_mult]
+        residuals = Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden)
+        transformers = Transformers(
+            context_dim,
+            style_tokens,
+            transformer_depth,
+            num_head_channels,
+            num_heads,
+            use_mask_attn,
+            norm_groups,
+        )
         layout = Layout(
-            widths,
-            [2**level in attention_resolutions for level in range(len(widths))],
-            num_res_blocks,
-            resblock_updown,
-            Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden),
-            Transformers(
-                context_dim, transformer_depth, num_head_channels, num_heads, use_mask_attn, norm_groups
-            ),
+            widths, attention_resolutions, num_res_blocks, resblock_updown, residuals, transformers
         )
         self.input_blocks, skips = layout.encoder(in_channels, model_channels)
         self.middle_block = layout.middle()

@@ -97,10 +97,11 @@ class Transformers:
     """What all transformers of a UNet have in common; of `head_channels` and `heads` one is -1.
 
     Raises:
-        ValueError: not exactly one of the two is given.
+        ValueError: not exactly one of the two is given, or a code does not divide into its tokens.
     """
 
     context_dim: int
+    tokens: int
     depth: int
     head_channels: int
     heads: int
@@ -111,6 +112,10 @@ class Transformers:
         if (self.head_channels == -1) == (self.heads == -1):
             raise ValueError(
                 "give one of num_head_channels and num_heads: the other follows from the channels"
+            )
+        if self.tokens < 1 or self.context_dim % self.tokens:
+            raise ValueError(
+                f"style_tokens is {self.tokens}; wanted a number into which context_dim, {self.context_dim}, divides"
             )
 
     def on(self, channels: int) -> SpatialTransformer:
@@ -123,7 +128,9 @@ class Transformers:
                 if size != -1
                 else f"{channels} channels do not divide into {heads} heads"
             )
-        return SpatialTransformer(channels, self.context_dim, heads, self.depth, self.masked, self.groups)
+        return SpatialTransformer(
+            channels, self.context_dim, heads, self.depth, self.masked, self.tokens, self.groups
+        )
 
 
 @dataclass(frozen=True)
@@ -132,14 +139,14 @@ class Layout:
 
     Attributes:
         widths: channels of each level, the full resolution first.
-        attended: whether transformers stand at each level.
+        attention_resolutions: downsampling factors at which transformers stand.
         blocks: residual blocks of a level of the encoder; the decoder has one more.
         residual_resampling: resample by residual blocks instead of convolutions.
         residuals, transformers: what the stages consist of.
     """
 
     widths: Sequence[int]
-    attended: Sequence[bool]
+    attention_resolutions: Sequence[int]
     blocks: int
     residual_resampling: bool
     residuals: Residuals
@@ -180,7 +187,8 @@ class Layout:
 
     def _attention(self, level: int) -> list[nn.Module]:
         """Return the transformer of a level's block, where it has one."""
-        return [self.transformers.on(self.widths[level])] if self.attended[level] else []
+        has_one = 2**level in self.attention_resolutions
+        return [self.transformers.on(self.widths[level])] if has_one else []
 
     def _halve(self, channels: int) -> nn.Module:
         return (

@@ -8,6 +8,8 @@ from ldm.checkpoint import build_model, read_checkpoint, write_checkpoint
 from ldm.data.labels import one_hot
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
+from ldm.pipeline import FacePipeline
+from ldm.pipeline.style_code import load_style
 from ldm.sampling import NoiseSchedule, sample
 from ldm.targets import instantiate_from_config
 from tests import small
@@ -182,3 +184,21 @@ def test_channels_last_gives_the_same_loss_and_gradients() -> None:
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-9)
     assert model.unet.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_several_style_tokens_train_and_everything_downstream_takes_their_codes(tmp_path) -> None:
+    config = small.diffusion(unet={"style_tokens": 4}, probability_of_discard=0.0)
+    model, batch = small.sensitive(config).train(), small.batch(4)
+    model.log_dict = lambda *a, **k: None
+    model.training_step(batch, 0).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert [name for name, grad in trained.items() if grad is None or not grad.any()] == []
+    assert any("attn2.to_q" in name for name in trained) and any("norm2" in name for name in trained)
+    write_checkpoint(tmp_path, model.state_dict(), {"model": config})
+    pipe = FacePipeline.from_pretrained(tmp_path, device="cpu")
+    first, second, *_ = pipe.read_style(batch["image"], batch["labels"])
+    first.swap(second, ["hair"]).lerp(second, 0.5, ["skin"]).save(tmp_path / "a.style")
+    style = load_style(tmp_path / "a.style", pipe.label_set)
+    assert torch.equal(style["hair"], second["hair"]) and not torch.equal(style["skin"], first["skin"])
+    picture = pipe(batch["labels"][0], style, steps=2, seed=0, guidance={"hair": 2.0})
+    assert picture.shape == (3, 16, 16) and picture.isfinite().all()

@@ -89,6 +89,88 @@ def test_shares_of_whole_pixels_are_the_label_map() -> None:
         assert (unet(x, t, style, mask) - nearest(x, t, style, mask)).abs().max() > 1e-3
 
 
+def attend(attention: StyleAttention, x: Tensor, style: Tensor, mask: RegionMask) -> Tensor:
+    """Return the output (B, N, C) of style attention on 8x8 pixels, whichever form the mask allows."""
+    conditioning = attention.condition(style, mask, (8, 8))
+    return conditioning.values if isinstance(conditioning, StyleLookup) else attention(x, conditioning)
+
+
+def tokens_by_hand(attention: StyleAttention, x: Tensor, style: Tensor, mask: Tensor) -> Tensor:
+    """Attend within each region, then weight by the regions' shares (B, N, R); what is left goes to the mean."""
+    n = attention.tokens
+    q, k, v = (
+        z.unflatten(-1, (attention.heads, -1))
+        for z in (
+            attention.to_q(x),
+            *(to(style.unflatten(2, (n, -1))) for to in (attention.to_k, attention.to_v)),
+        )
+    )
+    logits = torch.einsum("bphd,brkhd->bhprk", q, k) * q.shape[-1] ** -0.5
+    within = torch.einsum("bhprk,brkhd->bprhd", logits.softmax(-1), v)
+    out = torch.einsum("bpr,bprhd->bphd", mask, within)
+    out = out + (1 - mask.sum(2))[..., None, None] * v.mean((1, 2))[:, None]
+    return attention.to_out(out.flatten(2))
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_pixel_chooses_among_the_tokens_of_its_own_regions(tokens: int, shares: bool) -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True, tokens=tokens)).double()
+    _, _, style, mask = inputs()
+    style, mask = 3 * style.double(), mask.double()
+    mask[:, :, :6] = 0  # the second row of 4x4 cells is marked in half
+    x = 3 * torch.randn(2, 64, 32, dtype=torch.float64)
+    found = attend(attention, x, style, RegionMask(mask, shares))
+    resized = torch.nn.functional.interpolate(mask, (8, 8), mode="area" if shares else "nearest")
+    torch.testing.assert_close(found, tokens_by_hand(attention, x, style, resized.flatten(2).transpose(1, 2)))
+
+
+def test_equal_tokens_are_one_token() -> None:
+    """Which of equal tokens a pixel chooses makes no difference: attention is then the lookup of a single one."""
+    several, one = (
+        randomised(StyleAttention(32, 4 * n, heads=4, masked=True, tokens=n)).double() for n in (3, 1)
+    )
+    one.load_state_dict(several.state_dict())
+    style, x = torch.randn(2, 5, 4).double(), torch.randn(2, 64, 32).double()
+    for shares in (False, True):
+        mask = RegionMask(inputs()[3].double(), shares)
+        torch.testing.assert_close(
+            attend(several, x, style.repeat(1, 1, 3), mask), attend(one, x, style, mask)
+        )
+
+
+def test_tokens_of_a_region_reach_its_own_pixels_alone() -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True, tokens=3))
+    _, _, style, mask = inputs()
+    x, other = torch.randn(2, 64, 32), style.clone()
+    other[:, 2, 4:8] += 1  # the second token
+    with torch.no_grad():
+        before, after = (attend(attention, x, codes, RegionMask(mask)) for codes in (style, other))
+    changed = (after != before).any(2)
+    assert torch.equal(changed, RegionMask(mask).labels((8, 8)) == 2)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_unmarked_pixels_are_finite_in_half_precision(shares: bool) -> None:
+    attention = randomised(StyleAttention(32, 12, heads=4, masked=True, tokens=3))
+    _, _, style, mask = inputs()
+    x = torch.randn(2, 64, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = attend(attention, x, style, RegionMask(0 * mask, shares)).float()
+    with torch.no_grad():
+        expected = attention.to_out(attention.to_v(style.unflatten(2, (3, -1))).mean((1, 2)))
+    torch.testing.assert_close(found, expected[:, None].expand(2, 64, 32), atol=3e-2, rtol=3e-2)
+
+
+def test_the_logit_of_a_region_is_that_of_all_its_tokens() -> None:
+    attention = randomised(StyleAttention(32, 12, heads=1, masked=False, tokens=3)).double()
+    x, style, logits = torch.randn(2, 64, 32).double(), inputs()[2].double(), []
+    attention(x, attention.condition(style, RegionMask(inputs()[3].double()), (8, 8)), logits)
+    k = attention.to_k(style.unflatten(2, (3, -1)))
+    every = torch.einsum("bnc,brkc->brnk", attention.to_q(x), k) * 32**-0.5
+    torch.testing.assert_close(logits[0].exp(), every.exp().sum(3))
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
     unet = randomised(UNet(**{**SMALL, "use_mask_attn": masked}))
@@ -106,6 +188,8 @@ def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
         {"resblock_updown": True},
         {"transformer_depth": 2},
         {"num_head_channels": -1, "num_heads": 2},
+        {"style_tokens": 3},
+        {"style_tokens": 3, "mask_shares": True},
         {"dropout": 0.3},
         {"attention_resolutions": []},
         {"channel_mult": [1, 2, 2], "num_res_blocks": 2},
@@ -172,6 +256,7 @@ def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
         ({"num_heads": 2}, "one of num_head_channels and num_heads"),
         ({"num_head_channels": 48}, "do not divide into heads of 48"),
         ({"use_spatial_transformer": False}, "set it to true"),
+        ({"style_tokens": 5}, "style_tokens is 5; wanted a number into which context_dim, 12, divides"),
     ],
 )
 def test_contradicting_settings(options: dict, message: str) -> None:
