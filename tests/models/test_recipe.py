@@ -202,3 +202,50 @@ def test_several_style_tokens_train_and_everything_downstream_takes_their_codes(
     assert torch.equal(style["hair"], second["hair"]) and not torch.equal(style["skin"], first["skin"])
     picture = pipe(batch["labels"][0], style, steps=2, seed=0, guidance={"hair": 2.0})
     assert picture.shape == (3, 16, 16) and picture.isfinite().all()
+
+
+def test_a_compiled_step_has_the_same_loss_gradients_and_names() -> None:
+    one_block = {"channel_mult": [1], "attention_resolutions": []}
+    model = small.sensitive(small.diffusion(compile="aot_eager", unet=one_block)).train()
+    batch, noise = small.batch(2), torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    z, cond, t = model.encode_first_stage(batch["image"]), model.conditions(batch), torch.tensor([100, 700])
+    cond = {name: tensor.detach() for name, tensor in cond.items()}
+    names, results = list(model.state_dict()), []
+    for compiled in (False, True):
+        if compiled:
+            model.on_fit_start()
+        model.zero_grad()
+        loss, _ = model.p_losses(z, cond, t, noise)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.unet.parameters() if p.grad is not None)])
+    assert getattr(model.unet.denoise, "_torchdynamo_orig_callable", None) is not None
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()) + 1e-9)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("keys", "rates"),
+    [
+        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1, 1]),
+        ({"warmup_steps": 2, "anneal_steps": 4}, [0.5, 0.853553, 0.5, 0.146447, 0, 0]),
+        ({"warmup_steps": 0, "anneal_steps": 4}, [1, 0.853553, 0.5, 0.146447, 0, 0]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls_as_asked(keys: dict, rates: list[float]) -> None:
+    model = instantiate_from_config(small.diffusion(**keys))
+    model.learning_rate = 1.0
+    made, found = model.configure_optimizers(), []
+    for _ in rates:
+        found.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert found == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_published_rate_is_constant_and_a_negative_warm_up_is_refused() -> None:
+    model = instantiate_from_config(small.diffusion())
+    assert isinstance(model.configure_optimizers(), torch.optim.AdamW)
+    model.warmup_steps = -1
+    with pytest.raises(ValueError, match="warmup_steps -1; wanted 0 or more"):
+        model.configure_optimizers()
