@@ -1,5 +1,6 @@
 """The house rules: style and types hold, every config builds, every command of the README exists."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
+from ldm.targets import resolve
 from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
 from tests import small
 
@@ -84,6 +86,23 @@ def test_the_published_recipe_is_the_recorded_config() -> None:
     recorded = OmegaConf.to_container(OmegaConf.load(ROOT / "tests/golden/official_model_config.json"))
     ours["params"]["first_stage_config"]["params"].pop("ckpt_path")
     assert ours == recorded
+
+
+@pytest.mark.parametrize("place", ["model", "unet_config", "cond_stage_config", "posthoc_ema"])
+def test_the_published_recipe_explains_every_key(place: str) -> None:
+    """Those that it leaves alone stand there as comments, with their defaults."""
+    file = ROOT / "configs/latent-diffusion/celebamask-hq.yaml"
+    whole = OmegaConf.to_container(
+        OmegaConf.create(re.sub(r"(?m)^( *)# (?= *\w+:( |$))", r"\1", file.read_text()))
+    )
+    section = whole["lightning"]["callbacks"][place] if place == "posthoc_ema" else whole["model"]
+    section = section["params"][place] if place.endswith("_config") else section
+    known = inspect.signature(resolve(section["target"])).parameters
+    assert section["params"].keys() == known.keys()
+    written = OmegaConf.to_container(OmegaConf.load(file))
+    if place == "model":
+        for key in section["params"].keys() - written["model"]["params"].keys():
+            assert section["params"][key] == known[key].default, key
 
 
 def commands_of(text: str) -> list[list[str]]:

@@ -1,8 +1,9 @@
 """Averages of the weights whose length is chosen after the training (EDM2, arXiv 2312.02696, section 3)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning.pytorch as pl
 import safetensors
@@ -93,12 +94,14 @@ class PosthocEMA(pl.Callback):
             self._write(Path(trainer.default_root_dir))
 
     def _write(self, run_folder: Path) -> None:
+        """Write every average, in files that are whole or not there."""
+        folder = run_folder / "ema"
+        folder.mkdir(exist_ok=True)
         for average in self.averages:
             facts = {"format": FORMAT, "step": str(self.step), "sigma_rel": repr(average.sigma_rel)}
             data = save({name: w.to("cpu", self.dtype) for name, w in average.weights.items()}, facts)
-            name = f"step_{self.step:08}_sigma_{average.sigma_rel}.safetensors"
-            (run_folder / "ema").mkdir(exist_ok=True)
-            write_atomically(run_folder / "ema" / name, lambda file, data=data: file.write(data))
+            file = folder / f"step_{self.step:08}_sigma_{average.sigma_rel}.safetensors"
+            write_atomically(file, partial(_put, data))
         self._written = self.step
 
 
@@ -135,3 +138,7 @@ def _profile(file: Path) -> Profile:
 def _trained(model: pl.LightningModule) -> Mapping[str, Tensor]:
     """Return the trained parameters of UNet and style encoder, by their names in checkpoints."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    file.write(data)

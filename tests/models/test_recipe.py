@@ -139,6 +139,13 @@ def test_zero_terminal_snr_wants_v() -> None:
         instantiate_from_config(small.diffusion(min_snr_gamma=-1))
 
 
+def test_a_last_timestep_that_weighs_nothing_warns() -> None:
+    keys = {"parameterization": "v", "zero_terminal_snr": True, "min_snr_gamma": 5}
+    with pytest.warns(UserWarning, match="leaves the last timestep of zero_terminal_snr without weight"):
+        model = instantiate_from_config(small.diffusion(**keys))
+    assert float(model.loss.timestep_weights[-1]) < 1e-6
+
+
 def test_the_style_encoders_average_is_kept_saved_and_used(tmp_path) -> None:
     config = small.diffusion(ema_style_encoder=True, ema_decay=0.5)
     model = instantiate_from_config(config)
