@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a run folder of main.py, a weight file, or owner/name on the hub")
     parser.add_argument("out", type=Path, help="the folder to write")
@@ -31,6 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="SIGMA",
         help="weights averaged over this share of the training, such as 0.1, for a run with the callback PosthocEMA",
     )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.ema_length is not None and options.weights:
         parser.error("--ema-length makes averaged weights of its own; leave out --weights")

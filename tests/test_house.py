@@ -16,7 +16,7 @@ from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
 from ldm.targets import resolve
-from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
+from scripts import demo, draw_faces, evaluate, export_model, prepare_celebamask, sample_sem
 from tests import small
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/sample_sem.py": build_parser().parse_args,
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
             "scripts/evaluate.py": evaluate.build_parser().parse_args,
+            "scripts/export_model.py": export_model.build_parser().parse_args,
         }
         parse[script](arguments)
 
