@@ -49,15 +49,20 @@ class PosthocEMA(pl.Callback):
         self.averages = [PowerEMA({}, sigma_rel) for sigma_rel in self.sigma_rels]
         self.step = 0
         self._seen = self._written = 0
-        self._resumed: list[dict[str, Tensor]] = []
+        self._resumed: dict[float, dict[str, Tensor]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs: the averages, and of how many steps they are."""
-        return {"step": self.step, "averages": [average.weights for average in self.averages]}
+        return {"step": self.step, "averages": {a.sigma_rel: a.weights for a in self.averages}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the averages of the interrupted run."""
+        """Take up the averages of the interrupted run; ConfigError if it tracked others."""
         self.step, self._resumed = state_dict["step"], state_dict["averages"]
+        if (before := set(self._resumed)) != set(self.sigma_rels):
+            raise ConfigError(
+                f"PosthocEMA: sigma_rels is {sorted(self.sigma_rels)}, but the run tracks {sorted(before)}; "
+                "a resumed run keeps its lengths"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the averages, or move those of a resumed run to the model's device."""
@@ -68,10 +73,10 @@ class PosthocEMA(pl.Callback):
             return
         trained = _trained(pl_module)
         self.averages = [PowerEMA(trained, sigma_rel) for sigma_rel in self.sigma_rels]
-        for average, weights in zip(self.averages, self._resumed, strict=False):
-            for name, tensor in weights.items():
+        for average in self.averages if self._resumed else []:
+            for name, tensor in self._resumed[average.sigma_rel].items():
                 average.weights[name].copy_(tensor)
-        self._resumed = []
+        self._resumed = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

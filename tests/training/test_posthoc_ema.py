@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from ldm.checkpoint import CheckpointError, read_checkpoint
+from ldm.targets import ConfigError
 from ldm.training.posthoc_ema import PosthocEMA, averaged
 from scripts import export_model
 from tests import small
@@ -93,6 +94,8 @@ def test_what_cannot_be_averaged_is_said(run: Path, tmp_path: Path, capsys) -> N
     ):
         with pytest.raises(ValueError, match=message):
             PosthocEMA(**{"every_n_steps": 1, **options})
+    with pytest.raises(ConfigError, match=r"sigma_rels is \[0.05, 0.1\], but the run tracks \[0.2\]"):
+        PosthocEMA(1).load_state_dict(PosthocEMA(1, [0.2]).state_dict())
     (tmp_path / "ema").mkdir()
     (tmp_path / "ema/a.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="damaged"):
