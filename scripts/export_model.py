@@ -6,11 +6,12 @@ Every command takes the folder, and so does training as a start: model.params.ck
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a run folder of main.py, a weight file, or owner/name on the hub")
     parser.add_argument("out", type=Path, help="the folder to write")
@@ -24,18 +25,39 @@ def main(arguments: list[str] | None = None) -> int:
         default="float16",
         help="of matrices and kernels; vectors keep theirs (float16)",
     )
+    parser.add_argument(
+        "--ema-length",
+        type=float,
+        metavar="SIGMA",
+        help="weights averaged over this share of the training, such as 0.1, for a run with the callback PosthocEMA",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
+    if options.ema_length is not None and options.weights:
+        parser.error("--ema-length makes averaged weights of its own; leave out --weights")
 
     import torch  # imports that --help does not need
 
     from ldm.checkpoint import CheckpointError, build_model, for_use, has_ema, write_checkpoint
     from ldm.model_files import find_model
     from ldm.pipeline.pretrained import Weights
+    from ldm.training.posthoc_ema import averaged
     from ldm.weights import without_first_stage_file
 
     try:
         checkpoint, config = find_model(options.model, options.config)
         weights: Weights = options.weights or ("ema" if has_ema(checkpoint.state_dict) else "raw")
+        if options.ema_length is not None:
+            lengthened, step = averaged(Path(options.model), options.ema_length)
+            checkpoint = replace(
+                checkpoint, state_dict=checkpoint.state_dict | lengthened, step=step, epoch=None
+            )
+            weights = "raw"
         state = build_model(config, checkpoint, weights=weights).state_dict()
         lean = {"model": without_first_stage_file(for_use(config.get("model", config)), state)}
         if "data" in config:  # tells the size of the pictures and what the regions are
@@ -45,10 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         known = {key: value for key, value in facts.items() if value is not None}
         options.out.mkdir(parents=True, exist_ok=True)
         file = write_checkpoint(options.out, state, lean, known, dtype=dtype)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, OSError, ValueError) as error:
         parser.error(str(error))
     count = sum(tensor.numel() for tensor in state.values())
-    print(f"{file}: {count / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB, {weights} weights")
+    kind = weights if options.ema_length is None else f"averaged ({options.ema_length})"
+    print(f"{file}: {count / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB, {kind} weights")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The house rules: style and types hold, every config builds, every command of the README exists."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -14,11 +15,13 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
+from ldm.targets import resolve
 from scripts import (
     convert_checkpoint,
     demo,
     draw_faces,
     evaluate,
+    export_model,
     make_shards,
     prepare_celebamask,
     sample_sem,
@@ -98,6 +101,23 @@ def test_the_published_recipe_is_the_recorded_config() -> None:
     assert ours == recorded
 
 
+@pytest.mark.parametrize("place", ["model", "unet_config", "cond_stage_config", "posthoc_ema"])
+def test_the_published_recipe_explains_every_key(place: str) -> None:
+    """Those that it leaves alone stand there as comments, with their defaults."""
+    file = ROOT / "configs/latent-diffusion/celebamask-hq.yaml"
+    whole = OmegaConf.to_container(
+        OmegaConf.create(re.sub(r"(?m)^( *)# (?= *\w+:( |$))", r"\1", file.read_text()))
+    )
+    section = whole["lightning"]["callbacks"][place] if place == "posthoc_ema" else whole["model"]
+    section = section["params"][place] if place.endswith("_config") else section
+    known = inspect.signature(resolve(section["target"])).parameters
+    assert section["params"].keys() == known.keys()
+    written = OmegaConf.to_container(OmegaConf.load(file))
+    if place == "model":
+        for key in section["params"].keys() - written["model"]["params"].keys():
+            assert section["params"][key] == known[key].default, key
+
+
 def commands_of(text: str) -> list[list[str]]:
     """Return the python commands of a page, words in lists, continued lines joined."""
     joined = text.replace("\\\n", " ")
@@ -118,6 +138,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
             "scripts/evaluate.py": evaluate.build_parser().parse_args,
             "scripts/make_shards.py": make_shards.build_parser().parse_args,
+            "scripts/export_model.py": export_model.build_parser().parse_args,
         }
         parse[script](arguments)
 

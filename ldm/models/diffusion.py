@@ -55,9 +55,12 @@ class LatentDiffusion(LatentNetworks):
         monitor: the logged value by which the best checkpoint is chosen.
         sample_steps: DDIM steps of the picture grids.
         anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
+        warmup_steps: steps in which it rises from zero; null for 50 where it is annealed and none where it is not.
         channels_last: keep the weights of convolutions in the order in which many devices compute faster.
         step_in_backward: take the optimiser's steps while the backward pass runs, which saves the memory of the
             gradients; not with gradient clipping, accumulation or several processes.
+        compile: run the UNet's step through torch.compile while training: minutes at the start, faster steps after;
+            true, or the name of a backend.
         ckpt_path: weights to start from.
         num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
 
@@ -96,8 +99,10 @@ class LatentDiffusion(LatentNetworks):
         monitor: str | None = "val/loss_simple_ema",
         sample_steps: int = 50,
         anneal_steps: int = 0,
+        warmup_steps: int | None = None,
         channels_last: bool = False,
         step_in_backward: bool = False,
+        compile: bool | str = False,
         ckpt_path: str | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
@@ -109,19 +114,23 @@ class LatentDiffusion(LatentNetworks):
         super().__init__(*networks, *noise, scale_factor, store_scale=scale_by_std)
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.scale_by_std, self.monitor, self.sample_steps = scale_by_std, monitor, sample_steps
-        self.anneal_steps, self.step_in_backward = anneal_steps, step_in_backward
+        self.anneal_steps, self.warmup_steps, self.compiled_by = anneal_steps, warmup_steps, compile
+        self.step_in_backward = step_in_backward
         self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
             probability_of_discard, probability_of_region_discard, probability_of_mask_discard
         )
         self.loss = make_loss(noise, min_snr_gamma, attn_loss_weight, attn_l2, self.unet.use_mask_attn)
-        self.unet.freeze_idle()
-        self.cond_stage_model.requires_grad_(cond_stage_trainable)
+        self._freeze(cond_stage_trainable)
         self._start_averages(use_ema, ema_style_encoder, ema_decay)
-        if start:
-            self._start_from(start)
+        self._start_from(start)
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def _freeze(self, cond_stage_trainable: bool) -> None:
+        """Take what never gets a gradient out of training."""
+        self.unet.freeze_idle()
+        self.cond_stage_model.requires_grad_(cond_stage_trainable)
 
     def _start_averages(self, of_unet: bool, of_style_encoder: bool, decay: float) -> None:
         """Begin the running averages, under the checkpoints' names."""
@@ -129,7 +138,9 @@ class LatentDiffusion(LatentNetworks):
         self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
 
     def _start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take weights to train on from; what they lack of averages, first stage and scale stays as it is."""
+        """Take weights to train on from, if any; averages, first stage and scale that they lack stay as they are."""
+        if not weights:
+            return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
         load_weights(self, weights, ignore_prefixes=one_sided)
@@ -194,6 +205,12 @@ class LatentDiffusion(LatentNetworks):
         for average, module, _ in self._averages():
             average.shard_like(module)
 
+    def on_fit_start(self) -> None:
+        """Compile the UNet's step, where the YAML asks for it. `condition` asks what kind of mask it has, and stays."""
+        if self.compiled_by:  # the method, not the module: names in checkpoints stay as they are
+            backend = self.compiled_by if isinstance(self.compiled_by, str) else "inductor"
+            self.unet.denoise = torch.compile(self.unet.denoise, backend=backend)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
         if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
@@ -253,12 +270,15 @@ class LatentDiffusion(LatentNetworks):
         """Return AdamW on the UNet and, if it is trained, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        if self.step_in_backward:
-            return annealed(AdamWInBackward(parameters, lr=self.learning_rate), self.anneal_steps)
         # Lightning refuses to clip for the fused one in mixed precision, as if that always scaled gradients.
         clips = self._trainer is not None and self._trainer.gradient_clip_val
         fused = not (clips and "mixed" in str(self.trainer.precision))
-        return annealed(torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused), self.anneal_steps)
+        adamw = (
+            AdamWInBackward(parameters, lr=self.learning_rate)
+            if self.step_in_backward
+            else torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused)
+        )
+        return annealed(adamw, self.anneal_steps, self.warmup_steps)
 
     # --- pictures ---
 

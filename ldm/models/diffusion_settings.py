@@ -77,6 +77,12 @@ def make_loss(
             f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
             "set one of them to 0 or false"
         )
+    if min_snr_gamma and noise.schedule.alpha_bar[-1] < 1e-6:
+        warnings.warn(
+            "min_snr_gamma leaves the last timestep of zero_terminal_snr without weight: v is never learnt from pure "
+            "noise, where sampling starts; set one of them to 0 or false",
+            stacklevel=3,
+        )
     weights = None
     if min_snr_gamma:
         weights = min_snr_weights(noise.schedule.alpha_bar, min_snr_gamma, noise.parameterization.name)

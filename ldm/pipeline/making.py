@@ -208,11 +208,14 @@ class Maker:
         """Estimate the memory that making one image takes: conditioning and features of the UNet, the decoder."""
         H, W = wanted.labels.shape[-2:]
         unit = self.model.unet.factor
-        # A corner tells what the whole takes, for both grow with the number of pixels.
+        # A corner tells what the whole takes, and twice the corner which part of that grows with the pixels: the
+        # rest are the codes' keys and values.
         side = unit * self.model.first_stage_model.factor
-        corner = Described(wanted.labels[:, :side, :side], wanted.codes)
-        kept = bytes_of(self.model.prepare(self.condition(corner), (unit, unit))["prepared"])
-        conditioning = kept * H * W // side**2
+        cond = self.condition(Described(wanted.labels[:, :side, :side], wanted.codes))
+        corner, twice = (
+            bytes_of(self.model.prepare(cond, (unit, width))["prepared"]) for width in (unit, 2 * unit)
+        )
+        conditioning = corner + (twice - corner) * (H * W // side**2 - 1)
         # The decoder's widest features, twice its last ones at full size, live about five times over.
         last = self.model.first_stage_model.decoder.conv_out.weight
         decoding = 5 * 2 * last.shape[1] * H * W * last.element_size()

@@ -8,6 +8,8 @@ from ldm.checkpoint import build_model, read_checkpoint, write_checkpoint
 from ldm.data.labels import one_hot
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
+from ldm.pipeline import FacePipeline
+from ldm.pipeline.style_code import load_style
 from ldm.sampling import NoiseSchedule, sample
 from ldm.targets import instantiate_from_config
 from tests import small
@@ -137,6 +139,13 @@ def test_zero_terminal_snr_wants_v() -> None:
         instantiate_from_config(small.diffusion(min_snr_gamma=-1))
 
 
+def test_a_last_timestep_that_weighs_nothing_warns() -> None:
+    keys = {"parameterization": "v", "zero_terminal_snr": True, "min_snr_gamma": 5}
+    with pytest.warns(UserWarning, match="leaves the last timestep of zero_terminal_snr without weight"):
+        model = instantiate_from_config(small.diffusion(**keys))
+    assert float(model.loss.timestep_weights[-1]) < 1e-6
+
+
 def test_the_style_encoders_average_is_kept_saved_and_used(tmp_path) -> None:
     config = small.diffusion(ema_style_encoder=True, ema_decay=0.5)
     model = instantiate_from_config(config)
@@ -182,3 +191,67 @@ def test_channels_last_gives_the_same_loss_and_gradients() -> None:
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-9)
     assert model.unet.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_grid_of_styles_trains_and_everything_downstream_takes_their_codes(tmp_path) -> None:
+    config = small.diffusion(unet={"style_grid": 2}, probability_of_discard=0.0)
+    model, batch = small.sensitive(config).train(), small.batch(4)
+    model.log_dict = lambda *a, **k: None
+    model.training_step(batch, 0).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert [name for name, grad in trained.items() if grad is None or not grad.any()] == []
+    write_checkpoint(tmp_path, model.state_dict(), {"model": config})
+    pipe = FacePipeline.from_pretrained(tmp_path, device="cpu")
+    first, second, *_ = pipe.read_style(batch["image"], batch["labels"])
+    first.swap(second, ["hair"]).lerp(second, 0.5, ["skin"]).save(tmp_path / "a.style")
+    style = load_style(tmp_path / "a.style", pipe.label_set)
+    assert torch.equal(style["hair"], second["hair"]) and not torch.equal(style["skin"], first["skin"])
+    picture = pipe(batch["labels"][0], style, steps=2, seed=0, guidance={"hair": 2.0})
+    assert picture.shape == (3, 16, 16) and picture.isfinite().all()
+
+
+def test_a_compiled_step_has_the_same_loss_gradients_and_names() -> None:
+    one_block = {"channel_mult": [1], "attention_resolutions": []}
+    model = small.sensitive(small.diffusion(compile="aot_eager", unet=one_block)).train()
+    batch, noise = small.batch(2), torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    z, cond, t = model.encode_first_stage(batch["image"]), model.conditions(batch), torch.tensor([100, 700])
+    cond = {name: tensor.detach() for name, tensor in cond.items()}
+    names, results = list(model.state_dict()), []
+    for compiled in (False, True):
+        if compiled:
+            model.on_fit_start()
+        model.zero_grad()
+        loss, _ = model.p_losses(z, cond, t, noise)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.unet.parameters() if p.grad is not None)])
+    assert getattr(model.unet.denoise, "_torchdynamo_orig_callable", None) is not None
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()) + 1e-9)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("keys", "rates"),
+    [
+        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1, 1]),
+        ({"warmup_steps": 2, "anneal_steps": 4}, [0.5, 0.853553, 0.5, 0.146447, 0, 0]),
+        ({"warmup_steps": 0, "anneal_steps": 4}, [1, 0.853553, 0.5, 0.146447, 0, 0]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls_as_asked(keys: dict, rates: list[float]) -> None:
+    model = instantiate_from_config(small.diffusion(**keys))
+    model.learning_rate = 1.0
+    made, found = model.configure_optimizers(), []
+    for _ in rates:
+        found.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert found == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_published_rate_is_constant_and_a_negative_warm_up_is_refused() -> None:
+    model = instantiate_from_config(small.diffusion())
+    assert isinstance(model.configure_optimizers(), torch.optim.AdamW)
+    model.warmup_steps = -1
+    with pytest.raises(ValueError, match="warmup_steps -1; wanted 0 or more"):
+        model.configure_optimizers()

@@ -1,0 +1,149 @@
+"""Averages of the weights whose length is chosen after the training (EDM2, arXiv 2312.02696, section 3)."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import lightning.pytorch as pl
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ldm.checkpoint import CheckpointError
+from ldm.data.images import write_atomically
+from ldm.models.latent_networks import LatentNetworks
+from ldm.modules.power_ema import PowerEMA, Profile, combination, combine
+from ldm.targets import ConfigError
+
+FORMAT = "sca-dm average 1"
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class PosthocEMA(pl.Callback):
+    """Track averages of UNet and style encoder, and write them to ema/ in the run folder now and then.
+
+    `scripts/export_model.py --ema-length` makes any length of them. It costs two more copies of both networks on the
+    device and in checkpoints, and at every snapshot two in half precision on disk.
+
+    Args:
+        every_n_steps: optimiser steps between snapshots. Tens of them in a training are enough.
+        sigma_rels: the lengths that are tracked, as shares of the training.
+        precision: of the files, float16, bfloat16 or float32.
+
+    Raises:
+        ValueError: a number or a name out of range.
+    """
+
+    def __init__(
+        self, every_n_steps: int, sigma_rels: Sequence[float] = (0.05, 0.1), precision: str = "float16"
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"PosthocEMA: every_n_steps is {every_n_steps}; wanted at least 1")
+        if precision not in PRECISIONS:
+            raise ValueError(f"PosthocEMA: precision is {precision!r}; there are {', '.join(PRECISIONS)}")
+        self.every_n_steps, self.sigma_rels = every_n_steps, tuple(sigma_rels)
+        self.dtype = PRECISIONS[precision]
+        # Names and shapes come with the model; wrong lengths are said now.
+        self.averages = [PowerEMA({}, sigma_rel) for sigma_rel in self.sigma_rels]
+        self.step = 0
+        self._seen = self._written = 0
+        self._resumed: dict[float, dict[str, Tensor]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resume needs: the averages, and of how many steps they are."""
+        return {"step": self.step, "averages": {a.sigma_rel: a.weights for a in self.averages}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the averages of the interrupted run; ConfigError if it tracked others."""
+        self.step, self._resumed = state_dict["step"], state_dict["averages"]
+        if (before := set(self._resumed)) != set(self.sigma_rels):
+            raise ConfigError(
+                f"PosthocEMA: sigma_rels is {sorted(self.sigma_rels)}, but the run tracks {sorted(before)}; "
+                "a resumed run keeps its lengths"
+            )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the averages, or move those of a resumed run to the model's device."""
+        if not isinstance(pl_module, LatentNetworks):
+            raise ConfigError(f"PosthocEMA is for a diffusion; the model is a {type(pl_module).__name__}")
+        self._seen = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        trained = _trained(pl_module)
+        self.averages = [PowerEMA(trained, sigma_rel) for sigma_rel in self.sigma_rels]
+        for average in self.averages if self._resumed else []:
+            for name, tensor in self._resumed[average.sigma_rel].items():
+                average.weights[name].copy_(tensor)
+        self._resumed = {}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the averages once per optimiser step, and write them where it is time."""
+        if trainer.global_step == self._seen:  # a batch that only gathers gradients
+            return
+        self._seen, self.step = trainer.global_step, self.step + 1
+        if not trainer.is_global_zero:
+            return
+        trained = _trained(pl_module)
+        for average in self.averages:
+            average.update(trained, self.step)
+        if self.step % self.every_n_steps == 0:
+            self._write(Path(trainer.default_root_dir))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last averages, for a length is made at the last step that is kept."""
+        if trainer.is_global_zero and self.step > self._written:
+            self._write(Path(trainer.default_root_dir))
+
+    def _write(self, run_folder: Path) -> None:
+        """Write every average, in files that are whole or not there."""
+        folder = run_folder / "ema"
+        folder.mkdir(exist_ok=True)
+        for average in self.averages:
+            facts = {"format": FORMAT, "step": str(self.step), "sigma_rel": repr(average.sigma_rel)}
+            data = save({name: w.to("cpu", self.dtype) for name, w in average.weights.items()}, facts)
+            file = folder / f"step_{self.step:08}_sigma_{average.sigma_rel}.safetensors"
+            write_atomically(file, partial(_put, data))
+        self._written = self.step
+
+
+def averaged(run_folder: Path, sigma_rel: float) -> tuple[dict[str, Tensor], int]:
+    """Return the averaged weights of a length, by their names in checkpoints, and their step: the last that is kept.
+
+    Raises:
+        CheckpointError: the run has no averages, or a file of them is damaged.
+        ValueError: a length that no average has.
+    """
+    files = sorted((run_folder / "ema").glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            f"{run_folder}: no averages in {run_folder / 'ema'}; they are written by a training with the callback "
+            "ldm.training.posthoc_ema.PosthocEMA, see configs/latent-diffusion/celebamask-hq.yaml"
+        )
+    kept = [_profile(file) for file in files]
+    weights = combine((load_file(file) for file in files), combination(kept, sigma_rel))
+    return weights, max(profile.step for profile in kept)
+
+
+def _profile(file: Path) -> Profile:
+    """Return which average a file holds."""
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            facts = opened.metadata() or {}
+        if facts.get("format") == FORMAT:
+            return Profile(int(facts["step"]), float(facts["sigma_rel"]))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{file}: damaged ({error}); remove it, the others do without") from error
+    raise CheckpointError(f"{file}: not an average of a training; remove it")
+
+
+def _trained(model: pl.LightningModule) -> Mapping[str, Tensor]:
+    """Return the trained parameters of UNet and style encoder, by their names in checkpoints."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
