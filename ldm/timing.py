@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,6 +60,25 @@ def processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what a benchmark's readers want to know of the machine, and the most memory in use so far."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "peak_memory_gib": round(peak_memory(device) / 2**30, 2),
+    }
+
+
+def publish(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
+    """Print a benchmark's table and facts, and write both as JSON."""
+    print(table(rows))
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
+    print(f"written to {out}")
 
 
 def table(rows: list[Row]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.timing import Row, finish, matrix_rate, peak_memory, processor, table
+from ldm.timing import Row, finish, machine, matrix_rate, publish
 
 if TYPE_CHECKING:
     import torch
@@ -40,19 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     bench = Benchmark(model.to(device), label_set, device, options)
     bench.run()
     facts = {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
+        **machine(device),
         "size": options.size,
         "matrix_gflops": {name: round(rate, 1) for name, rate in bench.rates.items()},
-        "peak_memory_gib": round(peak_memory(device) / 2**30, 2),
         "conditioning_mib": round(bench.conditioning_bytes / 2**20, 1),
     }
-    print(table(bench.rows))
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in bench.rows]}, indent=1))
-    print(f"written to {options.out}")
+    publish(bench.rows, facts, options.out)
     return 0
 
 

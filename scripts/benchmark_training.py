@@ -7,7 +7,6 @@ the forward and the backward pass.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -26,10 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write it as JSON."""
     options = _parse(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
 
     from ldm.model_files import usable_device
-    from ldm.timing import Row, matrix_rate, peak_memory, processor, table
+    from ldm.timing import Row, machine, matrix_rate, publish
 
     device = usable_device(options.device)
     rate = matrix_rate(options.precision, device, options.repeats)
@@ -45,20 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
         note = f"{options.batch / seconds:.2f} images/s" if counted else ""
         rows.append(Row(name, counted, seconds, share, note))
     facts = {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
+        **machine(device),
         "batch": options.batch,
         "precision": options.precision,
         "matrix_gflops": round(rate, 1),
         "floor_s": round(gflop / rate, 2),
-        "peak_memory_gib": round(peak_memory(device) / 2**30, 2),
     }
-    print(table(rows))
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
-    print(f"written to {options.out}")
+    publish(rows, facts, options.out)
     return 0
 
 

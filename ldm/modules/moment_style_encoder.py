@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
 from ldm.modules.region_mask import places
+from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
 
@@ -58,13 +59,7 @@ class MomentStyleEncoder(nn.Module):
         Raises:
             ValueError: the image cannot be halved N times, or the mask has another number of regions.
         """
-        H, W = image.shape[-2:]
-        if H % self.factor or W % self.factor:
-            raise ValueError(
-                f"image of {H}x{W}: wanted multiples of {self.factor}, or a smaller num_downsample"
-            )
-        if mask.ndim != 4 or mask.shape[1] != self.num_regions:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {self.num_regions}, H, W)")
+        check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)
         levels = [image]
         for conv in self.trunk:

@@ -52,14 +52,7 @@ class StyleEncoder(nn.Module):
         Raises:
             ValueError: the image cannot be halved N times, or the mask has another number of regions.
         """
-        H, W = image.shape[-2:]
-        if H % self.factor or W % self.factor:
-            raise ValueError(
-                f"image of {H}x{W}: the style encoder halves it {self.factor.bit_length() - 1} times; "
-                f"choose a size that is a multiple of {self.factor}, or a smaller num_downsample"
-            )
-        if mask.ndim != 4 or mask.shape[1] != self.num_regions:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {self.num_regions}, H, W)")
+        check_style_inputs(image, mask, self.num_regions, self.factor)
         features = self.Encoder(image)
         x, codes = features.pop(), []
         for j, decode in enumerate(self.Decoder.children()):
@@ -125,3 +118,15 @@ class _Decoder(nn.Module):
                 ),
             )
             channels = 2 * out
+
+
+def check_style_inputs(image: Tensor, mask: Tensor, regions: int, factor: int) -> None:
+    """Raise ValueError for an image that is no multiple of `factor`, or a mask (B, R, H, W) of other regions."""
+    H, W = image.shape[-2:]
+    if H % factor or W % factor:
+        raise ValueError(
+            f"image of {H}x{W}: the style encoder halves it {factor.bit_length() - 1} times; "
+            f"choose a size that is a multiple of {factor}, or a smaller num_downsample"
+        )
+    if mask.ndim != 4 or mask.shape[1] != regions:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {regions}, H, W)")

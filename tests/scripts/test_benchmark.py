@@ -64,7 +64,7 @@ def test_wrong_sizes_and_precisions_are_said_before_anything_is_measured(options
 
 
 def test_a_share_is_that_of_the_matrix_rate() -> None:
-    lines = benchmark.table([benchmark.Row("decode", 671.0, 3.0, 0.75, "measured")]).splitlines()
+    lines = timing.table([benchmark.Row("decode", 671.0, 3.0, 0.75, "measured")]).splitlines()
     assert lines[-1] == "| decode | 671.0 | 3.000 | 75 % | measured |"
 
 
