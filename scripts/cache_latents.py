@@ -9,14 +9,20 @@ import sys
 from pathlib import Path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-b", "--base", nargs="+", type=Path, required=True, help="YAMLs of the diffusion")
     parser.add_argument("--out", type=Path, required=True, help="the folder; gets train/ and validation/")
     parser.add_argument("--device", help="cpu, cuda or mps; by default the best there is")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures encoded at once (8)")
     parser.add_argument("overrides", nargs="*", help="dotted.key=value, as for main.py")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
 
     from ldm.data.latent_cache import without_flips, write_latents  # imports that --help does not need

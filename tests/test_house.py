@@ -17,6 +17,7 @@ from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
 from ldm.targets import resolve
 from scripts import (
+    cache_latents,
     convert_checkpoint,
     demo,
     draw_faces,
@@ -137,6 +138,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/sample_sem.py": build_parser().parse_args,
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
             "scripts/evaluate.py": evaluate.build_parser().parse_args,
+            "scripts/cache_latents.py": cache_latents.build_parser().parse_args,
             "scripts/make_shards.py": make_shards.build_parser().parse_args,
             "scripts/export_model.py": export_model.build_parser().parse_args,
         }
