@@ -38,5 +38,5 @@ def test_a_code_depends_on_its_own_region_and_not_on_where_that_lies() -> None:
 
 @pytest.mark.parametrize("image, mask", [((18, 16), (19, 18, 16)), ((16, 16), (3, 16, 16))])
 def test_what_does_not_fit_is_refused(image, mask) -> None:
-    with pytest.raises(ValueError, match="multiple of 4|wanted"):
+    with pytest.raises(ValueError, match=r"multiple of 4|wanted"):
         MomentStyleEncoder(19, 8)(torch.zeros(1, 3, *image), torch.zeros(1, *mask))
