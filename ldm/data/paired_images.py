@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -211,10 +212,16 @@ def _same_aspect(image: tuple[int, int], labels: tuple[int, int]) -> bool:
 
 
 def _check_same_aspect(pair: Pair, image: tuple[int, int], labels: tuple[int, int]) -> None:
-    """Raise ImageError unless both have the same aspect ratio, up to rounding."""
+    check_same_aspect(pair.image, image, pair.labels, labels)
+
+
+def check_same_aspect(
+    photo: Path | str | None, image: tuple[int, int], mask: Path | str | None, labels: tuple[int, int]
+) -> None:
+    """Raise ImageError unless both (H, W) have the same aspect ratio, up to rounding; named as in the error."""
     (height, width), (label_height, label_width) = image, labels
     if not _same_aspect(image, labels):
         raise ImageError(
-            f"{pair.labels} has {label_width} x {label_height} pixels, but {pair.image} has {width} x {height}; "
+            f"{mask} has {label_width} x {label_height} pixels, but {photo} has {width} x {height}; "
             "wanted the same size, or the same shape. Is it the label map of another picture, or cropped?"
         )
