@@ -105,7 +105,11 @@ def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point]
     if None in eyes:
         eyes = _halves(labels, label_set, "eye_g")
     mouth = _centre(labels, label_set, ["mouth", "u_lip", "l_lip"])
-    left, right = sorted((eye for eye in eyes if eye is not None), key=lambda eye: eye.real) if all(eyes) else (None,) * 2
+    left, right = (
+        sorted((eye for eye in eyes if eye is not None), key=lambda eye: eye.real)
+        if all(eyes)
+        else (None,) * 2
+    )
     if left is None or right is None or mouth is None or abs(left - right) < 1e-6:
         return None
     return left, right, mouth

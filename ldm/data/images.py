@@ -82,7 +82,7 @@ def load_labels(
 
 @contextmanager
 def open_image(
-    source: str | Path | bytes, formats: Sequence[str] | None = None, name: str = ""
+    source: str | Path | bytes, formats: tuple[str, ...] | None = None, name: str = ""
 ) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
 
@@ -96,11 +96,13 @@ def open_image(
     """
     path = name or ("the picture" if isinstance(source, bytes) else source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
+        ) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(_too_large(path, f"{width} x {height} pixels"))
-            image.filename = str(path)  # type: ignore[attr-defined]
+            image.filename = str(path)
             yield image
     except ImageError:
         raise
@@ -219,9 +221,7 @@ def save_png(
     write_atomically(path, lambda file: file.write(data))
 
 
-def encode_png(
-    image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None
-) -> bytes:
+def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return a PNG's bytes; arguments as `save_png`."""
     array = to_uint8(image) if isinstance(image, Tensor) else image
     picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array

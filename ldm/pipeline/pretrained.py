@@ -42,9 +42,7 @@ def load_pretrained(
     return model.to(place), label_set_of(found, model), size
 
 
-def weights_in(
-    path: str | Path, config: str | Path | Mapping[str, Any] | None = None
-) -> tuple[Weights, ...]:
+def weights_in(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> tuple[Weights, ...]:
     """Return which weights of the UNet a model's file holds: ("ema", "raw"), or ("raw",) alone.
 
     Raises:

@@ -51,17 +51,17 @@ class Settings:
 
 def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
     """Lay the controls out; returns them in the order of `Settings`."""
-    lock = gr.Checkbox(
-        True, label="Keep the rest of the photo", info="Its own pixels stay wherever nothing is changed."
-    )
-    with gr.Row(elem_classes="seed"):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110)
-        lock_seed = gr.Checkbox(False, label="Keep this seed", min_width=110)
-        variants = gr.Slider(1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130)
-    with gr.Accordion("Advanced", open=False):
+    with gr.Row(elem_id="seed-row"):
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="seed")
+        lock_seed = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id="lock-seed")
+        lock = gr.Checkbox(True, label="Keep the rest of the photo", min_width=150, elem_id="lock")
+        variants = gr.Slider(1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants")
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
-            steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130)
-            guidance = gr.Slider(0, 6, 1, step=0.1, label="Guidance: how strongly the style is followed", min_width=130)
+            steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="steps")
+            guidance = gr.Slider(
+                0, 6, 1, step=0.1, label="Guidance", info="How strongly the style is followed.", min_width=130
+            )
         solver = gr.Radio(list(SOLVERS), value="dpmpp_2m", label="Solver")
         weights = gr.Radio(
             [(WEIGHTS[kind], kind) for kind in kinds],

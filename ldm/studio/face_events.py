@@ -28,7 +28,9 @@ class FaceEvents:
         """Give a new visitor two faces, hair chosen, and the first page of the shelf."""
         source = next(iter(self.shelf.sources))
         names = self.shelf.search(source, "")
-        session = Session(self.shelf.face(source, names[0]), self.shelf.face(source, names[min(1, len(names) - 1)]))
+        session = Session(
+            self.shelf.face(source, names[0]), self.shelf.face(source, names[min(1, len(names) - 1)])
+        )
         hair = [region for region in ("hair",) if region in self.label_set.regions]
         return (session, *self._shown(session, hair), *self.search(source, "", 0))
 
@@ -55,7 +57,14 @@ class FaceEvents:
         return self.search(source, text, page + by)
 
     def choose(
-        self, session: Session, picker: dict[str, Any], source: str, text: str, page: int, role: str, chosen: gr.SelectData
+        self,
+        session: Session,
+        picker: dict[str, Any],
+        source: str,
+        text: str,
+        page: int,
+        role: str,
+        chosen: gr.SelectData,
     ) -> tuple[Any, ...]:
         """Take the face that was clicked."""
         names = self.shelf.search(source, text)

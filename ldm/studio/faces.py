@@ -116,13 +116,13 @@ class Shelf:
 
     def _source(self, source: str) -> Source:
         if source not in self.sources:
-            raise UnknownFaceError(f"there are no faces called {source!r}; there are {', '.join(self.sources)}")
+            raise UnknownFaceError(
+                f"there are no faces called {source!r}; there are {', '.join(self.sources)}"
+            )
         return self.sources[source]
 
 
-def shelf(
-    dataset: Path | None, examples: Path | None, label_set: LabelSet, size: tuple[int, int]
-) -> Shelf:
+def shelf(dataset: Path | None, examples: Path | None, label_set: LabelSet, size: tuple[int, int]) -> Shelf:
     """Return the dataset's faces where there is one, else the examples and generated ones.
 
     Raises:
@@ -136,5 +136,7 @@ def shelf(
     if label_set == CELEBAMASK_HQ and size[0] == size[1]:
         sources["Generated"] = GeneratedSource(size)
     if not sources:
-        raise ValueError(f"the model knows {label_set.name}, for which there are no examples: name --dataset FOLDER")
+        raise ValueError(
+            f"the model knows {label_set.name}, for which there are no examples: name --dataset FOLDER"
+        )
     return Shelf(sources)

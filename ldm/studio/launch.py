@@ -7,13 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Before Gradio is imported: it asks for these once.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-for opened in ("ALLOWED_PATHS", "SERVER_NAME", "SHARE", "MCP_SERVER", "RUN_HISTORY", "NUM_WORKERS"):
-    os.environ.pop(f"GRADIO_{opened}", None)  # what lets others in is said in the command, nowhere else
-
 import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware

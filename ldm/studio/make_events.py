@@ -53,9 +53,11 @@ class MakeEvents:
 
     # --- what shall change ---
 
-    def add_part(self, session: Session, *choice: Any) -> tuple[str, dict[str, Any]]:
+    def add_part(
+        self, session: Session, picker: dict[str, Any], style: str, amount: float
+    ) -> tuple[str, dict[str, Any]]:
         """List the chosen regions, and clear the choice for the next ones."""
-        made = Choice(*choice, {})
+        made = Choice(picker, style, amount, {})
         regions = made.regions(self.models.pipe)
         if not regions:
             raise ValueError("choose regions on your face first")
@@ -176,7 +178,9 @@ class MakeEvents:
 
     def _finished(self, session: Session, made: list[Result], frames: int, seed: Any) -> Shown:
         film = gr.skip() if not frames else film_value([result.image for result in made], made[-1].recipe)
-        said = f"{frames} frames made" if frames else "Done" if len(made) == 1 else f"{len(made)} pictures made"
+        said = (
+            f"{frames} frames made" if frames else "Done" if len(made) == 1 else f"{len(made)} pictures made"
+        )
         compare = compare_value(session.shown, fresh=True)
         return {"text": said, "tone": "done"}, compare, history(session), film, seed
 

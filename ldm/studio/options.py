@@ -17,7 +17,10 @@ def build_parser() -> argparse.ArgumentParser:
         "gradio_img2img.py", description="Edit faces in the browser: styles by region, masks, in-betweens."
     )
     parser.add_argument(
-        "--dataset", type=Path, metavar="FOLDER", help="faces: images/ and labels/, paired by name (generated)"
+        "--dataset",
+        type=Path,
+        metavar="FOLDER",
+        help="faces: images/ and labels/, paired by name (generated)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -59,6 +62,16 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error(f"--line is {options.line}; wanted 1 or more")
     if options.port is not None and not 0 < options.port < 2**16:
         parser.error(f"--port is {options.port}; wanted 1 .. 65535")
+
+
+def close_environment() -> None:
+    """Let no environment variable open the page, or report it; to be called before Gradio is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    for opened in ("ALLOWED_PATHS", "SERVER_NAME", "SHARE", "MCP_SERVER", "RUN_HISTORY", "NUM_WORKERS"):
+        os.environ.pop(f"GRADIO_{opened}", None)
+    # Before torch is imported, for main.py's reason.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def chosen_checkpoint(root: Path, given: str | None) -> str:

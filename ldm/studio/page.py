@@ -14,7 +14,6 @@ from ldm.studio.jobs import Jobs
 from ldm.studio.make_events import MakeEvents
 from ldm.studio.models import Models
 from ldm.studio.plainly import plainly
-from ldm.studio.session import Session
 
 CSS = Path(__file__).parent / "static" / "theme.css"
 HEADER = """
@@ -48,8 +47,9 @@ def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -
         title="SCA-DM studio", analytics_enabled=False, delete_cache=(HOUR, 6 * HOUR), fill_width=True
     ) as page:
         session = gr.State(None, time_to_live=12 * HOUR)
-        number = gr.State(0)
-        gr.HTML(HEADER.format(model=f"{models.checkpoint}, {size} pixels, {pipe.device.type}"), elem_id="header")
+        gr.HTML(
+            HEADER.format(model=f"{models.checkpoint}, {size} pixels, {pipe.device.type}"), elem_id="header"
+        )
         with gr.Row(elem_id="studio"):
             with gr.Column(scale=6, min_width=320):
                 chosen = panels.faces(pipe.label_set)
@@ -65,22 +65,29 @@ def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -
                     with gr.Tab("In-betweens", id="strip"):
                         strip = panels.strip()
             with gr.Column(scale=5, min_width=320):
-                result = panels.result()
                 with gr.Group(elem_id="controls"):
                     settings = controls.build(models.kinds)
+                result = panels.result()
         shown = [chosen.mine, chosen.reference, painter]
-        page_of = [cards.source, cards.search]
-        _wire_faces(page, faces, session, number, chosen, cards, own, shown, page_of, painter, mask_file)
-        choice = [chosen.mine, chosen.style, parts.amount, painter]
-        _wire_making(makes, session, chosen, parts, strip, result, settings, choice, painter)
+        _wire_faces(page, faces, session, chosen, cards, own, shown, mask_file)
+        _wire_making(makes, session, chosen, parts, strip, result, settings, painter)
         Api(models, shelf, jobs).add()
     return page
 
 
-def _wire_faces(  # type: ignore[no-untyped-def]
-    page: gr.Blocks, faces: FaceEvents, session, number, chosen, cards, own, shown, page_of, painter, mask_file
+def _wire_faces(
+    page: gr.Blocks,
+    faces: FaceEvents,
+    session: gr.State,
+    chosen: panels.Faces,
+    cards: panels.ShelfPanel,
+    own: panels.OwnPanel,
+    shown: list[gr.HTML],
+    mask_file: gr.File,
 ) -> None:
     """Connect what chooses faces."""
+    number = gr.State(0)
+    page_of: list[Any] = [cards.source, cards.search]
     found = [cards.gallery, cards.said, number]
     page.load(plainly(faces.open), None, [session, *shown, *found], **QUIET)
     for event in (cards.source.change, cards.search.change):
@@ -95,14 +102,22 @@ def _wire_faces(  # type: ignore[no-untyped-def]
             plainly(faces.bring), [session, chosen.mine, own.photo, own.mask, gr.State(role)], shown, **QUIET
         )
     chosen.exchange.click(plainly(faces.exchange), [session, chosen.mine], shown, **QUIET)
-    mask_file.upload(plainly(faces.load_mask), [session, mask_file], painter, **QUIET)
+    mask_file.upload(plainly(faces.load_mask), [session, mask_file], shown[-1], **QUIET)
 
 
-def _wire_making(  # type: ignore[no-untyped-def]
-    makes: MakeEvents, session, chosen, parts, strip, result, settings, choice, painter
+def _wire_making(
+    makes: MakeEvents,
+    session: gr.State,
+    chosen: panels.Faces,
+    parts: panels.PartsPanel,
+    strip: panels.StripPanel,
+    result: panels.ResultPanel,
+    settings: list[gr.components.Component],
+    painter: gr.HTML,
 ) -> None:
     """Connect what makes pictures."""
-    seed, lock_seed, steps, solver, guidance = settings[0], settings[1], settings[4], settings[5], settings[6]
+    seed, lock_seed, _, _, steps, solver, guidance, _ = settings
+    choice: list[Any] = [chosen.mine, chosen.style, parts.amount, painter]
     out = [result.status, result.compare, result.history, strip.film, seed]
     result.make.click(makes.make, [session, *choice, *settings], out, **QUIET)
     strip.make.click(makes.make_strip, [session, strip.frames, *choice, *settings], out, **QUIET)

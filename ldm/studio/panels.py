@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ldm.data.labels import LabelSet
+from ldm.studio import widgets
 from ldm.studio.face_events import MINE, REFERENCE
 from ldm.studio.make_events import MOST_FRAMES, STYLES
 from ldm.studio.mask_painter import mask_painter
 from ldm.studio.uploads import MAX_BYTES
-from ldm.studio import widgets
 
 NO_PARSER = (
     "This studio was started without a **face parser**, which finds the regions in a photo. Start it with "
-    "`--parser FOLDER` or `--parser owner/name` (`pip install -e \".[evaluation]\"`; the README says how to train one or "
+    '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; the README says how to train one or '
     "where to get one), or send the photo's mask with it: a PNG with one region number a pixel."
 )
 WITH_PARSER = (
@@ -84,7 +84,7 @@ class ResultPanel:
     compare: gr.HTML
     go_on: gr.Button
     history: gr.Gallery
-    recipe: gr.File
+    recipe: gr.UploadButton
 
 
 def faces(label_set: LabelSet) -> Faces:
@@ -96,7 +96,7 @@ def faces(label_set: LabelSet) -> Faces:
         style = gr.Radio(
             list(STYLES), value=STYLES[0], label="The chosen regions look like", elem_id="style", scale=3
         )
-        exchange = gr.Button("⇄ Exchange faces", size="sm", scale=1, min_width=140)
+        exchange = gr.Button("⇄ Exchange faces", size="sm", scale=0, min_width=140, elem_id="exchange")
     return Faces(mine, reference, style, exchange)
 
 
@@ -144,8 +144,8 @@ def own(has_parser: bool) -> OwnPanel:
             height=150,
         )
     with gr.Row():
-        use = gr.Button("Use as your face", elem_id="own-use")
-        use_as_reference = gr.Button("Use as reference")
+        use = gr.Button("Use as your face", size="md", elem_id="own-use", min_width=140)
+        use_as_reference = gr.Button("Use as reference", size="md", min_width=140)
     return OwnPanel(photo, mask, use, use_as_reference)
 
 
@@ -157,8 +157,8 @@ def parts() -> PartsPanel:
     )
     amount = gr.Slider(0, 150, 100, step=5, label="How far towards the other style, in %", elem_id="amount")
     with gr.Row():
-        add = gr.Button("Add the chosen regions", elem_id="add-part")
-        clear = gr.Button("Clear the list")
+        add = gr.Button("Add the chosen regions", size="md", elem_id="add-part", min_width=140)
+        clear = gr.Button("Clear the list", size="md", min_width=140)
     listed = gr.Markdown(elem_id="parts")
     return PartsPanel(amount, add, clear, listed)
 
@@ -174,9 +174,9 @@ def mask(label_set: LabelSet) -> tuple[gr.HTML, gr.File]:
 def strip() -> StripPanel:
     """Lay out the in-betweens."""
     gr.Markdown("Frames from your face's own style to the chosen one, in the chosen regions alone.")
-    with gr.Row():
-        frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames")
-        make = gr.Button("Make the strip", elem_id="make-strip")
+    with gr.Row(elem_id="strip-row"):
+        frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
+        make = gr.Button("Make the strip", size="md", elem_id="make-strip", min_width=140)
     return StripPanel(frames, make, widgets.film())
 
 
@@ -198,11 +198,11 @@ def result() -> ResultPanel:
         buttons=[],
         elem_id="history",
     )
-    recipe = gr.File(
-        label="Load recipe: a PNG from here makes the same picture again",
+    recipe = gr.UploadButton(
+        "Load recipe: make the picture of a PNG from here again",
         file_types=[".png"],
         type="binary",
-        height=110,
+        size="sm",
         elem_id="recipe",
     )
     return ResultPanel(make, cancel, status, compare, go_on, history, recipe)

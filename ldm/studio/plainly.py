@@ -9,7 +9,8 @@ import gradio as gr
 
 from ldm.studio.jobs import CancelledError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger("studio")
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ldm.data.faces import Face
-from ldm.pipeline import FacePipeline, Recipe
+from ldm.pipeline import FacePipeline, Recipe, StyleCode
 from ldm.pipeline.options import SamplingOptions
 from ldm.studio.region_names import readable
 
@@ -91,7 +91,7 @@ class Wanted:
         assert isinstance(first, int)
         return [recipes[0].with_seed(first + number) for number in range(self.variants)]
 
-    def _recipe(self, pipe: FacePipeline, style, checkpoint: str, share: float) -> Recipe:  # type: ignore[no-untyped-def]
+    def _recipe(self, pipe: FacePipeline, style: StyleCode, checkpoint: str, share: float) -> Recipe:
         changed = tuple(dict.fromkeys(region for part in self.parts for region in part.regions))
         said = {
             "checkpoint": checkpoint,
@@ -150,9 +150,7 @@ class Session:
         self.results.insert(0, result)
         del self.results[REMEMBERED:]
 
-    def with_selection(
-        self, regions: Sequence[str], chance: bool, amount: float
-    ) -> tuple[Part, ...]:
+    def with_selection(self, regions: Sequence[str], chance: bool, amount: float) -> tuple[Part, ...]:
         """Return the parts that are listed, and the one that is being chosen.
 
         Raises:

@@ -105,8 +105,8 @@ def compare() -> gr.HTML:
           <img class="after" alt=""><img class="before" alt="before"><span class="edge"></span>
           <span class="so-far" hidden>so far</span>
         </div>
-        <label class="slide" hidden>after <input type="range" min="0" max="100" value="50"
-          aria-label="How much of the picture before is shown"> before</label>
+        <label class="slide" hidden>before <input type="range" min="0" max="100" value="50"
+          aria-label="How much of the picture before is shown"> after</label>
         <p class="title"></p>
         <a class="download" hidden>Download PNG</a>
         """,

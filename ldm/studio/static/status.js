@@ -6,6 +6,10 @@ function show(value) {
   text.textContent = value.text || "";
   if (value.tone !== "busy" || quarter !== show.quarter) find(".spoken").textContent = value.text || "";
   show.quarter = quarter;
+  if (value.tone === "busy" && element.dataset.tone !== "busy") {
+    const top = element.getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight * 0.7) element.scrollIntoView({ block: "start", behavior: "smooth" });
+  }
   element.dataset.tone = value.tone || "";
   bar.hidden = value.tone !== "busy";
   if (value.total) Object.assign(bar, { max: value.total, value: value.done });

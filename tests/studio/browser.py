@@ -1,0 +1,131 @@
+"""The studio in a process of its own, and Debian's chromium looking at it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.studio.options import PASSWORD
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+WAIT = 15_000  # milliseconds; only reached where something is broken
+
+
+def chromium() -> str:
+    """Return the browser's path, or skip the test where there is none."""
+    pytest.importorskip("playwright", reason="wants playwright: pip install -r requirements-dev.txt")
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("wants Debian's chromium: apt-get install chromium")
+    return found
+
+
+@contextmanager
+def studio(*arguments: str) -> Iterator[str]:
+    """Run gradio_img2img.py on a free port; yields the page's address."""
+    environment = {name: value for name, value in os.environ.items() if name != PASSWORD}
+    process = subprocess.Popen(
+        [sys.executable, "gradio_img2img.py", "--device", "cpu", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        for line in process.stdout:
+            said += line
+            if address := re.search(r"http://[\d.:]+/", line):
+                yield address[0]
+                return
+        raise AssertionError(f"the studio did not start: {said}")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def enter(context, address: str):
+    """Open the page and wait until both faces are there."""
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(address)
+    page.wait_for_selector("#face-mine img[src]")
+    page.wait_for_selector("#face-reference img[src]")
+    return page
+
+
+def choose_regions(page, *names: str) -> None:
+    """Choose exactly these regions by name."""
+    page.click("#face-mine .none")
+    for name in names:
+        page.get_by_role("button", name=name, exact=True).click()
+
+
+def make(page, button: str = "#make") -> None:
+    """Make pictures and wait for them."""
+    page.evaluate("document.querySelector('#status [data-tone]').dataset.tone = ''")  # of the picture before
+    page.click(button)
+    page.wait_for_selector("#status [data-tone=done]")
+
+
+def says(page, tone: str) -> str:
+    """Return what the status says, once it says it in this tone."""
+    page.wait_for_selector(f"#status [data-tone={tone}]")
+    return page.inner_text("#status .text")
+
+
+def tab(page, name: str) -> None:
+    """Open a tab."""
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def download(page, selector: str, folder: Path) -> Path:
+    """Save what a link downloads."""
+    with page.expect_download() as found:
+        page.click(selector)
+    file = folder / found.value.suggested_filename
+    found.value.save_as(file)
+    return file
+
+
+def pixels(file: Path) -> np.ndarray:
+    """Return a picture as int (H, W, 3)."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def recipe(file: Path) -> dict:
+    """Return the recipe that a PNG carries."""
+    with Image.open(file) as image:
+        image.load()
+        return json.loads(image.info["sca-dm"])
+
+
+def eventually(holds, seconds: float = 10) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.1)
