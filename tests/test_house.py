@@ -14,6 +14,7 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
+from ldm.studio.options import build_parser as build_studio_parser
 from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
 from tests import small
 
@@ -48,9 +49,11 @@ def test_imports_point_down() -> None:
         "models",
         "pipeline",
         "parsing",
+        "alignment",
         "training",
         "evaluation",
         "cli",
+        "studio",
         "__main__",
     ]
     for file in (ROOT / "ldm").rglob("*.py"):
@@ -105,6 +108,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/sample_sem.py": build_parser().parse_args,
             "scripts/prepare_celebamask.py": prepare_celebamask.parse,
             "scripts/evaluate.py": evaluate.build_parser().parse_args,
+            "gradio_img2img.py": build_studio_parser().parse_args,
         }
         parse[script](arguments)
 

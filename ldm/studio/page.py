@@ -42,7 +42,7 @@ def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -
     """Return the page."""
     pipe = models.pipe
     faces, makes = FaceEvents(shelf, parser, pipe), MakeEvents(models, jobs)
-    size = f"{pipe.size[1]} × {pipe.size[0]}"
+    size = f"{pipe.size[1]} by {pipe.size[0]}"
     with gr.Blocks(
         title="SCA-DM studio", analytics_enabled=False, delete_cache=(HOUR, 6 * HOUR), fill_width=True
     ) as page:

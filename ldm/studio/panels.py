@@ -118,9 +118,9 @@ def shelf(sources: list[str]) -> ShelfPanel:
         elem_id="shelf",
     )
     with gr.Row(elem_id="pages"):
-        back = gr.Button("‹ Back", size="sm", min_width=80, scale=0)
+        back = gr.Button("← Back", size="sm", min_width=80, scale=0)
         said = gr.Markdown(elem_id="page-said")
-        on = gr.Button("On ›", size="sm", min_width=80, scale=0)
+        on = gr.Button("More →", size="sm", min_width=80, scale=0)
     return ShelfPanel(role, source, search, gallery, back, said, on)
 
 

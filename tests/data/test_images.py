@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from ldm.data import images
+from ldm.data.animation import save_animation
 from ldm.data.images import (
     ImageError,
     as_size,
     label_table,
     load_image,
     load_labels,
-    save_animation,
     save_labels,
     save_png,
     to_tensor,
