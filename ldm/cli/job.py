@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.cli.others import Others
+from ldm.data.animation import save_animation
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.image_grid import draw_grid
-from ldm.data.animation import save_animation
 from ldm.data.images import save_png, write_atomically
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode

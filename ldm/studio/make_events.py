@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.alignment import as_bytes
-from ldm.data.faces import Face
 from ldm.data.animation import encode_animation
+from ldm.data.faces import Face
 from ldm.data.images import encode_png, to_uint8
 from ldm.pipeline import FacePipeline, Recipe
 from ldm.pipeline.options import Preview, Progress

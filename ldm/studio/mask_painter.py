@@ -14,7 +14,7 @@ from ldm.studio.widgets import picture_url, script, widget
 HTML = """
 <div class="painter-body"><div class="stage">
   <img alt=""><canvas class="labels" tabindex="0" role="application"
-    aria-label="Mask. Arrow keys move, shift is faster; space paints; [ and ] change the brush; control Z undoes"></canvas>
+    aria-label="Mask. Arrow keys move, space paints, [ and ] change the brush, control Z undoes"></canvas>
   <span class="ring" hidden></span>
 </div>
 <div class="side">

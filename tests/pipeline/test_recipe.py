@@ -43,14 +43,14 @@ def test_a_picture_carries_what_makes_it_again(pipe, lock) -> None:
     assert again.said == recipe.said
 
 
-def test_previews_come_before_the_picture_and_approach_it(pipe) -> None:
+def test_previews_come_at_every_step_and_end_at_the_picture(pipe) -> None:
     seen: list[torch.Tensor] = []
     recipe = recipe_of(pipe, lock=False)
     image = recipe.make(pipe, preview=lambda decode: seen.append(decode()[0]))
     assert len(seen) == 4 and all(one.shape == image.shape for one in seen)
     # The last step of DDIM ends at what the network expects there, up to the last trace of noise.
-    errors = [float((one - image).abs().mean()) for one in seen]
-    assert errors[3] < 0.02 and errors[3] < errors[0]
+    assert float((seen[-1] - image).abs().mean()) < 0.02
+    assert float((seen[1] - image).abs().mean()) > 0.02 or float((seen[2] - image).abs().mean()) > 0.02
 
 
 def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:

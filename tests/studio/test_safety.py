@@ -125,7 +125,7 @@ def test_settings_and_masks_of_the_browser_are_checked(tmp_path) -> None:
     good = [5, True, True, 2, 20, "unipc", 1.5, "ema"]
     assert Settings.read(*good).how() == {"seed": 5, "steps": 20, "solver": "unipc", "guidance": 1.5}
     for place, value in ((0, "x"), (3, 99), (4, 10**9), (4, None), (6, "much")):
-        with pytest.raises(ValueError, match="wanted|must be numbers"):
+        with pytest.raises(ValueError, match=r"wanted|must be numbers"):
             Settings.read(*good[:place], value, *good[place + 1 :])
     draw_faces.main([str(tmp_path), "--count", "2", "--size", "16"])
     face = shelf(tmp_path, None, CELEBAMASK_HQ, (16, 16)).face("Dataset", "000000")
