@@ -15,7 +15,7 @@ from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
 from ldm.studio.options import build_parser as build_studio_parser
-from scripts import demo, draw_faces, evaluate, prepare_celebamask, sample_sem
+from scripts import demo, draw_faces, draw_studio, evaluate, prepare_celebamask, sample_sem
 from tests import small
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
 
 def test_the_readme_has_commands_for_every_script() -> None:
     assert len(commands_of(README)) >= 9
-    for module in (demo, draw_faces, evaluate, prepare_celebamask, sample_sem):
+    for module in (demo, draw_faces, draw_studio, evaluate, prepare_celebamask, sample_sem):
         assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
 
 

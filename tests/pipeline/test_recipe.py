@@ -49,8 +49,8 @@ def test_previews_come_at_every_step_and_end_at_the_picture(pipe) -> None:
     image = recipe.make(pipe, preview=lambda decode: seen.append(decode()[0]))
     assert len(seen) == 4 and all(one.shape == image.shape for one in seen)
     # The last step of DDIM ends at what the network expects there, up to the last trace of noise.
-    assert float((seen[-1] - image).abs().mean()) < 0.02
-    assert float((seen[1] - image).abs().mean()) > 0.02 or float((seen[2] - image).abs().mean()) > 0.02
+    another = recipe.with_seed(8).make(pipe)
+    assert float((seen[-1] - image).abs().mean()) < 0.1 * float((seen[-1] - another).abs().mean())
 
 
 def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:

@@ -1,33 +1,15 @@
-"""The studio in a process of its own, and Debian's chromium looking at it."""
+"""What tests of the page share: opening it in Debian's chromium, choosing, making, reading what was made."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.studio.options import PASSWORD
-
 ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
 WAIT = 15_000  # milliseconds; only reached where something is broken
 
 
@@ -38,32 +20,6 @@ def chromium() -> str:
     if found is None:
         pytest.skip("wants Debian's chromium: apt-get install chromium")
     return found
-
-
-@contextmanager
-def studio(*arguments: str) -> Iterator[str]:
-    """Run gradio_img2img.py on a free port; yields the page's address."""
-    environment = {name: value for name, value in os.environ.items() if name != PASSWORD}
-    process = subprocess.Popen(
-        [sys.executable, "gradio_img2img.py", "--device", "cpu", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    said = ""
-    try:
-        for line in process.stdout:
-            said += line
-            if address := re.search(r"http://[\d.:]+/", line):
-                yield address[0]
-                return
-        raise AssertionError(f"the studio did not start: {said}")
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def enter(context, address: str):

@@ -10,6 +10,8 @@ from PIL import Image
 
 from ldm.data.label_text import labels_from_text
 from ldm.data.labels import CELEBAMASK_HQ
+from ldm.studio.options import PASSWORD
+from scripts import draw_studio
 from tests.studio import browser
 from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, tab
 
@@ -20,8 +22,10 @@ FIRST = "000005"
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     browser.chromium()
-    with browser.studio() as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(PASSWORD, raising=False)
+        with draw_studio.studio() as found:
+            yield found
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def chromium() -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=browser.FLAGS)
+        opened = playwright.chromium.launch(executable_path=path, args=draw_studio.FLAGS)
         yield opened
         opened.close()
 
