@@ -103,8 +103,12 @@ def faces(label_set: LabelSet) -> Faces:
 def shelf(sources: list[str]) -> ShelfPanel:
     """Lay out the faces that there are."""
     with gr.Row():
-        role = gr.Radio([MINE, REFERENCE], value=MINE, label="A click below changes", elem_id="role")
-        source = gr.Radio(sources, value=sources[0], label="From", visible=len(sources) > 1, elem_id="source")
+        role = gr.Radio(
+            [MINE, REFERENCE], value=MINE, label="A click below changes", elem_id="role", min_width=215
+        )
+        source = gr.Radio(
+            sources, value=sources[0], label="From", visible=len(sources) > 1, elem_id="source", min_width=215
+        )
         search = gr.Textbox(label="Search by name", placeholder="0012", elem_id="search", min_width=140)
     gallery = gr.Gallery(
         label="Faces",
