@@ -3,6 +3,7 @@
 The photos are painted label maps, for which a nearest colour is an exact face parser.
 """
 
+import io
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from ldm.alignment import AlignmentError, Crop, align, crop_around, landmarks
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.synthetic_faces import SyntheticFaces
 from ldm.parsing import FaceParser
+from ldm.studio.uploads import aligned_face
 
 
 class NearestColour(nn.Module):
@@ -95,6 +97,13 @@ def test_eyes_behind_glasses_are_found(parser) -> None:
     hidden = landmarks(labels, CELEBAMASK_HQ)
     assert seen is not None and hidden is not None
     assert all(abs(a - b) < 0.1 for a, b in zip(seen, hidden, strict=True))
+
+
+def test_an_uploaded_photo_becomes_a_face_of_the_models_size(parser) -> None:
+    file = io.BytesIO()
+    painted(FACE, 15).save(file, "PNG")
+    face = aligned_face(file.getvalue(), parser, (64, 64))
+    assert face.image.shape == (3, 64, 64) and landmarks(face.labels, CELEBAMASK_HQ) is not None
 
 
 def test_a_photo_of_no_face_says_what_to_do(parser) -> None:

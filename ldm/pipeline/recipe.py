@@ -116,18 +116,36 @@ class Recipe:
             raise RecipeError(f"the recipe in this picture is damaged ({error})") from error
 
 
-def read_recipe(picture: bytes, pipe: FacePipeline) -> Recipe:
-    """Read the recipe that a PNG carries.
+def recipe_text(picture: bytes) -> str:
+    """Return the text of the recipe that a PNG carries, unread.
 
     Raises:
-        RecipeError: it carries none, or one of another model. ImageError: it is no PNG.
+        RecipeError: it carries none. ImageError: it is no PNG.
     """
     with open_image(picture, ("PNG",), "the file") as image:
         image.load()  # a text may stand behind the pixels
         text = image.info.get(KEY)
     if not isinstance(text, str):
         raise RecipeError("this picture carries no recipe; wanted a PNG that was downloaded from the studio")
-    return Recipe.from_text(text, pipe)
+    return text
+
+
+def read_recipe(picture: bytes, pipe: FacePipeline) -> Recipe:
+    """Read the recipe that a PNG carries.
+
+    Raises:
+        RecipeError: it carries none, or one of another model. ImageError: it is no PNG.
+    """
+    return Recipe.from_text(recipe_text(picture), pipe)
+
+
+def said_in(text: str) -> Mapping[str, Any]:
+    """Return what a recipe's text says to people, empty where it is none; needs no model."""
+    try:
+        said = json.loads(text)["said"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _style(facts: Mapping[str, Any], pipe: FacePipeline) -> StyleCode:

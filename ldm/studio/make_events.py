@@ -14,7 +14,7 @@ from ldm.data.faces import Face
 from ldm.data.images import encode_png, to_uint8
 from ldm.pipeline import FacePipeline, Recipe
 from ldm.pipeline.options import Preview, Progress
-from ldm.pipeline.recipe import KEY, read_recipe
+from ldm.pipeline.recipe import KEY, recipe_text, said_in
 from ldm.studio.controls import Settings
 from ldm.studio.jobs import CancelledError, Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
@@ -88,13 +88,15 @@ class MakeEvents:
         self.jobs.line.cancel(str(request.session_hash))
 
     def load_recipe(self, session: Session, request: gr.Request, file: bytes | None) -> Iterator[Shown]:
-        """Make the picture of a recipe again."""
+        """Make the picture of a recipe again, with the weights that it names where there are such."""
         try:
-            recipe = read_recipe(checked(file, "the file"), self.models.pipe)
+            text = recipe_text(checked(file, "the file"))
         except Exception as error:
             yield _failed(error)
             return
-        yield from self._run(session, request, lambda pipe: [recipe], recipe.photo, recipe.how.get("seed", 0))
+        kind = said_in(text).get("weights")
+        weights = kind if kind in self.models.kinds else None
+        yield from self._run(session, request, lambda pipe: [Recipe.from_text(text, pipe)], weights=weights)
 
     def _shown(
         self, session: Session, request: gr.Request, values: tuple[Any, ...], frames: int
@@ -110,8 +112,8 @@ class MakeEvents:
             session,
             request,
             lambda pipe: wanted.recipes(pipe, checkpoint),
-            wanted.face.image,
-            settings.seed,
+            before=wanted.face.image,
+            seed=settings.seed,
             frames=frames,
             weights=settings.weights,
         )
@@ -144,8 +146,8 @@ class MakeEvents:
         session: Session,
         request: gr.Request,
         recipes: Callable[[FacePipeline], list[Recipe]],
-        before: Tensor | None,
-        seed: Any,
+        before: Tensor | None = None,
+        seed: int | None = None,
         frames: int = 0,
         weights: str | None = None,
     ) -> Iterator[Shown]:
@@ -158,7 +160,7 @@ class MakeEvents:
             for number, recipe in enumerate(wanted):
                 image = recipe.make(pipe, _of(progress, number, len(wanted)), preview)
                 png = encode_png(image, {KEY: recipe.to_text(pipe)})
-                made.append(Result(image, before, png, recipe))
+                made.append(Result(image, recipe.photo if before is None else before, png, recipe))
             return [result.image for result in made]
 
         last = Report()
@@ -175,14 +177,15 @@ class MakeEvents:
         if report.made is not None:
             for result in reversed(made) if not frames else made[-1:]:
                 session.remember(result)
-            yield self._finished(session, made, frames, seed)
+            yield self._finished(session, made, frames)
 
-    def _finished(self, session: Session, made: list[Result], frames: int, seed: Any) -> Shown:
+    def _finished(self, session: Session, made: list[Result], frames: int) -> Shown:
         film = gr.skip() if not frames else film_value([result.image for result in made], made[-1].recipe)
         said = (
             f"{frames} frames made" if frames else "Done" if len(made) == 1 else f"{len(made)} pictures made"
         )
         compare = compare_value(session.shown, fresh=True)
+        seed = made[0].recipe.how.get("seed", 0)
         return {"text": said, "tone": "done"}, compare, history(session), film, seed
 
     # --- results ---
@@ -259,14 +262,14 @@ def _of(progress: Progress, number: int, count: int) -> Progress:
     return lambda done, total: progress(number * total + done, count * total)
 
 
-def _busy(report: Report, before: Tensor | None, seed: Any) -> Shown:
+def _busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
     status = {"text": report.in_words(), "tone": "busy", "done": report.done, "total": report.total}
     live: Any = gr.skip()
     if report.preview is not None:
         live = {"after": picture_url(report.preview), "live": True, "title": ""}
         if before is not None:
             live["before"] = picture_url(before)
-    return status, live, gr.skip(), gr.skip(), seed
+    return status, live, gr.skip(), gr.skip(), gr.skip() if seed is None else seed
 
 
 def _failed(error: Exception, last: Report | None = None, session: Session | None = None) -> Shown:

@@ -17,8 +17,8 @@ NO_PARSER = (
     "where to get one), or send the photo's mask with it: a PNG with one region number a pixel."
 )
 WITH_PARSER = (
-    "The photo is turned upright and cropped to the face; a face parser finds its regions. It stays in this machine's "
-    "memory, without its metadata. A mask of your own is used instead of the parser's."
+    "The photo is turned upright and cropped to the face; a face parser finds its regions. Only its pixels are "
+    "used; the file is deleted within hours. A mask of your own is used instead of the parser's."
 )
 
 

@@ -292,6 +292,23 @@ def test_nothing_is_fetched_from_elsewhere_and_no_path_is_opened(page, address) 
         assert answer.status in (403, 404), path
 
 
+def test_a_path_in_the_place_of_an_upload_is_refused(page, address) -> None:
+    """As a forged request would send it: the file was never uploaded."""
+    config = page.request.get(f"{address}config").json()
+    photo = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "own-photo")
+    use = next(one for one in config["dependencies"] if photo in one["inputs"])
+    forged = {"path": str(EXAMPLES / f"images/{FIRST}.png"), "meta": {"_type": "gradio.FileData"}}
+
+    def answer(photo_sent, session: str) -> str:
+        sent = {"data": [None, {}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
+        assert page.request.post(f"{address}gradio_api/queue/join", data=sent).ok
+        return page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text()
+
+    assert "Choose a photo first." in answer(None, "nothing-sent")  # so far the request is right
+    refused = answer(forged, "forged")
+    assert '"success":false' in refused and '"error":null' in refused  # before any code of ours had it
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_and_every_control_has_a_name(chromium, address, width, scheme) -> None:
