@@ -1,5 +1,6 @@
 """Events of making: pictures, strips, Cancel, history, recipes."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -274,7 +275,8 @@ def _busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
 
 def _failed(error: Exception, last: Report | None = None, session: Session | None = None) -> Shown:
     """Say what went wrong; a preview that will not be finished makes room for the last picture."""
-    status = {"text": sentence(error), "tone": "error"}
+    # With the time, so that the same sentence is news again.
+    status: dict[str, Any] = {"text": sentence(error), "tone": "error", "at": time.time()}
     if isinstance(error, CancelledError):
         where = f" after step {last.done} of {last.total}" if last is not None and last.total else ""
         status = {"text": f"Stopped{where}", "tone": "stopped"}

@@ -16,7 +16,7 @@ from ldm.studio.mask_painter import painted
 from ldm.studio.options import DEMO, LAST, PASSWORD, build_parser, check, chosen_checkpoint
 from ldm.studio.plainly import sentence
 from ldm.studio.uploads import MAX_BYTES, masked_face, read_mask
-from scripts import draw_faces
+from scripts import draw_faces, draw_studio
 
 
 def options(*words: str) -> None:
@@ -35,6 +35,21 @@ def test_letting_others_in_wants_a_password_or_a_reason(words, monkeypatch, caps
     options(*words, "--no-password", "behind our own login")
     monkeypatch.setenv(PASSWORD, "long and secret")
     options(*words)
+
+
+def test_with_a_password_nothing_is_shown_without_it(monkeypatch) -> None:
+    httpx = pytest.importorskip("httpx")
+    monkeypatch.setenv(PASSWORD, "long and secret")
+    with draw_studio.studio() as address, httpx.Client(base_url=address) as visitor:
+        assert address.startswith("http://127.0.0.1:")
+        for page in ("config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
+            assert visitor.get(page).status_code == 401, page
+        wrong = visitor.post("login", data={"username": "studio", "password": "guess"})
+        assert wrong.status_code == 400 and visitor.get("config").status_code == 401
+        right = visitor.post("login", data={"username": "studio", "password": "long and secret"})
+        assert right.status_code == 200 and visitor.get("config").status_code == 200
+        headers = visitor.get("").headers
+        assert "default-src 'self'" in headers["content-security-policy"]
 
 
 def test_this_machine_alone_needs_none(monkeypatch) -> None:

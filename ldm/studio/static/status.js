@@ -6,7 +6,9 @@ function show(value) {
   text.textContent = value.text || "";
   if (value.tone !== "busy" || quarter !== show.quarter) find(".spoken").textContent = value.text || "";
   show.quarter = quarter;
-  if (value.tone === "busy" && element.dataset.tone !== "busy") {
+  const news = element.dataset.tone !== value.tone || value.at !== show.at;
+  show.at = value.at;
+  if (news && ["busy", "error"].includes(value.tone)) {
     const top = element.getBoundingClientRect().top;
     if (top < 0 || top > innerHeight * 0.7) element.scrollIntoView({ block: "start", behavior: "smooth" });
   }
