@@ -130,8 +130,9 @@ class Result:
     @property
     def title(self) -> str:
         """What history calls it."""
-        parts = self.recipe.said.get("parts") or ["reshaped"]
-        return f"{'; '.join(map(str, parts))} · seed {self.recipe.how.get('seed', 0)}"
+        said = self.recipe.said.get("parts")  # a loaded recipe may say anything
+        parts = [str(part)[:200] for part in said] if isinstance(said, list) else []
+        return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.how.get('seed', 0)}"
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-WAIT = 15_000  # milliseconds; only reached where something is broken
+WAIT = 30_000  # milliseconds; only reached where something is broken
 
 
 def chromium() -> str:
@@ -79,7 +79,7 @@ def recipe(file: Path) -> dict:
         return json.loads(image.info["sca-dm"])
 
 
-def eventually(holds, seconds: float = 10) -> None:
+def eventually(holds, seconds: float = 30) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():

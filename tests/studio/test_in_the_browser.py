@@ -357,7 +357,7 @@ def test_programs_swap_a_hair_style(address) -> None:
     change = np.abs(made - pixels(EXAMPLES / f"images/{FIRST}.png")).sum(-1)
     hair = labels_of(FIRST) == CELEBAMASK_HQ.index("hair")
     assert change[hair].mean() > 20 and (change[labels_of(FIRST) == CELEBAMASK_HQ.index("nose")] == 0).all()
-    with pytest.raises(Exception, match="there is no face"):
+    with pytest.raises(Exception, match="There is no face"):
         client.predict("../../etc/passwd", names[1], ["hair"], api_name="/swap")
 
 
