@@ -8,23 +8,25 @@ setup(
     description="Controllable face synthesis from semantic masks: style by masked cross-attention, shape by SPADE",
     license="MIT",
     packages=find_packages(include=["ldm", "ldm.*"]),
+    package_data={"ldm.studio": ["static/*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6,<3",
         "lightning>=2.6,<2.7",
         "omegaconf>=2.3,<3",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10,<13",  # Gradio takes no newer one
         "safetensors>=0.4",
         "tensorboard>=2.15",
         "torchmetrics>=1.4",
         "tqdm>=4.65",
+        "gradio>=6.31,<7",
     ],
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.14"),
-            *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2"),
+            *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2", "playwright>=1.50"),
         ],
         # The face parser, and the networks that judge pictures: scripts/evaluate.py.
         "evaluation": ["transformers>=5,<6"],

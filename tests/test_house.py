@@ -15,12 +15,14 @@ import main
 from ldm.checkpoint import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
+from ldm.studio.options import build_parser as build_studio_parser
 from ldm.targets import resolve
 from scripts import (
     cache_latents,
     convert_checkpoint,
     demo,
     draw_faces,
+    draw_studio,
     evaluate,
     export_model,
     make_shards,
@@ -64,9 +66,11 @@ def test_imports_point_down() -> None:
         "models",
         "pipeline",
         "parsing",
+        "alignment",
         "training",
         "evaluation",
         "cli",
+        "studio",
         "__main__",
     ]
     for file in (ROOT / "ldm").rglob("*.py"):
@@ -141,13 +145,22 @@ def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
             "scripts/cache_latents.py": cache_latents.build_parser().parse_args,
             "scripts/make_shards.py": make_shards.build_parser().parse_args,
             "scripts/export_model.py": export_model.build_parser().parse_args,
+            "gradio_img2img.py": build_studio_parser().parse_args,
         }
         parse[script](arguments)
 
 
 def test_the_readme_has_commands_for_every_script() -> None:
     assert len(commands_of(README)) >= 9
-    for module in (convert_checkpoint, demo, draw_faces, evaluate, prepare_celebamask, sample_sem):
+    for module in (
+        convert_checkpoint,
+        demo,
+        draw_faces,
+        draw_studio,
+        evaluate,
+        prepare_celebamask,
+        sample_sem,
+    ):
         assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.cli.others import Others
+from ldm.data.animation import save_animation
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.image_grid import draw_grid
-from ldm.data.images import save_animation, save_png, write_atomically
+from ldm.data.images import save_png, write_atomically
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
 from ldm.pipeline.options import SamplingOptions, inverting, sampling

@@ -1,5 +1,6 @@
 """Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the mend."""
 
+import io
 import os
 import secrets
 import struct
@@ -81,16 +82,24 @@ def load_labels(
 
 
 @contextmanager
-def open_image(path: Source) -> Iterator[Image.Image]:
+def open_image(
+    source: Source | bytes, formats: tuple[str, ...] | None = None, name: str = ""
+) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
 
-    Errors call an open file by its `str`.
+    Args:
+        source: The file, or the bytes of one.
+        formats: What it may be, in Pillow's words, such as "PNG"; None for all that Pillow reads.
+        name: What errors call it; by default the path, or an open file's `str`.
 
     Raises:
-        ImageError: missing, not a picture, damaged, or more than MAX_PIXELS.
+        ImageError: missing, not a picture of these formats, damaged, or more than MAX_PIXELS.
     """
+    path = name or ("the picture" if isinstance(source, bytes) else source)
     try:
-        with Image.open(path) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
+        ) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(_too_large(path, f"{width} x {height} pixels"))
@@ -209,31 +218,20 @@ def save_png(
         image: A picture, uint8 (H, W, 3) or (H, W), or a tensor (3, H, W) in [-1, 1].
         metadata: Texts to keep in the file, by name.
     """
+    data = encode_png(image, metadata)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a PNG's bytes; arguments as `save_png`."""
     array = to_uint8(image) if isinstance(image, Tensor) else image
     picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array
     texts = PngInfo()
     for name, text in (metadata or {}).items():
         texts.add_text(name, str(text))
-    write_atomically(path, lambda file: picture.save(file, "PNG", pnginfo=texts))
-
-
-def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 0.12) -> None:
-    """Write frames (3, H, W) in [-1, 1] as an endless GIF or WebP, whichever `path` ends in.
-
-    Raises:
-        ValueError: no frames, or another ending.
-    """
-    kind = Path(path).suffix.lower().lstrip(".")
-    if not frames or kind not in ("gif", "webp"):
-        raise ValueError(f"{path}: {len(frames)} frames; wanted at least one, and a name in .gif or .webp")
-    first, *others = [Image.fromarray(to_uint8(frame)) for frame in frames]
-    milliseconds = round(1000 * seconds)
-    write_atomically(
-        path,
-        lambda file: first.save(
-            file, kind.upper(), save_all=True, append_images=others, duration=milliseconds, loop=0
-        ),
-    )
+    file = io.BytesIO()
+    picture.save(file, "PNG", pnginfo=texts)
+    return file.getvalue()
 
 
 def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:

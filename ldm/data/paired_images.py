@@ -176,7 +176,7 @@ def load_entries(
             shapes.append(_size(mask))
             item["labels"] = read_labels(mask, label_set, size, table)
     if image is not None and labels is not None:
-        _check_same_aspect(image, labels, *shapes)
+        check_same_aspect(image, labels, *shapes)
     return item
 
 
@@ -197,7 +197,7 @@ def check_headers(pair: Pair, label_set: LabelSet, keys: Sequence[str]) -> None:
             shapes.append(_size(mask))
     if len(shapes) == 2 and pair.image and pair.labels and not _same_aspect(*shapes):
         with open_image(pair.image) as photo:
-            _check_same_aspect(pair.image, pair.labels, upright_size(photo), shapes[1])
+            check_same_aspect(pair.image, pair.labels, upright_size(photo), shapes[1])
 
 
 def wanted_keys(keys: Sequence[str] | None) -> tuple[str, ...]:
@@ -228,8 +228,8 @@ def _same_aspect(image: tuple[int, int], labels: tuple[int, int]) -> bool:
     return abs(image[0] * labels[1] - image[1] * labels[0]) <= max(image)
 
 
-def _check_same_aspect(photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]) -> None:
-    """Raise ImageError unless both have the same aspect ratio, up to rounding."""
+def check_same_aspect(photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]) -> None:
+    """Raise ImageError unless both (H, W) have the same aspect ratio, up to rounding."""
     (height, width), (label_height, label_width) = image, labels
     if not _same_aspect(image, labels):
         raise ImageError(

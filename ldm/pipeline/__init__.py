@@ -3,6 +3,7 @@
 from ldm.model_files import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import Sampling
+from ldm.pipeline.recipe import Recipe, RecipeError
 from ldm.pipeline.style_code import StyleCode, StyleError
 
-__all__ = ["FacePipeline", "Sampling", "StyleCode", "StyleError", "usable_device"]
+__all__ = ["FacePipeline", "Recipe", "RecipeError", "Sampling", "StyleCode", "StyleError", "usable_device"]

@@ -89,6 +89,11 @@ class FacePipeline:
         """The style encoder's fingerprint: codes of one encoder mean nothing to another."""
         return fingerprint(self.model.cond_stage_model)
 
+    @cached_property
+    def name(self) -> str:
+        """The whole model's fingerprint: the same pictures come from no other."""
+        return fingerprint(self.model)
+
     # --- styles ---
 
     @torch.no_grad()

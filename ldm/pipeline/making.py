@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.data.labels import UNLABELLED, LabelSet, one_hot
 from ldm.pipeline.editing import blend, shrink
 from ldm.pipeline.memory import SHARE, bytes_of, free_bytes
-from ldm.pipeline.options import Progress, Sampling
+from ldm.pipeline.options import Preview, Progress, Sampling
 from ldm.sampling import guide, invert, sample
 from ldm.sampling.locking import lock
 from ldm.sampling.noise import draw, seeded
@@ -93,6 +93,8 @@ class Maker:
                 weights = original.weights.to(device)
                 free = shrink(weights, self.model.first_stage_model.factor)
                 predict = lock(predict, self.model.schedule, self.model.encode_first_stage(photo), free)
+        if how.preview is not None:
+            predict = self._shown(predict, how.preview)
         with self._casting():
             z = sample(
                 predict,
@@ -110,7 +112,7 @@ class Maker:
                     "sampling ended in values that are not finite; try precision float32, or less guidance "
                     f"(it is {how.guidance})"
                 )
-            images = self.model.decode_first_stage(z).float().clamp(-1, 1)
+            images = self._decoded(z)
         return images if photo is None or weights is None else blend(images, photo, weights)
 
     def invert(
@@ -145,6 +147,21 @@ class Maker:
         if H % unit or W % unit:
             raise ValueError(f"label maps of {H}x{W}; wanted multiples of {unit} pixels")
         return H // factor, W // factor
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        return self.model.decode_first_stage(z).float().clamp(-1, 1)
+
+    def _shown(self, predict: Predict, preview: Preview) -> Predict:
+        """Return the same prediction, which also lets `preview` see the images that follow from it."""
+        bar = self.model.schedule.alpha_bar.tolist()
+
+        def seen(x: Tensor, t: Tensor) -> Tensor:
+            eps, a = predict(x, t), bar[int(t[0])]
+            if a > 0:  # pure noise says nothing of the image
+                preview(lambda: self._decoded((x - (1 - a) ** 0.5 * eps) / a**0.5))
+            return eps
+
+        return seen
 
     def _casting(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, TypedDict, Unpack, cast, get_args
 
+from torch import Tensor
+
 from ldm.sampling.schedule import SPACINGS, Spacing
 from ldm.sampling.solvers import SOLVERS
 
 Null = Literal["empty", "zero"]
 Progress = Callable[[int, int], None]  # solver steps done, solver steps in all
+# Takes a function that decodes what the pictures (B, 3, H, W) look like so far; not calling it costs nothing.
+Preview = Callable[[Callable[[], Tensor]], None]
 
 # Where 20 steps end nearest to the exact solution, see docs/sampling.md; others take the published spacing.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
@@ -31,6 +35,7 @@ class SamplingOptions(TypedDict, total=False):
     batch_size: int | None
     cache: bool
     progress: Progress | None
+    preview: Preview | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Sampling:
         batch_size: images to make at once; None for as many as memory lets.
         cache: compute once per image what stays the same at every step. Off, each step computes it anew: more time;
             nothing is held between steps, though during a step as much is.
-        progress: called after every step with the steps done and the steps in all.
+        progress: called after every step with the steps done and the steps in all. What it raises ends the sampling.
+        preview: called at every step with a function that decodes what the network expects by then.
 
     Raises:
         ValueError: a value that cannot be.
@@ -69,6 +75,7 @@ class Sampling:
     batch_size: int | None = None
     cache: bool = True
     progress: Progress | None = None
+    preview: Preview | None = None
 
     def __post_init__(self) -> None:
         _one_of("solver", self.solver, SOLVERS)

@@ -42,6 +42,16 @@ def load_pretrained(
     return model.to(place), label_set_of(found, model), size
 
 
+def weights_in(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> tuple[Weights, ...]:
+    """Return which weights of the UNet a model's file holds: ("ema", "raw"), or ("raw",) alone.
+
+    Raises:
+        CheckpointError: no weights, or no config.
+    """
+    checkpoint, _ = find_model(path, config)
+    return ("ema", "raw") if has_ema(checkpoint.state_dict) else ("raw",)
+
+
 def working_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return what the networks compute in: for "auto" bfloat16 where the device has it in hardware, else float32.
 

@@ -1,0 +1,64 @@
+"""The mask painter: a canvas of region numbers over the photo. What it sends is checked as strictly as a file."""
+
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from ldm.data.faces import Face
+from ldm.data.label_text import labels_from_text, labels_to_text
+from ldm.data.labels import LabelSet
+from ldm.studio.region_names import for_browser
+from ldm.studio.widgets import picture_url, script, widget
+
+HTML = """
+<div class="painter-body"><div class="stage">
+  <img alt=""><canvas class="labels" tabindex="0" role="application"
+    aria-label="Mask. Arrow keys move, space paints, [ and ] change the brush, control Z undoes"></canvas>
+  <span class="ring" hidden></span>
+</div>
+<div class="side">
+  <div class="tools">
+    <label><input type="radio" name="tool" value="brush" checked> Brush</label>
+    <label><input type="radio" name="tool" value="fill"> Fill</label>
+    <button type="button" class="undo" disabled>Undo</button>
+    <button type="button" class="redo" disabled>Redo</button>
+    <button type="button" class="reset" disabled>Start again</button>
+  </div>
+  <div class="tools">
+    <label>Brush width <input type="range" class="width" min="1" max="24" value="4"></label>
+    <label>Opacity <input type="range" class="opacity" min="0" max="100" value="60"></label>
+  </div>
+  <fieldset><legend>Paint with</legend><div class="palette-list"></div></fieldset>
+  <p class="says" role="status" aria-live="polite"></p>
+</div></div>
+"""
+
+
+def mask_painter(label_set: LabelSet) -> gr.HTML:
+    """Return what paints label maps; no colour is ever mixed, for its canvas only shows an array of region numbers.
+
+    Its value is `painter_value` from the server, {"labels": text} from the browser.
+    """
+    return widget(HTML, script("labels", "mask_painter"), "painter", regions=for_browser(label_set))
+
+
+def painter_value(face: Face, labels: Tensor | None = None) -> dict[str, Any]:
+    """Return the value of a painter that shows a face with its mask, or with another one."""
+    return {
+        "photo": picture_url(face.image),
+        "labels": labels_to_text(face.labels if labels is None else labels),
+    }
+
+
+def painted(value: Any, face: Face, label_set: LabelSet) -> Tensor:
+    """Return the mask (H, W) that the painter holds; the face's own where it was never opened.
+
+    Raises:
+        LabelTextError: it is not a mask of the face's size and the model's regions.
+    """
+    text = value.get("labels") if isinstance(value, dict) else None
+    if text is None:
+        return face.labels
+    size = face.labels.shape[0], face.labels.shape[1]
+    return labels_from_text(text, label_set, size)

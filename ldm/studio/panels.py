@@ -1,0 +1,212 @@
+"""The page's panels: what is where. What happens in them is in the events."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from ldm.data.labels import LabelSet
+from ldm.studio import widgets
+from ldm.studio.face_events import MINE, REFERENCE
+from ldm.studio.make_events import MOST_FRAMES, STYLES
+from ldm.studio.mask_painter import mask_painter
+from ldm.studio.uploads import MAX_BYTES
+
+NO_PARSER = (
+    "This studio was started without a **face parser**, which finds the regions in a photo. Start it with "
+    '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; the README says how to train one or '
+    "where to get one), or send the photo's mask with it: a PNG with one region number a pixel."
+)
+WITH_PARSER = (
+    "The photo is turned upright and cropped to the face; a face parser finds its regions. Only its pixels are "
+    "used; the file is deleted within hours. A mask of your own is used instead of the parser's."
+)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The two faces, and where others come from."""
+
+    mine: gr.HTML
+    reference: gr.HTML
+    style: gr.Radio
+    exchange: gr.Button
+
+
+@dataclass(frozen=True)
+class ShelfPanel:
+    """Faces to choose from."""
+
+    role: gr.Radio
+    source: gr.Radio
+    search: gr.Textbox
+    gallery: gr.Gallery
+    back: gr.Button
+    said: gr.Markdown
+    on: gr.Button
+
+
+@dataclass(frozen=True)
+class OwnPanel:
+    """The visitor's own photo."""
+
+    photo: gr.File
+    mask: gr.File
+    use: gr.Button
+    use_as_reference: gr.Button
+
+
+@dataclass(frozen=True)
+class PartsPanel:
+    """Styles from several faces."""
+
+    amount: gr.Slider
+    add: gr.Button
+    clear: gr.Button
+    listed: gr.Markdown
+
+
+@dataclass(frozen=True)
+class StripPanel:
+    """In-betweens."""
+
+    frames: gr.Slider
+    make: gr.Button
+    film: gr.HTML
+
+
+@dataclass(frozen=True)
+class ResultPanel:
+    """What was made."""
+
+    make: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    compare: gr.HTML
+    go_on: gr.Button
+    history: gr.Gallery
+    recipe: gr.UploadButton
+
+
+def faces(label_set: LabelSet) -> Faces:
+    """Lay out the target and the reference."""
+    with gr.Row(elem_id="faces"):
+        mine = widgets.face_picker(label_set, "face-mine", MINE, pickable=True)
+        reference = widgets.face_picker(label_set, "face-reference", REFERENCE, pickable=False)
+    with gr.Row(elem_id="whose"):
+        style = gr.Radio(
+            list(STYLES), value=STYLES[0], label="The chosen regions look like", elem_id="style", scale=3
+        )
+        exchange = gr.Button("⇄ Exchange faces", size="sm", scale=0, min_width=140, elem_id="exchange")
+    return Faces(mine, reference, style, exchange)
+
+
+def shelf(sources: list[str]) -> ShelfPanel:
+    """Lay out the faces that there are."""
+    with gr.Row():
+        role = gr.Radio(
+            [MINE, REFERENCE], value=MINE, label="A click below changes", elem_id="role", min_width=215
+        )
+        source = gr.Radio(
+            sources, value=sources[0], label="From", visible=len(sources) > 1, elem_id="source", min_width=215
+        )
+        search = gr.Textbox(label="Search by name", placeholder="0012", elem_id="search", min_width=140)
+    gallery = gr.Gallery(
+        label="Faces",
+        show_label=False,
+        columns=8,
+        height=None,
+        allow_preview=False,
+        object_fit="cover",
+        interactive=False,
+        buttons=[],
+        elem_id="shelf",
+    )
+    with gr.Row(elem_id="pages"):
+        back = gr.Button("← Back", size="sm", min_width=80, scale=0)
+        said = gr.Markdown(elem_id="page-said")
+        on = gr.Button("More →", size="sm", min_width=80, scale=0)
+    return ShelfPanel(role, source, search, gallery, back, said, on)
+
+
+def own(has_parser: bool) -> OwnPanel:
+    """Lay out the upload of a photo."""
+    gr.Markdown(WITH_PARSER if has_parser else NO_PARSER)
+    megabytes = MAX_BYTES // 1_000_000
+    with gr.Row():
+        photo = gr.File(
+            label=f"Photo: JPEG, PNG or WebP, at most {megabytes} MB",
+            file_types=[".jpg", ".jpeg", ".png", ".webp"],
+            type="binary",
+            elem_id="own-photo",
+            height=150,
+        )
+        mask = gr.File(
+            label="Mask: PNG, one region number a pixel" + (" (optional)" if has_parser else ""),
+            file_types=[".png"],
+            type="binary",
+            elem_id="own-mask",
+            height=150,
+        )
+    with gr.Row():
+        use = gr.Button("Use as your face", size="md", elem_id="own-use", min_width=140)
+        use_as_reference = gr.Button("Use as reference", size="md", min_width=140)
+    return OwnPanel(photo, mask, use, use_as_reference)
+
+
+def parts() -> PartsPanel:
+    """Lay out the list of several references."""
+    gr.Markdown(
+        "Choose regions and a reference, then **add** them; choose others, add those; the picture then takes each from "
+        "its own. Later ones win."
+    )
+    amount = gr.Slider(0, 150, 100, step=5, label="How far towards the other style, in %", elem_id="amount")
+    with gr.Row():
+        add = gr.Button("Add the chosen regions", size="md", elem_id="add-part", min_width=140)
+        clear = gr.Button("Clear the list", size="md", min_width=140)
+    listed = gr.Markdown(elem_id="parts")
+    return PartsPanel(amount, add, clear, listed)
+
+
+def mask(label_set: LabelSet) -> tuple[gr.HTML, gr.File]:
+    """Lay out the painter, and a mask from a file."""
+    painter = mask_painter(label_set)
+    with gr.Accordion("A mask from a file", open=False):
+        file = gr.File(label="PNG, one region number a pixel", file_types=[".png"], type="binary", height=120)
+    return painter, file
+
+
+def strip() -> StripPanel:
+    """Lay out the in-betweens."""
+    gr.Markdown("Frames from your face's own style to the chosen one, in the chosen regions alone.")
+    with gr.Row(elem_id="strip-row"):
+        frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
+        make = gr.Button("Make the strip", size="md", elem_id="make-strip", min_width=140)
+    return StripPanel(frames, make, widgets.film())
+
+
+def result() -> ResultPanel:
+    """Lay out the result; the controls stand above it."""
+    with gr.Row(elem_id="go"):
+        make = gr.Button("Make the picture", variant="primary", elem_id="make", scale=3)
+        cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90)
+    status = widgets.status()
+    compare = widgets.compare()
+    go_on = gr.Button("Edit this picture further", size="sm", elem_id="go-on")
+    history = gr.Gallery(
+        label="This visit",
+        columns=6,
+        height=None,
+        allow_preview=False,
+        object_fit="cover",
+        interactive=False,
+        buttons=[],
+        elem_id="history",
+    )
+    recipe = gr.UploadButton(
+        "Load recipe: make the picture of a PNG from here again",
+        file_types=[".png"],
+        type="binary",
+        size="sm",
+        elem_id="recipe",
+    )
+    return ResultPanel(make, cancel, status, compare, go_on, history, recipe)

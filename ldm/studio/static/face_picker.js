@@ -1,0 +1,125 @@
+const find = (selector) => element.querySelector(selector);
+const image = find("img"), canvas = find("canvas"), list = find(".regions"), apart = find(".apart");
+const regions = props.regions, pickable = props.pickable;
+let map = null, present = new Set(), chosen = new Set(), hovered = [];
+
+// A region with its mirror image, unless they are wanted apart.
+const together = (label) => {
+  const mirror = regions[label].mirror;
+  return mirror === label || apart.checked ? [label] : [label, mirror].sort((a, b) => a - b);
+};
+
+function show(value) {
+  find(".name").textContent = value.name || "";
+  image.hidden = !value.picture;
+  find(".empty").hidden = Boolean(value.picture);
+  if (value.picture) image.src = value.picture;
+  image.alt = value.name ? `${props.role_name}: ${value.name}` : "";
+  if (!pickable || !value.labels) return;
+  map = readLabels(value.labels);
+  present = new Set(map.data);
+  chosen = new Set((value.regions || []).map((key) => regions.findIndex((region) => region.key === key)));
+  list_regions();
+  draw();
+}
+
+function list_regions() {
+  list.replaceChildren();
+  const seen = new Set();
+  for (const region of regions) {
+    const group = together(region.label);
+    if (seen.has(group[0])) continue;
+    seen.add(group[0]);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "region";
+    button.dataset.label = group[0];
+    button.style.setProperty("--colour", `rgb(${region.colour})`);
+    button.textContent = group.length > 1 ? region.pair : region.name;
+    if (!group.some((label) => present.has(label))) {
+      button.classList.add("absent");
+      button.title = "not in this face";
+    }
+    button.addEventListener("click", () => toggle(group));
+    button.addEventListener("pointerenter", () => hover(group));
+    button.addEventListener("pointerleave", () => hover([]));
+    list.append(button);
+  }
+  mark();
+}
+
+function mark() {
+  for (const button of list.children) {
+    const on = together(Number(button.dataset.label)).every((label) => chosen.has(label));
+    button.setAttribute("aria-pressed", String(on));
+  }
+}
+
+function draw() {
+  const k = Math.max(1, Math.round(512 / map.width));
+  canvas.width = map.width * k;
+  canvas.height = map.height * k;
+  const pen = canvas.getContext("2d");
+  const state = (x, y) => {
+    if (x < 0 || y < 0 || x >= map.width || y >= map.height) return 0;
+    const label = map.data[y * map.width + x];
+    return chosen.has(label) ? 2 : hovered.includes(label) ? 1 : 0;
+  };
+  const fills = ["", "rgba(255, 255, 255, 0.28)", "rgba(255, 122, 60, 0.38)"];
+  for (let y = 0; y < map.height; y++) {
+    for (let x = 0; x < map.width; x++) {
+      if (!state(x, y)) continue;
+      pen.fillStyle = fills[state(x, y)];
+      pen.fillRect(x * k, y * k, k, k);
+    }
+  }
+  pen.fillStyle = "rgba(255, 255, 255, 0.9)";
+  const line = Math.max(1, Math.round(canvas.width / 300));
+  for (let y = 0; y < map.height; y++) {
+    for (let x = 0; x < map.width; x++) {
+      const inside = state(x, y) === 2;
+      if (inside !== (state(x + 1, y) === 2) && x + 1 < map.width) pen.fillRect((x + 1) * k - line / 2, y * k, line, k);
+      if (inside !== (state(x, y + 1) === 2) && y + 1 < map.height) pen.fillRect(x * k, (y + 1) * k - line / 2, k, line);
+    }
+  }
+}
+
+function hover(group) {
+  if (group.join() === hovered.join()) return;
+  hovered = group;
+  if (map) draw();
+}
+
+function choose(labels) {
+  chosen = new Set(labels);
+  mark();
+  draw();
+  props.value = { regions: regions.filter((region) => chosen.has(region.label)).map((region) => region.key) };
+  trigger("input");
+}
+
+function toggle(group) {
+  const on = group.every((label) => chosen.has(label));
+  choose(on ? [...chosen].filter((label) => !group.includes(label)) : [...chosen, ...group]);
+}
+
+if (pickable) {
+  const under = (event) => {
+    const { x, y } = pixelUnder(event, canvas, map);
+    const label = map.data[y * map.width + x];
+    return label < regions.length ? together(label) : [];
+  };
+  canvas.addEventListener("click", (event) => map && under(event).length && toggle(under(event)));
+  canvas.addEventListener("pointermove", (event) => {
+    if (!map || event.pointerType === "touch") return;
+    const group = under(event);
+    hover(group);
+    canvas.title = group.length ? (group.length > 1 ? regions[group[0]].pair : regions[group[0]].name) : "";
+  });
+  canvas.addEventListener("pointerleave", () => hover([]));
+  find(".all").addEventListener("click", () => map && choose(regions.map((region) => region.label)));
+  find(".none").addEventListener("click", () => map && choose([]));
+  apart.addEventListener("change", () => map && list_regions());
+}
+watch("value", () => props.value && (props.value.picture || props.value.empty) && show(props.value));
+if (props.value) show(props.value);

@@ -1,0 +1,95 @@
+"""Recipes: the same pixels again, from a file; other files and other models are refused."""
+
+import json
+
+import pytest
+import torch
+
+from ldm.data.images import encode_png
+from ldm.data.labels import CELEBAMASK_HQ
+from ldm.pipeline import FacePipeline, Recipe, RecipeError
+from ldm.pipeline.recipe import KEY, read_recipe
+from tests import small
+
+
+@pytest.fixture(scope="module")
+def pipe() -> FacePipeline:
+    return FacePipeline(small.sensitive(small.diffusion()), CELEBAMASK_HQ, (16, 16))
+
+
+def recipe_of(pipe: FacePipeline, lock: bool) -> Recipe:
+    batch = small.batch(2)
+    own, other = pipe.read_style(batch["image"], batch["labels"])
+    labels = batch["labels"][0].clone()
+    labels[:3] = 14
+    return Recipe(
+        style=own.swap(other, ["hair"]),
+        labels=labels,
+        how={"steps": 4, "seed": 7, "solver": "ddim", "guidance": 1.5},
+        photo=batch["image"][0] if lock else None,
+        photo_labels=batch["labels"][0] if lock else None,
+        regions=("hair",),
+        said={"face": "one", "checkpoint": "small"},
+    )
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_picture_carries_what_makes_it_again(pipe, lock) -> None:
+    recipe = recipe_of(pipe, lock)
+    image = recipe.make(pipe)
+    again = read_recipe(encode_png(image, {KEY: recipe.to_text(pipe)}), pipe)
+    assert torch.equal(again.make(pipe), image)
+    assert not torch.equal(again.with_seed(8).make(pipe), image)
+    assert again.said == recipe.said
+
+
+def test_previews_come_at_every_step_and_end_at_the_picture(pipe) -> None:
+    seen: list[torch.Tensor] = []
+    recipe = recipe_of(pipe, lock=False)
+    image = recipe.make(pipe, preview=lambda decode: seen.append(decode()[0]))
+    assert len(seen) == 4 and all(one.shape == image.shape for one in seen)
+    # The last step of DDIM ends at what the network expects there, up to the last trace of noise.
+    another = recipe.with_seed(8).make(pipe)
+    assert float((seen[-1] - image).abs().mean()) < 0.1 * float((seen[-1] - another).abs().mean())
+
+
+def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:
+    steps: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        steps.append(done)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe_of(pipe, lock=True).make(pipe, stop)
+    assert steps == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "something else"}, "carries no recipe"),
+        ({"model": "0123456789abcdef"}, "belongs to other weights"),
+        ({"labels": "16x16:256*77"}, "label 77"),
+        ({"labels": "8x8:64*1"}, "8 x 8 pixels"),
+        ({"how": {"steps": 10**9}}, "sampling steps"),
+        ({"how": {"steps": "4"}}, "whole numbers"),
+        ({"how": {"progress": 1}}, "unknown options: progress"),
+        ({"style": {"shape": [19, 8], "codes": "AAAA"}}, "damaged"),
+        ({"style": None}, "damaged"),
+        ({"regions": ["beard"]}, "no region 'beard'"),
+        ({"photo": "AAAA"}, "damaged"),
+    ],
+)
+def test_changed_recipes_are_refused_in_a_sentence(pipe, change, said) -> None:
+    text = json.dumps(json.loads(recipe_of(pipe, lock=True).to_text(pipe)) | change)
+    with pytest.raises(RecipeError, match=said):
+        Recipe.from_text(text, pipe)
+
+
+def test_pictures_without_a_recipe_are_refused(pipe) -> None:
+    with pytest.raises(RecipeError, match="downloaded from the studio"):
+        read_recipe(encode_png(torch.zeros(3, 8, 8)), pipe)
+    with pytest.raises(RecipeError, match="no recipe"):
+        read_recipe(encode_png(torch.zeros(3, 8, 8), {KEY: '{"task": "swap"}'}), pipe)

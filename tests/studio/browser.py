@@ -1,0 +1,87 @@
+"""What tests of the page share: opening it in Debian's chromium, choosing, making, reading what was made."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+WAIT = 30_000  # milliseconds; only reached where something is broken
+
+
+def chromium() -> str:
+    """Return the browser's path, or skip the test where there is none."""
+    pytest.importorskip("playwright", reason="wants playwright: pip install -r requirements-dev.txt")
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("wants Debian's chromium: apt-get install chromium")
+    return found
+
+
+def enter(context, address: str):
+    """Open the page and wait until both faces are there."""
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(address)
+    page.wait_for_selector("#face-mine img[src]")
+    page.wait_for_selector("#face-reference img[src]")
+    return page
+
+
+def choose_regions(page, *names: str) -> None:
+    """Choose exactly these regions by name."""
+    page.click("#face-mine .none")
+    for name in names:
+        page.get_by_role("button", name=name, exact=True).click()
+
+
+def make(page, button: str = "#make") -> None:
+    """Make pictures and wait for them."""
+    page.evaluate("document.querySelector('#status [data-tone]').dataset.tone = ''")  # of the picture before
+    page.click(button)
+    page.wait_for_selector("#status [data-tone=done]")
+
+
+def says(page, tone: str) -> str:
+    """Return what the status says, once it says it in this tone."""
+    page.wait_for_selector(f"#status [data-tone={tone}]")
+    return page.inner_text("#status .text")
+
+
+def tab(page, name: str) -> None:
+    """Open a tab."""
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def download(page, selector: str, folder: Path) -> Path:
+    """Save what a link downloads."""
+    with page.expect_download() as found:
+        page.click(selector)
+    file = folder / found.value.suggested_filename
+    found.value.save_as(file)
+    return file
+
+
+def pixels(file: Path) -> np.ndarray:
+    """Return a picture as int (H, W, 3)."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def recipe(file: Path) -> dict:
+    """Return the recipe that a PNG carries."""
+    with Image.open(file) as image:
+        image.load()
+        return json.loads(image.info["sca-dm"])
+
+
+def eventually(holds, seconds: float = 30) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.1)

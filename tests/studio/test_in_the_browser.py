@@ -1,0 +1,376 @@
+"""What visitors do, in a real browser: one studio with the demo weights serves all of these tests."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.data.label_text import labels_from_text
+from ldm.data.labels import CELEBAMASK_HQ
+from ldm.studio.options import PASSWORD
+from scripts import draw_studio
+from tests.studio import browser
+from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, tab
+
+EXAMPLES = browser.ROOT / "assets/faces"
+FIRST = "000005"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    browser.chromium()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(PASSWORD, raising=False)
+        with draw_studio.studio() as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    path = browser.chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=draw_studio.FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def context(chromium) -> Iterator[object]:
+    opened = chromium.new_context(viewport={"width": 1440, "height": 900})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context, address) -> Iterator[object]:
+    """A new visit; the browser keeps the page's scripts from the last one."""
+    page = enter(context, address)
+    yield page
+    page.close()
+
+
+def labels_of(name: str) -> np.ndarray:
+    return np.asarray(Image.open(EXAMPLES / f"labels/{name}.png"))
+
+
+def test_swapping_hair_changes_the_hair_alone(page, tmp_path) -> None:
+    choose_regions(page, "hair")
+    make(page)
+    file = download(page, "#compare a", tmp_path)
+    change = np.abs(pixels(file) - pixels(EXAMPLES / f"images/{FIRST}.png")).sum(-1)
+    hair = labels_of(FIRST) == CELEBAMASK_HQ.index("hair")
+    border = np.asarray(
+        Image.fromarray(hair).resize((64, 64))  # the soft edge is a pixel wide at this size
+    )
+    grown = np.zeros_like(border)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            grown |= np.roll(border, (dy, dx), (0, 1))
+    assert change[hair].mean() > 20
+    assert (change[~grown] == 0).all()
+    assert recipe(file)["regions"] == ["hair"]
+
+
+def test_the_same_picture_comes_from_its_recipe(page, context, address, tmp_path) -> None:
+    choose_regions(page, "hair", "lower lip")
+    make(page)
+    first = download(page, "#compare a", tmp_path)
+    other = enter(context, address)
+    with other.expect_file_chooser() as chooser:
+        other.click("#recipe")
+    chooser.value.set_files(first)
+    assert says(other, "done") == "Done"
+    again = download(other, "#compare a", tmp_path / "again")
+    assert (pixels(again) == pixels(first)).all()
+    browser.eventually(lambda: other.is_checked("#lock-seed input"))
+    assert other.input_value("#seed input") == str(recipe(first)["how"]["seed"])
+    other.close()
+
+
+def test_regions_are_chosen_on_the_face_and_pairs_come_together(page) -> None:
+    page.click("#face-mine .none")
+    labels = labels_of(FIRST)
+    y, x = np.argwhere(labels == CELEBAMASK_HQ.index("l_eye")).mean(0)
+    box = page.locator("#face-mine canvas").bounding_box()
+    at = {"x": (x + 0.5) / 64 * box["width"], "y": (y + 0.5) / 64 * box["height"]}
+    page.locator("#face-mine canvas").click(position=at)
+    pressed = "#face-mine .region[aria-pressed=true]"
+    assert page.locator(pressed).all_inner_texts() == ["eyes"]
+    page.check("#face-mine .apart")
+    page.locator("#face-mine canvas").click(position=at)
+    assert page.locator(pressed).all_inner_texts() == ["right eye"]
+
+
+def test_painted_masks_are_exact_and_shape_the_picture(page, tmp_path) -> None:
+    choose_regions(page)
+    tab(page, "Mask")
+    page.get_by_role("radio", name="hat", exact=True).check()
+    canvas = page.locator("#painter canvas.labels")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.15 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.17 * box["height"], steps=5)
+    page.mouse.up()
+    page.get_by_role("radio", name="necklace", exact=True).check()
+    page.get_by_role("radio", name="Fill").check()
+    canvas.click(position={"x": 3, "y": 3})  # the background
+    page.click("#painter .undo")
+    make(page)
+    painted = labels_from_text(
+        recipe(download(page, "#compare a", tmp_path))["labels"], CELEBAMASK_HQ, (64, 64)
+    )
+    changed = painted.numpy() != labels_of(FIRST)
+    assert set(painted.numpy()[changed]) == {CELEBAMASK_HQ.index("hat")}
+    rows, columns = np.nonzero(changed)
+    assert rows.min() >= 6 and rows.max() <= 14 and columns.min() < 20 and columns.max() > 42
+    change = np.abs(
+        pixels(tmp_path / f"{FIRST}_seed{seed(page)}.png") - pixels(EXAMPLES / f"images/{FIRST}.png")
+    )
+    assert change[changed].mean() > 5 and (change[30:] == 0).all()
+
+
+def seed(page) -> str:
+    return page.input_value("#seed input")
+
+
+def test_the_mask_is_painted_by_keyboard_too(page) -> None:
+    tab(page, "Mask")
+    page.get_by_role("radio", name="hat", exact=True).check()
+    page.focus("#painter canvas.labels")
+    page.keyboard.press("Shift+ArrowUp")
+    assert "at 32, 24" in page.inner_text("#painter .says")
+    page.keyboard.press("Space")
+    assert page.inner_text("#painter .says") == "Painted hat"
+    assert page.is_enabled("#painter .undo")
+    page.keyboard.press("Control+z")
+    assert page.is_disabled("#painter .undo") and page.is_enabled("#painter .redo")
+
+
+def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
+    choose_regions(page, "hair")
+    page.click("#advanced button")
+    page.fill("#steps input[type=number]", "200")
+    page.fill("#variants input[type=number]", "8")
+    page.click("#make")
+    page.wait_for_function(
+        "/Step \\d+ of 1600, .* left/.test(document.querySelector('#status .text').textContent)"
+    )
+    page.wait_for_selector("#compare .so-far", state="visible")
+    at = int(re.search(r"Step (\d+)", page.inner_text("#status .text"))[1])
+    page.click("#cancel")
+    stopped = int(re.fullmatch(r"Stopped after step (\d+) of 1600", says(page, "stopped"))[1])
+    assert at <= stopped < 1600
+    page.fill("#steps input[type=number]", "4")
+    page.fill("#variants input[type=number]", "2")
+    make(page)
+    assert page.inner_text("#status .text") == "2 pictures made"
+    assert page.locator("#history img").count() == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"broken" * 50, "The photo is"),
+        (b"only words, whatever the name says", "The photo is not a picture"),
+    ],
+    ids=["broken", "text"],
+)
+def test_files_that_are_no_pictures_are_refused_in_a_sentence(page, tmp_path, content, sentence) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(content)
+    tab(page, "Own photo")
+    page.set_input_files("#own-photo input", file)
+    page.set_input_files("#own-mask input", EXAMPLES / f"labels/{FIRST}.png")
+    page.wait_for_selector("#own-mask .file-preview")
+    page.click("#own-use")
+    assert page.wait_for_selector(".toast-body.error").inner_text().count(sentence)
+    page.click("#make")
+    assert says(page, "done") == "Done"
+
+
+def test_files_with_too_many_bytes_or_pixels_are_refused(page, tmp_path) -> None:
+    tab(page, "Own photo")
+    (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20_000_001))
+    page.set_input_files("#own-photo input", tmp_path / "long.png")
+    assert "size" in page.wait_for_selector(".toast-body.error").inner_text().lower()
+    page.locator(".toast-close").first.click()
+    Image.new("1", (9000, 9000)).save(tmp_path / "wide.png")
+    page.set_input_files("#own-photo input", tmp_path / "wide.png")
+    page.wait_for_selector("#own-photo .file-preview")
+    page.set_input_files("#own-mask input", EXAMPLES / f"labels/{FIRST}.png")
+    page.wait_for_selector("#own-mask .file-preview")
+    page.click("#own-use")
+    assert "64 million" in page.wait_for_selector(".toast-body.error").inner_text()
+
+
+def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
+    tab(page, "Own photo")
+    page.set_input_files("#own-photo input", EXAMPLES / "images/000041.png")
+    page.set_input_files("#own-mask input", EXAMPLES / "labels/000041.png")
+    page.wait_for_selector("#own-mask .file-preview")
+    page.click("#own-use")
+    page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your photo'")
+    make(page)
+    assert recipe(download(page, "#compare a", tmp_path))["said"]["face"] == "your photo"
+
+
+def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> None:
+    page.get_by_role("radio", name="Generated").check()
+    page.wait_for_function("document.querySelector('#page-said').textContent.includes('of 30,000 faces')")
+    page.fill("#search input, #search textarea", "02999")
+    page.wait_for_function("document.querySelector('#page-said').textContent.trim() == '11 faces'")
+    page.locator("#role").get_by_role("radio", name="Reference").check()
+    page.locator("#shelf .thumbnail-item").nth(4).click()
+    page.wait_for_function("document.querySelector('#face-reference .name').textContent == '029993'")
+    tab(page, "Several styles")
+    choose_regions(page, "hair")
+    page.click("#add-part")
+    page.wait_for_selector("#parts li")
+    choose_regions(page, "upper lip")
+    page.get_by_role("radio", name="chance").check()
+    make(page)
+    parts = recipe(download(page, "#compare a", tmp_path))["said"]["parts"]
+    assert parts == ["hair like 029993", "upper lip by chance"]
+
+
+def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
+    choose_regions(page, "hair")
+    tab(page, "In-betweens")
+    page.fill("#frames input[type=number]", "4")
+    page.fill("#seed input", "3")
+    page.check("#lock-seed input")
+    make(page, "#make-strip")
+    assert page.locator("#film .strip img").count() == 4
+    for kind in ("gif", "webp"):
+        with Image.open(download(page, f"#film a.{kind}", tmp_path)) as film:
+            assert film.n_frames == 6
+    make(page)
+    swapped = page.get_attribute("#compare .after", "src")
+    assert page.locator("#film .strip img").last.get_attribute("src").startswith("data:image/png")
+    page.evaluate("document.querySelector('#film input').value = 0")
+    page.dispatch_event("#film input", "input")
+    assert page.get_attribute("#film .frame", "alt") == "0 % of the way"
+    assert swapped
+
+
+def test_two_visitors_one_after_the_other(page, context, address) -> None:
+    other = enter(context, address)
+    page.fill("#variants input[type=number]", "8")
+    page.click("#advanced button")
+    page.fill("#steps input[type=number]", "200")
+    page.click("#make")
+    page.wait_for_function("/Step/.test(document.querySelector('#status .text').textContent)")
+    other.click("#make")
+    other.wait_for_function(
+        "document.querySelector('#status .text').textContent == 'You are number 1 in line'"
+    )
+    page.click("#cancel")
+    assert says(page, "stopped").startswith("Stopped")
+    assert says(other, "done") == "Done"
+    assert page.locator("#history img").count() == 0  # each has a history of their own
+    other.close()
+
+
+def test_nothing_is_fetched_from_elsewhere_and_no_path_is_opened(page, address) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    page.wait_for_selector("#shelf img")
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    for path in (
+        "/etc/passwd",
+        str(browser.ROOT / "setup.py"),
+        str(browser.ROOT / "checkpoints/demo/config.yaml"),
+    ):
+        answer = page.request.get(f"{address}gradio_api/file={path}")
+        assert answer.status in (403, 404), path
+
+
+def test_a_path_in_the_place_of_an_upload_is_refused(page, address) -> None:
+    """As a forged request would send it: the file was never uploaded."""
+    config = page.request.get(f"{address}config").json()
+    photo = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "own-photo")
+    use = next(one for one in config["dependencies"] if photo in one["inputs"])
+    forged = {"path": str(EXAMPLES / f"images/{FIRST}.png"), "meta": {"_type": "gradio.FileData"}}
+
+    def answer(photo_sent, session: str) -> str:
+        sent = {"data": [None, {}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
+        assert page.request.post(f"{address}gradio_api/queue/join", data=sent).ok
+        return page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text()
+
+    assert "Choose a photo first." in answer(None, "nothing-sent")  # so far the request is right
+    refused = answer(forged, "forged")
+    assert '"success":false' in refused and '"error":null' in refused  # before any code of ours had it
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_and_every_control_has_a_name(chromium, address, width, scheme) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = enter(context, address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dark = page.evaluate(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every((c) => c < 60)"
+    )
+    assert dark == (scheme == "dark")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll('#studio :is(button, input, textarea)')].filter((e) => e.offsetParent
+        && e.type != 'file' && !(e.innerText || e.ariaLabel || e.title || (e.labels && e.labels.length)
+        || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    context.close()
+
+
+def test_the_main_job_is_done_by_keyboard(page) -> None:
+    page.focus("#face-mine .none")
+    page.keyboard.press("Enter")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "hair":
+            break
+    page.keyboard.press("Space")
+    assert page.locator("#face-mine .region[aria-pressed=true]").all_inner_texts() == ["hair"]
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "make":
+            break
+    page.keyboard.press("Enter")
+    assert says(page, "done") == "Done"
+
+
+def test_programs_swap_a_hair_style(address) -> None:
+    import base64
+    import io
+
+    client = pytest.importorskip("gradio_client").Client(address, verbose=False, analytics_enabled=False)
+    names = client.predict(api_name="/faces")
+    assert names[0] == FIRST
+    answer = client.predict(names[0], names[1], ["hair"], seed=4, steps=6, api_name="/swap")
+    made = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"])))).astype(int)
+    change = np.abs(made - pixels(EXAMPLES / f"images/{FIRST}.png")).sum(-1)
+    hair = labels_of(FIRST) == CELEBAMASK_HQ.index("hair")
+    assert change[hair].mean() > 20 and (change[labels_of(FIRST) == CELEBAMASK_HQ.index("nose")] == 0).all()
+    with pytest.raises(Exception, match="There is no face"):
+        client.predict("../../etc/passwd", names[1], ["hair"], api_name="/swap")
+
+
+def test_a_made_picture_is_edited_further_and_styles_are_left_to_chance(page, tmp_path: Path) -> None:
+    page.get_by_role("radio", name="no style at all").check()
+    make(page)
+    page.click("#go-on")
+    page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your picture'")
+    page.get_by_role("radio", name="chance").check()
+    page.click("#face-mine .all")
+    make(page)
+    said = recipe(download(page, "#compare a", tmp_path))["said"]
+    assert said["face"] == "your picture" and said["parts"][0].endswith("by chance")
+    page.click("#face-mine .none")
+    page.click("#make")
+    assert says(page, "error").startswith("Nothing would change")
