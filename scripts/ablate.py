@@ -67,10 +67,8 @@ def _train(folder: Path, base: list[str], settings: list[str], seed: int) -> Non
     if runs:
         _run("main.py", "--resume", runs[-1].parents[1], "-t")
     else:
-        _run(
-            *("main.py", "-b", *base, "-t", "--logdir", folder / "run", "--name", "variant", "--seed", seed),
-            *settings,
-        )
+        given = ["--logdir", folder / "run", "--name", "variant", "--seed", seed]
+        _run("main.py", "-b", *base, "-t", *given, *settings)
     (folder / "trained").touch()
 
 
