@@ -107,7 +107,7 @@ def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point]
     mouth = _centre(labels, label_set, ["mouth", "u_lip", "l_lip"])
     left, right = (
         sorted((eye for eye in eyes if eye is not None), key=lambda eye: eye.real)
-        if all(eyes)
+        if None not in eyes
         else (None,) * 2
     )
     if left is None or right is None or mouth is None or abs(left - right) < 1e-6:

@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=23, help="of every training (23)")
     parser.add_argument("overrides", nargs="*", help="dotted.key=value for every variant, as for main.py")
     options = parser.parse_intermixed_args(arguments)
+    options.out = options.out.resolve()  # the commands run in the repository's root
 
     from omegaconf import OmegaConf  # an import that --help does not need
 
@@ -97,7 +98,7 @@ def _table(rows: list[tuple[Any, ...]]) -> str:
     """Lay the figures out as a Markdown table."""
     lines = [f"| variant | {' | '.join(COLUMNS)} |", "| --- " * (1 + len(COLUMNS)) + "|"]
     for name, *figures in rows:
-        cells = [f"{f:.2f}" if f > 5 else f"{f:.3f}" for f in figures]
+        cells = ["-" if f is None else f"{f:.2f}" if f > 5 else f"{f:.3f}" for f in figures]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -85,7 +85,12 @@ def _model(options: argparse.Namespace) -> LatentDiffusion:
     config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
     params = config["model"]["params"]
     params["first_stage_config"]["params"].pop("ckpt_path", None)
-    params |= {"anneal_steps": 0, "scale_by_std": False, **({} if options.published else FASTER)}
+    params |= {
+        "anneal_steps": 0,
+        "warmup_steps": 0,
+        "scale_by_std": False,
+        **({} if options.published else FASTER),
+    }
     if not options.published:
         params["unet_config"]["params"]["use_checkpoint"] = "cheap"
     torch.manual_seed(0)

@@ -54,7 +54,7 @@ def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) 
     Of all whitenings it takes the one closest to the identity (ZCA; Bell and Sejnowski 1997). Several processes
     whiten the features of all.
     """
-    pixels = whole_batch(features).transpose(0, 1).flatten(1).double()  # D B*h*w
+    pixels = whole_batch(features).transpose(0, 1).flatten(1).cpu().double()  # D B*h*w; MPS has no float64
     mean = pixels.mean(1)
     variances, axes = torch.linalg.eigh(pixels.cov())
     scale = variances.clamp(min=1e-4 * variances.max().item() + 1e-12).sqrt()

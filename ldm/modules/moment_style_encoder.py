@@ -78,8 +78,8 @@ class MomentStyleEncoder(nn.Module):
     def _around(self, mask: Tensor, x: Tensor, shares: Tensor) -> Tensor:
         """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent ones."""
         weights = (shares[:, :, None] * places(mask, (x.shape[-2], x.shape[-1]), self.grid)).flatten(3)
-        sums = (weights.flatten(1, 2) @ x.flatten(2).transpose(1, 2)).unflatten(1, weights.shape[1:3])
-        return sums / weights.sum(3)[..., None].clamp(min=1e-4)
+        weights = weights / weights.sum(3, keepdim=True).clamp(min=1e-4)
+        return (weights.flatten(1, 2) @ x.flatten(2).transpose(1, 2)).unflatten(1, weights.shape[1:3])
 
 
 class _PerRegion(nn.Module):
@@ -98,6 +98,13 @@ class _PerRegion(nn.Module):
 
 
 def _moments(x: Tensor, mask: Tensor) -> Tensor:
+    """Return `_exact_moments` in float32 at least: differences of products, of which half precision leaves nothing."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        return _exact_moments(x.to(exact), mask.to(exact))
+
+
+def _exact_moments(x: Tensor, mask: Tensor) -> Tensor:
     """Return the moments of x (B, C, h, w) over each region of mask (B, R, h, w): (B, R, 6*C); 0 where there is none.
 
     The moments about the picture's centre come from one product; those about each region's follow from them.

@@ -89,8 +89,9 @@ def places(mask: Tensor, size: tuple[int, int], grid: int) -> Tensor:
         size: (h, w), where the weights are wanted.
         grid: n; row by row.
     """
-    rows, columns = (_along(mask, axis, length, grid) for axis, length in ((2, size[0]), (3, size[1])))
-    return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3)
+    exact = mask.to(torch.promote_types(mask.dtype, torch.float32))  # squares of distances overflow float16
+    rows, columns = (_along(exact, axis, length, grid) for axis, length in ((2, size[0]), (3, size[1])))
+    return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3).to(mask.dtype)
 
 
 def _along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:

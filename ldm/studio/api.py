@@ -7,9 +7,9 @@ import gradio as gr
 from torch import Tensor
 
 from ldm.data.images import encode_png
-from ldm.pipeline import Recipe
 from ldm.pipeline.options import Preview, Progress
 from ldm.pipeline.recipe import KEY
+from ldm.studio.controls import MOST_STEPS
 from ldm.studio.faces import Shelf
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
@@ -46,6 +46,8 @@ class Api:
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Return {"png": a face with regions in the style of another, in base64, with its recipe; "regions"}."""
+        if not 1 <= int(steps) <= MOST_STEPS:
+            raise ValueError(f"steps is {steps}; wanted 1 .. {MOST_STEPS}")
         wanted = Wanted(
             face=self.shelf.face(source or self._first(), face),
             labels=self.shelf.face(source or self._first(), face).labels,
@@ -55,19 +57,20 @@ class Api:
             how={"seed": int(seed), "steps": int(steps)},
             weights=self.models.kinds[0],
         )
-        made: list[Recipe] = []
+        made: list[bytes] = []
 
         def work(progress: Progress, preview: Preview) -> list[Tensor]:
-            made.extend(wanted.recipes(self.models.pipe, self.models.checkpoint))
-            return [made[0].make(self.models.pipe, progress)]
+            pipe = self.models.get(wanted.weights)
+            (recipe,) = wanted.recipes(pipe, self.models.checkpoint)
+            image = recipe.make(pipe, progress)
+            made.append(encode_png(image, {KEY: recipe.to_text(pipe)}))
+            return [image]
 
         visitor = str(request.session_hash) if request is not None else "api"
         for report in self.jobs.run(visitor, work):
             if report.error is not None:
                 raise report.error
-        assert report.made is not None
-        png = encode_png(report.made[0], {KEY: made[0].to_text(self.models.pipe)})
-        return {"png": base64.b64encode(png).decode(), "regions": regions}
+        return {"png": base64.b64encode(made[0]).decode(), "regions": regions}
 
     def _first(self) -> str:
         return next(iter(self.shelf.sources))

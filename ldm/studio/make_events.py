@@ -156,7 +156,7 @@ class MakeEvents:
         made: list[Result] = []
 
         def work(progress: Progress, preview: Preview) -> list[Tensor]:
-            pipe = self.models.pipe if weights is None else self.models.get(weights)
+            pipe = self.models.get(self.models.kinds[0] if weights is None else weights)
             wanted = recipes(pipe)
             for number, recipe in enumerate(wanted):
                 image = recipe.make(pipe, _of(progress, number, len(wanted)), preview)

@@ -99,7 +99,12 @@ def _wire_faces(
     )
     for button, role in ((own.use, MINE), (own.use_as_reference, REFERENCE)):
         button.click(
-            plainly(faces.bring), [session, chosen.mine, own.photo, own.mask, gr.State(role)], shown, **QUIET
+            plainly(faces.bring),
+            [session, chosen.mine, own.photo, own.mask, gr.State(role)],
+            shown,
+            concurrency_limit=1,
+            concurrency_id="parser",
+            **QUIET,
         )
     chosen.exchange.click(plainly(faces.exchange), [session, chosen.mine], shown, **QUIET)
     mask_file.upload(plainly(faces.load_mask), [session, mask_file], shown[-1], **QUIET)

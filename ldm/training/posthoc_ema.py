@@ -16,6 +16,7 @@ from ldm.data.images import write_atomically
 from ldm.models.latent_networks import LatentNetworks
 from ldm.modules.power_ema import PowerEMA, Profile, combination, combine
 from ldm.targets import ConfigError
+from ldm.training.parallel import ShardedStrategy
 
 FORMAT = "sca-dm average 1"
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -68,6 +69,11 @@ class PosthocEMA(pl.Callback):
         """Make the averages, or move those of a resumed run to the model's device."""
         if not isinstance(pl_module, LatentNetworks):
             raise ConfigError(f"PosthocEMA is for a diffusion; the model is a {type(pl_module).__name__}")
+        if isinstance(trainer.strategy, ShardedStrategy):
+            raise ConfigError(
+                "PosthocEMA averages whole weights, of which lightning.trainer.strategy=fsdp leaves each process a share; "
+                "leave one of them out"
+            )
         self._seen = trainer.global_step
         if not trainer.is_global_zero:
             return

@@ -36,6 +36,16 @@ def test_a_code_depends_on_its_own_region_and_not_on_where_that_lies() -> None:
     assert changed[1] > 1e-3 and changed[0] < 1e-6 and changed[2] < 1e-6
 
 
+def test_codes_under_autocast_are_those_of_float32() -> None:
+    torch.manual_seed(0)
+    encoder = randomised(MomentStyleEncoder(2, 8, channels=4, num_downsample=1))
+    image, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 2, 64, 64)
+    mask[:, 0, 50:56, 48:58], mask[:, 1, :8] = 1, 1  # small and far from the middle
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(image, mask).float()
+    torch.testing.assert_close(found, encoder(image, mask), atol=0.03, rtol=0)
+
+
 @pytest.mark.parametrize("image, mask", [((18, 16), (19, 18, 16)), ((16, 16), (3, 16, 16))])
 def test_what_does_not_fit_is_refused(image, mask) -> None:
     with pytest.raises(ValueError, match=r"multiple of 4|wanted"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ldm.data.images import ImageError
 from ldm.data.labels import CELEBAMASK_HQ
+from ldm.studio.api import Api
 from ldm.studio.controls import Settings
 from ldm.studio.faces import Shelf, UnknownFaceError, shelf
 from ldm.studio.mask_painter import painted
@@ -154,3 +155,8 @@ def test_errors_become_one_plain_sentence() -> None:
     assert "too little memory" in sentence(RuntimeError("CUDA out of memory. Tried to allocate"))
     strange = sentence(KeyError("/home/anna/secret"))
     assert "KeyError" in strange and "secret" not in strange
+
+
+def test_programs_get_no_more_steps_than_the_page() -> None:
+    with pytest.raises(ValueError, match=r"steps is 1000; wanted 1 .. 200"):
+        Api(None, None, None).swap("a", "b", ["hair"], steps=1000)

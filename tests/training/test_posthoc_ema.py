@@ -1,6 +1,7 @@
 """Averages whose length is chosen afterwards: written by a training, resumed, and made into weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from ldm.checkpoint import CheckpointError, read_checkpoint
-from ldm.targets import ConfigError
+from ldm.targets import ConfigError, instantiate_from_config
+from ldm.training.parallel import ShardedStrategy
 from ldm.training.posthoc_ema import PosthocEMA, averaged
 from scripts import export_model
 from tests import small
@@ -100,3 +102,9 @@ def test_what_cannot_be_averaged_is_said(run: Path, tmp_path: Path, capsys) -> N
     (tmp_path / "ema/a.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="damaged"):
         averaged(tmp_path, 0.1)
+
+
+def test_shares_of_weights_are_refused() -> None:
+    trainer = SimpleNamespace(strategy=ShardedStrategy(), global_step=0, is_global_zero=True)
+    with pytest.raises(ConfigError, match=r"strategy=fsdp leaves each process a share"):
+        PosthocEMA(1).on_train_start(trainer, instantiate_from_config(small.diffusion()))
