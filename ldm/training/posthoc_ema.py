@@ -71,7 +71,7 @@ class PosthocEMA(pl.Callback):
             raise ConfigError(f"PosthocEMA is for a diffusion; the model is a {type(pl_module).__name__}")
         if isinstance(trainer.strategy, ShardedStrategy):
             raise ConfigError(
-                "PosthocEMA averages whole weights, of which lightning.trainer.strategy=fsdp leaves each process a share; "
+                "PosthocEMA averages whole weights; lightning.trainer.strategy=fsdp leaves each process a share; "
                 "leave one of them out"
             )
         self._seen = trainer.global_step
