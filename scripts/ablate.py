@@ -82,7 +82,7 @@ def _evaluate(folder: Path, plan: Any) -> None:
 
 def _figures(report: dict[str, Any]) -> list[float]:
     """Return what stands in the table's columns."""
-    swaps, hair = report["swaps"], report["chance"]["hair"]["means"]
+    swaps, hair = report["swaps"], report["chance"]["random hair"]["means"]
     return [
         report["reconstruct"]["means"]["psnr"],
         swaps["whole"]["means"]["psnr"],
