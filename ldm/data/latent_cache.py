@@ -125,14 +125,12 @@ def write_latents(
         items = [dataset[i] for i in range(start, min(start + shard_size, length))]
         pixels = torch.stack([_pixels(item["image"]) for item in items])
         labels = torch.stack([item["labels"] for item in items])
-        shard = f"{number:05d}-{_digest(first_stage, flips, pixels, labels)}.safetensors"
-        if not (folder / shard).is_file():
+        shard = folder / f"{number:05d}-{_digest(first_stage, flips, pixels, labels)}.safetensors"
+        if not shard.is_file():
             latents = _encode(pixels, encode, flips, batch_size)
-            partial = folder / f"{shard}.partial"
-            save_file({"pixels": pixels, "labels": labels, "latents": latents}, partial)
-            partial.rename(folder / shard)
+            _save(shard, {"pixels": pixels, "labels": labels, "latents": latents})
             computed += 1
-        shards.append(shard)
+        shards.append(shard.name)
         names.append([item["name"] for item in items])
     label_set = getattr(dataset, "label_set", None)
     index = {
@@ -156,6 +154,13 @@ def without_flips(source: Mapping[str, Any]) -> tuple[dict[str, Any], bool, int]
     params = dict(source.get("params") or {})
     flips = bool(params.pop("horizontal_flip", False))
     return {**source, "params": params}, flips, int(params.get("seed", 0))
+
+
+def _save(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a file that is whole or not there."""
+    partial = file.with_name(f"{file.name}.partial")
+    save_file(tensors, partial)
+    partial.rename(file)
 
 
 def _encode(pixels: Tensor, encode: Callable[[Tensor], Tensor], flips: bool, batch_size: int) -> Tensor:

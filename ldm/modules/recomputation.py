@@ -29,10 +29,11 @@ COSTLY = frozenset(
 )
 
 
-def check_recompute(value: Recompute) -> None:
-    """Raise ValueError for what `recomputing` does not know."""
+def check_recompute(value: Recompute) -> Recompute:
+    """Return the value; ValueError for what `recomputing` does not know."""
     if not isinstance(value, bool) and value != "cheap":
         raise ValueError(f"use_checkpoint is {value!r}; wanted true, false or cheap")
+    return value
 
 
 def recomputing(call: Callable[..., Tensor], *arguments: Any, what: Recompute) -> Tensor:

@@ -86,29 +86,18 @@ class UNet(nn.Module):
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
-        check_recompute(use_checkpoint)
-        self.use_checkpoint = use_checkpoint
+        self.use_checkpoint = check_recompute(use_checkpoint)
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
         # Stored in published checkpoints, never used, and therefore never trained.
         self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)
         widths = [mult * model_channels for mult in channel_mult]
-        layout = Layout(
-            widths,
-            [2**level in attention_resolutions for level in range(len(widths))],
-            num_res_blocks,
-            resblock_updown,
-            Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden),
-            Transformers(
-                context_dim // style_grid**2,
-                transformer_depth,
-                num_head_channels,
-                num_heads,
-                use_mask_attn,
-                norm_groups,
-            ),
-        )
+        attended = [2**level in attention_resolutions for level in range(len(widths))]
+        residuals = Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden)
+        token, heads = context_dim // style_grid**2, (num_head_channels, num_heads)
+        transformers = Transformers(token, transformer_depth, *heads, use_mask_attn, norm_groups)
+        layout = Layout(widths, attended, num_res_blocks, resblock_updown, residuals, transformers)
         self.input_blocks, skips = layout.encoder(in_channels, model_channels)
         self.middle_block = layout.middle()
         self.output_blocks = layout.decoder(skips)
