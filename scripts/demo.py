@@ -29,15 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     out: Path = options.out
     tasks: dict[str, list[object]] = {
-        "reconstruct": [],
         "swap_hair": ["swap", "--style", "next", "--regions", "hair"],
-        "swap_whole": ["swap", "--style", "next"],
         "random_hair": ["random", "--regions", "hair"],
         "interpolate": ["interpolate", "--style", "next", "--frames", 7, "--animate", "gif"],
     }
     for name, task in tasks.items():
         given = ["--checkpoint", WEIGHTS, "--data", FACES, "--device", options.device]
-        _run("scripts/sample_sem.py", *(task or [name]), *given, "--out", out / name)
+        _run("scripts/sample_sem.py", *task, *given, "--out", out / name)
     _run(
         "main.py",
         *("-b", "configs/latent-diffusion/synthetic-64.yaml", "-t"),
