@@ -80,17 +80,17 @@ def _evaluate(folder: Path, plan: Any) -> None:
         _run("scripts/evaluate.py", "--weights", run.parents[1], *plan["evaluation"], *out)
 
 
-def _figures(report: dict[str, Any]) -> list[float]:
-    """Return what stands in the table's columns."""
+def _figures(report: dict[str, Any]) -> list[float | None]:
+    """Return what stands in the table's columns; None for what could not be told of so few faces."""
     swaps, hair = report["swaps"], report["chance"]["random hair"]["means"]
     return [
-        report["reconstruct"]["means"]["psnr"],
-        swaps["whole"]["means"]["psnr"],
-        swaps["hair"]["means"]["error_ratio"],
-        swaps["hair"]["means"]["leakage_ratio"],
-        swaps["lips"]["means"]["error_ratio"],
-        hair["l1_inside"],
-        hair["l1_outside"],
+        report["reconstruct"]["means"].get("psnr"),
+        swaps["whole"]["means"].get("psnr"),
+        swaps["hair"]["means"].get("error_ratio"),
+        swaps["hair"]["means"].get("leakage_ratio"),
+        swaps["lips"]["means"].get("error_ratio"),
+        hair.get("l1_inside"),
+        hair.get("l1_outside"),
     ]
 
 
