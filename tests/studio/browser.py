@@ -52,6 +52,20 @@ def says(page, tone: str) -> str:
     return page.inner_text("#status .text")
 
 
+def set_number(page, slider: str, value: int) -> None:
+    """Type a number beside a slider until the slider has it: what is typed while a tab still mounts is lost."""
+    typed = page.locator(f"{slider} input[type=number]")
+
+    def taken() -> bool:
+        typed.fill(str(value))
+        typed.press("Tab")
+        page.wait_for_timeout(100)
+        shown = (typed.input_value(), page.input_value(f"{slider} input[type=range]"))
+        return shown == (str(value), str(value))
+
+    eventually(taken)
+
+
 def tab(page, name: str) -> None:
     """Open a tab."""
     page.get_by_role("tab", name=name, exact=True).click()

@@ -13,7 +13,7 @@ from ldm.data.labels import CELEBAMASK_HQ
 from ldm.studio.options import PASSWORD
 from scripts import draw_studio
 from tests.studio import browser
-from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, tab
+from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, set_number, tab
 
 EXAMPLES = browser.ROOT / "assets/faces"
 FIRST = "000005"
@@ -155,8 +155,8 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
 def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
     choose_regions(page, "hair")
     page.click("#advanced button")
-    page.fill("#steps input[type=number]", "200")
-    page.fill("#variants input[type=number]", "8")
+    set_number(page, "#steps", 200)
+    set_number(page, "#variants", 8)
     page.click("#make")
     page.wait_for_function(
         "/Step \\d+ of 1600, .* left/.test(document.querySelector('#status .text').textContent)"
@@ -166,8 +166,8 @@ def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
     page.click("#cancel")
     stopped = int(re.fullmatch(r"Stopped after step (\d+) of 1600", says(page, "stopped"))[1])
     assert at <= stopped < 1600
-    page.fill("#steps input[type=number]", "4")
-    page.fill("#variants input[type=number]", "2")
+    set_number(page, "#steps", 4)
+    set_number(page, "#variants", 2)
     make(page)
     assert page.inner_text("#status .text") == "2 pictures made"
     assert page.locator("#history img").count() == 2
@@ -242,7 +242,7 @@ def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> N
 def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
     choose_regions(page, "hair")
     tab(page, "In-betweens")
-    page.fill("#frames input[type=number]", "4")
+    set_number(page, "#frames", 4)
     page.fill("#seed input", "3")
     page.check("#lock-seed input")
     make(page, "#make-strip")
@@ -261,9 +261,9 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
 
 def test_two_visitors_one_after_the_other(page, context, address) -> None:
     other = enter(context, address)
-    page.fill("#variants input[type=number]", "8")
+    set_number(page, "#variants", 8)
     page.click("#advanced button")
-    page.fill("#steps input[type=number]", "200")
+    set_number(page, "#steps", 200)
     page.click("#make")
     page.wait_for_function("/Step/.test(document.querySelector('#status .text').textContent)")
     other.click("#make")
