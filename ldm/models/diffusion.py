@@ -13,7 +13,13 @@ from ldm.data.labels import one_hot
 from ldm.models.adamw_in_backward import AdamWInBackward
 from ldm.models.annealing import annealed
 from ldm.models.averages import Averaged, Averages
-from ldm.models.diffusion_settings import build_networks, check_published, make_loss, make_noise
+from ldm.models.diffusion_settings import (
+    build_networks,
+    check_optimizer,
+    check_published,
+    make_loss,
+    make_noise,
+)
 from ldm.models.latent_networks import Condition, LatentNetworks
 from ldm.models.picture_draws import PictureDraws, Turn
 from ldm.models.picture_grids import compare_styles, sample_from_seeds
@@ -59,6 +65,7 @@ class LatentDiffusion(LatentNetworks):
         channels_last: keep the weights of convolutions in the order in which many devices compute faster.
         step_in_backward: take the optimiser's steps while the backward pass runs, which saves the memory of the
             gradients; not with gradient clipping, accumulation or several processes.
+        half_first_moment: with step_in_backward, keep AdamW's running mean of the gradients in bfloat16.
         compile: run the UNet's step through torch.compile while training: minutes at the start, faster steps after;
             true, or the name of a backend.
         ckpt_path: weights to start from.
@@ -102,12 +109,14 @@ class LatentDiffusion(LatentNetworks):
         warmup_steps: int | None = None,
         channels_last: bool = False,
         step_in_backward: bool = False,
+        half_first_moment: bool = False,
         compile: bool | str = False,
         ckpt_path: str | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
+        check_optimizer(step_in_backward, half_first_moment)
         start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
         noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
@@ -115,7 +124,7 @@ class LatentDiffusion(LatentNetworks):
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.scale_by_std, self.monitor, self.sample_steps = scale_by_std, monitor, sample_steps
         self.anneal_steps, self.warmup_steps, self.compiled_by = anneal_steps, warmup_steps, compile
-        self.step_in_backward = step_in_backward
+        self.step_in_backward, self.half_first_moment = step_in_backward, half_first_moment
         self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
             probability_of_discard, probability_of_region_discard, probability_of_mask_discard
@@ -274,7 +283,7 @@ class LatentDiffusion(LatentNetworks):
         clips = self._trainer is not None and self._trainer.gradient_clip_val
         fused = not (clips and "mixed" in str(self.trainer.precision))
         adamw = (
-            AdamWInBackward(parameters, lr=self.learning_rate)
+            AdamWInBackward(parameters, self.learning_rate, self.half_first_moment)
             if self.step_in_backward
             else torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused)
         )

@@ -95,3 +95,11 @@ def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:
         raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
     if num_timesteps_cond != 1:
         raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
+
+
+def check_optimizer(step_in_backward: bool, half_first_moment: bool) -> None:
+    """Raise ValueError for an option of the optimiser without the optimiser."""
+    if half_first_moment and not step_in_backward:
+        raise ValueError(
+            "half_first_moment is true, but only the optimiser of step_in_backward has it; set both, or neither"
+        )

@@ -1,6 +1,7 @@
 """AdamW within the backward pass against AdamW after it."""
 
 from copy import deepcopy
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
@@ -61,6 +62,40 @@ def test_its_state_is_adamws() -> None:
     train(second, other, 2)
     for expected, found in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_a_first_moment_in_half_precision_takes_nearly_the_same_steps() -> None:
+    start, exact, halved = network(), network(), network()
+    optimizer = AdamWInBackward(halved.parameters(), lr=0.01, half_first_moment=True)
+    train(exact, AdamWInBackward(exact.parameters(), lr=0.01), 20)
+    train(halved, optimizer, 20)
+    for begun, expected, found in zip(start.parameters(), exact.parameters(), halved.parameters(), strict=True):
+        moved, apart = (expected - begun).norm(), (found - expected).norm()
+        assert 0 < apart < 0.02 * moved
+    for state in optimizer.state.values():
+        assert state["exp_avg"].dtype == torch.bfloat16 and state["exp_avg_sq"].dtype == torch.float32
+
+
+def test_half_a_moment_is_resumed_and_given_to_adamw() -> None:
+    first = network()
+    optimizer = AdamWInBackward(first.parameters(), lr=0.01, half_first_moment=True)
+    train(first, optimizer, 3)
+    saved = deepcopy((first.state_dict(), optimizer.state_dict()))
+    train(first, optimizer, 2)
+    for kind in (partial(AdamWInBackward, half_first_moment=True), torch.optim.AdamW):
+        second = network()
+        second.load_state_dict(saved[0])
+        other = kind(second.parameters(), lr=0.01)
+        other.load_state_dict(deepcopy(saved[1]))
+        train(second, other, 2)
+        tolerance = {"atol": 1e-4, "rtol": 0.0} if kind is torch.optim.AdamW else {}
+        for expected, found in zip(first.parameters(), second.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, **tolerance)
+
+
+def test_half_a_moment_wants_the_steps_in_the_backward_pass() -> None:
+    with pytest.raises(ValueError, match="half_first_moment"):
+        instantiate_from_config(small.diffusion(half_first_moment=True))
 
 
 def test_a_diffusion_trains_the_same_with_it(tmp_path) -> None:
