@@ -1,13 +1,13 @@
 """Latent diffusion conditioned on the styles of regions and on their shapes: its training, and its YAML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldm.checkpoint import load_weights, read_checkpoint
+from ldm.checkpoint import load_weights
 from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
 from ldm.models.adamw_in_backward import AdamWInBackward
@@ -19,6 +19,8 @@ from ldm.models.diffusion_settings import (
     check_published,
     make_loss,
     make_noise,
+    matches,
+    read_start,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
 from ldm.models.picture_draws import PictureDraws, Turn
@@ -69,6 +71,8 @@ class LatentDiffusion(LatentNetworks):
         compile: run the UNet's step through torch.compile while training: minutes at the start, faster steps after;
             true, or the name of a backend.
         ckpt_path: weights to start from.
+        ignore_keys: patterns such as "cond_stage_model.*" of weights that are not taken from there, for networks that
+            have changed in part; averages then begin anew.
         num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
 
     Raises:
@@ -112,17 +116,19 @@ class LatentDiffusion(LatentNetworks):
         half_first_moment: bool = False,
         compile: bool | str = False,
         ckpt_path: str | None = None,
+        ignore_keys: Sequence[str] = (),
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
         check_optimizer(step_in_backward, half_first_moment)
-        start = {} if ckpt_path is None else dict(read_checkpoint(ckpt_path).state_dict)
+        start = read_start(ckpt_path, ignore_keys)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
         noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
         super().__init__(*networks, *noise, scale_factor, store_scale=scale_by_std)
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
-        self.scale_by_std, self.monitor, self.sample_steps = scale_by_std, monitor, sample_steps
+        self.monitor, self.sample_steps = monitor, sample_steps
+        self.measures_scale = scale_by_std and "scale_factor" not in start
         self.anneal_steps, self.warmup_steps, self.compiled_by = anneal_steps, warmup_steps, compile
         self.step_in_backward, self.half_first_moment = step_in_backward, half_first_moment
         self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
@@ -132,7 +138,7 @@ class LatentDiffusion(LatentNetworks):
         self.loss = make_loss(noise, min_snr_gamma, attn_loss_weight, attn_l2, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
         self._start_averages(use_ema, ema_style_encoder, ema_decay)
-        self._start_from(start)
+        self._start_from(start, ignore_keys)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -146,13 +152,14 @@ class LatentDiffusion(LatentNetworks):
         self.model_ema = EMA(self.model, decay) if of_unet else None
         self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
 
-    def _start_from(self, weights: dict[str, Tensor]) -> None:
+    def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str]) -> None:
         """Take weights to train on from, if any; averages, first stage and scale that they lack stay as they are."""
         if not weights:
             return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
-        load_weights(self, weights, ignore_prefixes=one_sided)
+        ignored = [key for key in self.state_dict() if matches(key, ignore_keys)]
+        load_weights(self, weights, ignore_prefixes=[*one_sided, *ignored])
         self._averages().restart_absent(weights)
 
     def _averages(self) -> Averages:
@@ -222,7 +229,7 @@ class LatentDiffusion(LatentNetworks):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Measure the latents before the first step, where the YAML asks for it."""
-        if self.scale_by_std and self.trainer.global_step == 0 and batch_idx == 0:
+        if self.measures_scale and self.trainer.global_step == 0 and batch_idx == 0:
             self.scale_factor /= whole_batch(self._latent(batch)).std()
 
     def _image(self, batch: Batch) -> Tensor:

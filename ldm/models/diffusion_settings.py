@@ -1,12 +1,13 @@
 """What the keys of a diffusion's YAML ask for: its networks, its noise, its loss."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ldm.checkpoint import has_first_stage
+from ldm.checkpoint import has_first_stage, read_checkpoint
 from ldm.models.denoising_loss import DenoisingLoss
 from ldm.models.parameterization import Parameterization
 from ldm.models.weighting import min_snr_weights
@@ -27,6 +28,30 @@ class Noise(NamedTuple):
 
     schedule: NoiseSchedule
     parameterization: Parameterization
+
+
+def read_start(path: str | None, ignore_keys: Sequence[str]) -> dict[str, Tensor]:
+    """Return the weights to start from, none without a path, less those that patterns name.
+
+    If any are left out the averages are, too: they are of the weights as they were.
+
+    Raises:
+        ValueError: patterns that name nothing.
+        CheckpointError: a file that cannot be read.
+    """
+    weights = {} if path is None else dict(read_checkpoint(path).state_dict)
+    if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
+        where = path or "an absent ckpt_path"
+        raise ValueError(f"ignore_keys: no weight of {where} is named like {', '.join(idle)}; mend or remove it")
+    if not ignore_keys:
+        return weights
+    averages = ("model_ema.*", "cond_stage_ema.*")
+    return {key: value for key, value in weights.items() if not matches(key, [*ignore_keys, *averages])}
+
+
+def matches(key: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a weight's name is like one of the patterns, in which * stands for anything."""
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def build_networks(

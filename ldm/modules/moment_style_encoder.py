@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import places
+from ldm.modules.region_mask import log_places
 from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
@@ -76,9 +76,12 @@ class MomentStyleEncoder(nn.Module):
         return self.out(F.silu(hidden)).tanh().flatten(2)
 
     def _around(self, mask: Tensor, x: Tensor, shares: Tensor) -> Tensor:
-        """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent ones."""
-        weights = (shares[:, :, None] * places(mask, (x.shape[-2], x.shape[-1]), self.grid)).flatten(3)
-        weights = weights / weights.sum(3, keepdim=True).clamp(min=1e-4)
+        """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent regions.
+
+        A place where the region has no pixel shows the nearest ones, for the code may be drawn into a larger shape.
+        """
+        weights = log_places(mask, (x.shape[-2], x.shape[-1]), self.grid) + shares.to(torch.promote_types(shares.dtype, torch.float32)).log()[:, :, None]
+        weights = weights.flatten(3).softmax(3).nan_to_num(0.0).to(x.dtype)  # B R n*n h*w
         return (weights.flatten(1, 2) @ x.flatten(2).transpose(1, 2)).unflatten(1, weights.shape[1:3])
 
 
