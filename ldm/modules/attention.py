@@ -69,11 +69,13 @@ class StyleAttention(nn.Module):
         """
         style = style.reshape(len(style), -1, self.to_v.in_features)  # B R*n*n d
         if self.masked and mask.exclusive:
-            values = self.to_v(style)  # B R*n*n C
-            values = self.to_out(torch.cat([values, values.mean(1, keepdim=True)], 1))  # B R*n*n+1 C
-            if mask.shares or mask.grid > 1:
-                return StyleLookup(mask.mixture(size) @ values)
-            return StyleLookup(_look_up(values, mask.labels(size)))
+            style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # B R*n*n+1 d
+            if mask.grid > 1:  # many more places than pixels: mixed before they become values, which is the same
+                return StyleLookup(self.to_out(self.to_v(mask.mixture(size) @ style)))
+            values = self.to_out(self.to_v(style))  # B R+1 C
+            return StyleLookup(
+                mask.mixture(size) @ values if mask.shares else _look_up(values, mask.labels(size))
+            )
         keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)
         return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import log_places
+from ldm.modules.region_mask import nearness
 from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
@@ -78,11 +78,13 @@ class MomentStyleEncoder(nn.Module):
     def _around(self, mask: Tensor, x: Tensor, shares: Tensor) -> Tensor:
         """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent regions.
 
-        A place where the region has no pixel shows the nearest ones, for the code may be drawn into a larger shape.
+        A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
         """
-        weights = log_places(mask, (x.shape[-2], x.shape[-1]), self.grid) + shares.to(torch.promote_types(shares.dtype, torch.float32)).log()[:, :, None]
-        weights = weights.flatten(3).softmax(3).nan_to_num(0.0).to(x.dtype)  # B R n*n h*w
-        return (weights.flatten(1, 2) @ x.flatten(2).transpose(1, 2)).unflatten(1, weights.shape[1:3])
+        rows, columns = (near.to(x.dtype) for near in nearness(mask, (x.shape[-2], x.shape[-1]), self.grid))
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)[:, None] * shares[:, :, None]  # B R C+1 h w
+        sums = rows[:, :, None] @ x @ columns[:, :, None].transpose(3, 4)  # B R C+1 n n
+        sums = sums.flatten(3).transpose(2, 3)
+        return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(x.dtype).tiny)
 
 
 class _PerRegion(nn.Module):

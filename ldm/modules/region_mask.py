@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 REACH = 2.0  # of a region's grid of places, in units of the region's spread
+FAINTEST = 1e-12  # weight of a place along an axis; its square is far from what float32 rounds to nothing
 
 
 class RegionMask:
@@ -89,18 +90,22 @@ def places(mask: Tensor, size: tuple[int, int], grid: int) -> Tensor:
         size: (h, w), where the weights are wanted.
         grid: n; row by row.
     """
-    return log_places(mask, size, grid).exp().to(mask.dtype)
+    rows, columns = nearness(mask, size, grid)
+    return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3).to(mask.dtype)
 
 
-def log_places(mask: Tensor, size: tuple[int, int], grid: int) -> Tensor:
-    """Return the logarithms of `places`, in float32 at least: far from a place, where its weight would be 0, too."""
-    exact = mask.to(torch.promote_types(mask.dtype, torch.float32))
-    rows, columns = (_log_along(exact, axis, length, grid) for axis, length in ((2, size[0]), (3, size[1])))
-    return (rows[:, :, :, None, :, None] + columns[:, :, None, :, None, :]).flatten(2, 3)
+def nearness(mask: Tensor, size: tuple[int, int], grid: int) -> tuple[Tensor, Tensor]:
+    """Return the factors of `places`: of rows (B, R, grid, h) and of columns (B, R, grid, w), float32 at least.
+
+    They are positive, so that what is said of a place without any pixel of its region can come from the nearest.
+    """
+    exact = mask.to(torch.promote_types(mask.dtype, torch.float32))  # squares of distances overflow float16
+    rows, columns = (_along(exact, axis, length, grid) for axis, length in ((2, size[0]), (3, size[1])))
+    return rows, columns
 
 
-def _log_along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
-    """Return the logarithms of the weights of places along one axis of the picture, (B, R, grid, length)."""
+def _along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
+    """Return the weights of places along one axis of the picture, (B, R, grid, length)."""
     profile = mask.sum(5 - axis)  # B R H, or B R W
     here = _centres(profile.shape[-1], mask)
     share = profile / profile.sum(-1, keepdim=True).clamp(min=1e-6)
@@ -111,7 +116,7 @@ def _log_along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
     step = 2 * REACH / grid
     anchors = step * (torch.arange(grid, device=mask.device, dtype=mask.dtype) - (grid - 1) / 2)
     distances = (u[:, :, None] - anchors[:, None]) / (step / 2)  # B R grid length
-    return (-distances.square() / 2).log_softmax(2)
+    return (-distances.square() / 2).softmax(2).clamp(min=FAINTEST)
 
 
 def _centres(length: int, like: Tensor) -> Tensor:
