@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ldm.models.diffusion import LatentDiffusion
 
-FASTER = {"channels_last": True, "step_in_backward": True, "half_first_moment": True}  # and use_checkpoint: cheap
+FASTER = {
+    "channels_last": True,
+    "step_in_backward": True,
+    "half_first_moment": True,
+}  # and use_checkpoint: cheap
 
 
 def main(arguments: list[str] | None = None) -> int:

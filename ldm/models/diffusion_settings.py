@@ -42,7 +42,9 @@ def read_start(path: str | None, ignore_keys: Sequence[str]) -> dict[str, Tensor
     weights = {} if path is None else dict(read_checkpoint(path).state_dict)
     if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
         where = path or "an absent ckpt_path"
-        raise ValueError(f"ignore_keys: no weight of {where} is named like {', '.join(idle)}; mend or remove it")
+        raise ValueError(
+            f"ignore_keys: no weight of {where} is named like {', '.join(idle)}; mend or remove it"
+        )
     if not ignore_keys:
         return weights
     averages = ("model_ema.*", "cond_stage_ema.*")
@@ -63,10 +65,31 @@ def build_networks(
     """Build the networks of three configs `{target, params}`.
 
     Where the weights to start from hold the first stage, its own file is not read and need not exist.
+
+    Raises:
+        ValueError: the style encoder's codes are not what the UNet takes.
     """
     if has_first_stage(start):
         first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
-    return Networks(*(instantiate_from_config(config) for config in (unet, first_stage, style_encoder)))
+    networks = Networks(*(instantiate_from_config(config) for config in (unet, first_stage, style_encoder)))
+    _check_codes(networks.unet, networks.style_encoder)
+    return networks
+
+
+def _check_codes(unet: Any, style_encoder: Any) -> None:
+    """Compare the codes that are made with those that are taken; encoders of others may not say what they make."""
+    made, taken = getattr(style_encoder, "style_dim", None), unet.context_dim
+    if made not in (None, taken):
+        raise ValueError(
+            f"cond_stage_config makes codes of {made} numbers, unet_config.params.context_dim is {taken}; "
+            "make them equal"
+        )
+    made, taken = getattr(style_encoder, "grid", None), unet.style_grid
+    if made not in (None, taken):
+        raise ValueError(
+            f"cond_stage_config makes codes of {made}x{made} places, unet_config.params.style_grid is {taken}; "
+            "make them equal"
+        )
 
 
 def make_noise(

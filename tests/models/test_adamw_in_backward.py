@@ -69,7 +69,9 @@ def test_a_first_moment_in_half_precision_takes_nearly_the_same_steps() -> None:
     optimizer = AdamWInBackward(halved.parameters(), lr=0.01, half_first_moment=True)
     train(exact, AdamWInBackward(exact.parameters(), lr=0.01), 20)
     train(halved, optimizer, 20)
-    for begun, expected, found in zip(start.parameters(), exact.parameters(), halved.parameters(), strict=True):
+    for begun, expected, found in zip(
+        start.parameters(), exact.parameters(), halved.parameters(), strict=True
+    ):
         moved, apart = (expected - begun).norm(), (found - expected).norm()
         assert 0 < apart < 0.02 * moved
     for state in optimizer.state.values():

@@ -1,11 +1,12 @@
 """LatentDiffusion beyond the golden cases: dropout of styles, EMA, validation, pictures, settings."""
 
+import copy
+
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ldm.checkpoint import write_checkpoint
 from ldm.data.labels import one_hot
 from ldm.data.synthetic_faces import SyntheticFaces
 from ldm.models.style_dropout import StyleDropout
@@ -140,24 +141,23 @@ def test_a_trained_model_can_be_tested(tmp_path) -> None:
     assert scores.keys() == {"test/loss", "test/loss_simple", "test/loss_ema", "test/loss_simple_ema"}
 
 
-def test_a_whole_models_weights_are_a_start_without_other_files(tmp_path) -> None:
-    trained = model()
-    first_stage = {**small.DIFFUSION["params"]["first_stage_config"]}
-    first_stage["params"] = {**first_stage["params"], "ckpt_path": str(tmp_path / "not there.ckpt")}
-    whole = write_checkpoint(tmp_path / "whole.safetensors", trained.state_dict())
-    started = instantiate_from_config(small.diffusion(ckpt_path=str(whole), first_stage_config=first_stage))
-    for name, tensor in trained.state_dict().items():
-        assert torch.equal(started.state_dict()[name], tensor), name
-
-
-def test_weights_without_averages_start_them_anew(tmp_path) -> None:
-    trained = model(use_ema=False)
-    file = write_checkpoint(tmp_path / "raw.safetensors", trained.state_dict())
-    started = instantiate_from_config(small.diffusion(ckpt_path=str(file)))
-    with started.ema_scope():
-        for parameter, kept in zip(started.model.parameters(), trained.model.parameters(), strict=True):
-            assert torch.equal(parameter, kept)
-    assert int(started.model_ema.num_updates) == 0
+@pytest.mark.parametrize(
+    ("unet", "style_encoder", "message"),
+    [
+        ({"context_dim": 16}, {}, "codes of 8 numbers"),
+        ({"style_grid": 2}, {"grid": 1}, "codes of 1x1 places"),
+    ],
+)
+def test_codes_that_the_unet_cannot_read_are_refused_at_once(unet, style_encoder, message) -> None:
+    config = copy.deepcopy(small.diffusion())
+    config["params"]["unet_config"]["params"] |= unet
+    if style_encoder:
+        config["params"]["cond_stage_config"] = {
+            "target": "ldm.modules.moment_style_encoder.MomentStyleEncoder",
+            "params": {"num_mask_channels": 19, "output_dim": 8, **style_encoder},
+        }
+    with pytest.raises(ValueError, match=message):
+        instantiate_from_config(config)
 
 
 def test_the_latents_scale_is_measured_once_and_kept(tmp_path) -> None:

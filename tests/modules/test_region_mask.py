@@ -87,6 +87,24 @@ def test_an_encoders_token_sees_its_own_place() -> None:
     assert change[0] > 10 * change[3] > 0
 
 
+def test_a_place_without_a_pixel_shows_the_nearest_ones() -> None:
+    torch.manual_seed(0)
+    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8)).double()
+    torch.nn.init.zeros_(encoder.into.weight)
+    mask = torch.ones(1, 1, 32, 32, dtype=torch.float64)
+    mask[..., 4:28, 4:28] = 0  # a frame, like hair around a face
+    image = 1 - torch.rand(1, 3, 32, 32).double() / 2
+    codes = encoder(image, mask).view(8, 8, 8)
+    middle = codes[2:6, 2:6].flatten(0, 1)
+    nothing = encoder.out(
+        torch.nn.functional.silu(encoder.into.bias[None, :, :] + encoder.around.bias)
+    ).tanh()[0]
+    assert (middle - nothing).abs().amax(1).min() > 0.01
+    image[..., 16:] = -0.5
+    change = (encoder(image, mask).view(8, 8, 8) - codes).abs().mean(2)
+    assert change[3:5, 2].max() < 0.1 * change[3:5, 5].min()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

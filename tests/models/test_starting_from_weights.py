@@ -1,0 +1,67 @@
+"""Training that starts from weights: of a whole model, without averages, of networks that have changed in part."""
+
+import copy
+
+import pytest
+import torch
+
+from ldm.checkpoint import CheckpointError, write_checkpoint
+from ldm.targets import instantiate_from_config
+from tests import small
+from tests.models.test_first_stage import fit
+
+
+def model(**params):
+    return small.sensitive(small.diffusion(**params))
+
+
+def test_a_whole_models_weights_are_a_start_without_other_files(tmp_path) -> None:
+    trained = model()
+    first_stage = {**small.DIFFUSION["params"]["first_stage_config"]}
+    first_stage["params"] = {**first_stage["params"], "ckpt_path": str(tmp_path / "not there.ckpt")}
+    whole = write_checkpoint(tmp_path / "whole.safetensors", trained.state_dict())
+    started = instantiate_from_config(small.diffusion(ckpt_path=str(whole), first_stage_config=first_stage))
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(started.state_dict()[name], tensor), name
+
+
+def test_weights_without_averages_start_them_anew(tmp_path) -> None:
+    trained = model(use_ema=False)
+    file = write_checkpoint(tmp_path / "raw.safetensors", trained.state_dict())
+    started = instantiate_from_config(small.diffusion(ckpt_path=str(file)))
+    with started.ema_scope():
+        for parameter, kept in zip(started.model.parameters(), trained.model.parameters(), strict=True):
+            assert torch.equal(parameter, kept)
+    assert int(started.model_ema.num_updates) == 0
+
+
+def test_weights_of_a_network_that_changed_in_part_are_a_start(tmp_path) -> None:
+    trained = small.sensitive(small.diffusion())
+    file = str(write_checkpoint(tmp_path / "before.safetensors", trained.state_dict()))
+    wider = copy.deepcopy(small.diffusion(ckpt_path=file))
+    wider["params"]["cond_stage_config"]["params"]["output_dim"] = 12
+    wider["params"]["unet_config"]["params"]["context_dim"] = 12
+    with pytest.raises(CheckpointError, match="another shape"):
+        instantiate_from_config(wider)
+    changed = ["cond_stage_model.*", "*.attn2.to_[kv].weight"]
+    wider["params"]["ignore_keys"] = changed
+    torch.manual_seed(1)
+    started = instantiate_from_config(wider)
+    for name, parameter in started.model.named_parameters():
+        before = trained.model.get_parameter(name)
+        assert torch.equal(parameter, before) != name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")), (
+            name
+        )
+    assert int(started.model_ema.num_updates) == 0
+    with started.ema_scope():
+        assert torch.equal(started.unet.out[2].bias, trained.unet.out[2].bias)
+    wider["params"]["ignore_keys"] = [*changed, "no_such.*"]
+    with pytest.raises(ValueError, match=r"like no_such\.\*"):
+        instantiate_from_config(wider)
+
+
+def test_training_on_from_weights_keeps_their_scale(tmp_path) -> None:
+    file = write_checkpoint(tmp_path / "w.safetensors", model(scale_by_std=True, scale_factor=3).state_dict())
+    m = model(scale_by_std=True, ckpt_path=str(file))
+    fit(m, 1, tmp_path)
+    assert m.scale_factor.item() == 3
