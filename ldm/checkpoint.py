@@ -176,7 +176,8 @@ def build_model(
 
 def for_use(model_config: dict[str, Any]) -> dict[str, Any]:
     """Return a model's config without what only training needs: a start file, and averages of the weights."""
-    params = {key: value for key, value in (model_config.get("params") or {}).items() if key != "ckpt_path"}
+    start = ("ckpt_path", "ignore_keys")
+    params = {key: value for key, value in (model_config.get("params") or {}).items() if key not in start}
     if (
         "target" in model_config
         and "use_ema" in inspect.signature(resolve(model_config["target"])).parameters

@@ -35,14 +35,19 @@ class AdamWInBackward(AdamW):
         """Take the step of one parameter, of the group of that number, and let go of its gradient."""
         every_group, state = self.param_groups, self.state[parameter]
         self.param_groups = [{**every_group[number], "params": [parameter]}]
-        if self.half_first_moment and state:  # the fused step wants both moments alike
-            state["exp_avg"] = state["exp_avg"].to(state["exp_avg_sq"].dtype)
+        half = state["exp_avg"] if self.half_first_moment and state else None
+        if half is not None:  # the fused step wants both moments alike
+            state["exp_avg"] = half.to(parameter.dtype)
         try:
             AdamW.step(self)
         finally:
             self.param_groups = every_group
-        if self.half_first_moment:
-            state["exp_avg"] = state["exp_avg"].to(torch.bfloat16)
+        if self.half_first_moment:  # in the memory it had, or else the heap ends up in pieces
+            full = state["exp_avg"]
+            kept_dtype = torch.bfloat16
+            state["exp_avg"] = (
+                full.to(torch.bfloat16) if half is None or half.dtype != kept_dtype else half.copy_(full)
+            )
         parameter.grad = None
 
     def step(self, closure: Any = None) -> Any:

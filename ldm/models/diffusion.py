@@ -116,7 +116,7 @@ class LatentDiffusion(LatentNetworks):
         half_first_moment: bool = False,
         compile: bool | str = False,
         ckpt_path: str | None = None,
-        ignore_keys: Sequence[str] = (),
+        ignore_keys: Sequence[str] | None = None,
         num_timesteps_cond: int = 1,
         log_every_t: int = 200,
     ) -> None:
@@ -152,7 +152,7 @@ class LatentDiffusion(LatentNetworks):
         self.model_ema = EMA(self.model, decay) if of_unet else None
         self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
 
-    def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str]) -> None:
+    def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str] | None) -> None:
         """Take weights to train on from, if any; averages, first stage and scale that they lack stay as they are."""
         if not weights:
             return

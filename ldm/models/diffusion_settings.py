@@ -30,7 +30,7 @@ class Noise(NamedTuple):
     parameterization: Parameterization
 
 
-def read_start(path: str | None, ignore_keys: Sequence[str]) -> dict[str, Tensor]:
+def read_start(path: str | None, ignore_keys: Sequence[str] | None) -> dict[str, Tensor]:
     """Return the weights to start from, none without a path, less those that patterns name.
 
     If any are left out the averages are, too: they are of the weights as they were.
@@ -40,20 +40,19 @@ def read_start(path: str | None, ignore_keys: Sequence[str]) -> dict[str, Tensor
         CheckpointError: a file that cannot be read.
     """
     weights = {} if path is None else dict(read_checkpoint(path).state_dict)
-    if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
-        where = path or "an absent ckpt_path"
-        raise ValueError(
-            f"ignore_keys: no weight of {where} is named like {', '.join(idle)}; mend or remove it"
-        )
-    if not ignore_keys:
+    if not weights or not ignore_keys:
         return weights
+    if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
+        raise ValueError(
+            f"ignore_keys: no weight of {path} is named like {', '.join(idle)}; mend or remove it"
+        )
     averages = ("model_ema.*", "cond_stage_ema.*")
     return {key: value for key, value in weights.items() if not matches(key, [*ignore_keys, *averages])}
 
 
-def matches(key: str, patterns: Sequence[str]) -> bool:
+def matches(key: str, patterns: Sequence[str] | None) -> bool:
     """Tell whether a weight's name is like one of the patterns, in which * stands for anything."""
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
+    return any(fnmatchcase(key, pattern) for pattern in patterns or ())
 
 
 def build_networks(
