@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ldm.model_files import usable_device
     from ldm.timing import Row, machine, matrix_rate, publish
+    from ldm.training.heap import return_large_blocks
 
+    if not options.published:
+        return_large_blocks()
     device = usable_device(options.device)
     rate = matrix_rate(options.precision, device, options.repeats)
     parts = _Step(options, device)
@@ -71,7 +74,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(float32)")
     parser.add_argument("--compile", action="store_true", help="the UNet through torch.compile")
     parser.add_argument(
-        "--published", action="store_true", help="AdamW after the backward pass, usual memory order"
+        "--published",
+        action="store_true",
+        help="AdamW after the backward pass, all in float32, usual order of memory, all activations kept",
     )
     parser.add_argument("--repeats", type=int, default=3, help="steps; the median counts (3)")
     parser.add_argument(

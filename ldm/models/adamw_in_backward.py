@@ -34,20 +34,16 @@ class AdamWInBackward(AdamW):
     def _update(self, number: int, parameter: Tensor) -> None:
         """Take the step of one parameter, of the group of that number, and let go of its gradient."""
         every_group, state = self.param_groups, self.state[parameter]
+        before = state.get("exp_avg")
+        if before is not None:  # the fused step wants both moments alike
+            state["exp_avg"] = before.to(parameter.dtype)
         self.param_groups = [{**every_group[number], "params": [parameter]}]
-        half = state["exp_avg"] if self.half_first_moment and state else None
-        if half is not None:  # the fused step wants both moments alike
-            state["exp_avg"] = half.to(parameter.dtype)
         try:
             AdamW.step(self)
         finally:
             self.param_groups = every_group
-        if self.half_first_moment:  # in the memory it had, or else the heap ends up in pieces
-            full = state["exp_avg"]
-            kept_dtype = torch.bfloat16
-            state["exp_avg"] = (
-                full.to(torch.bfloat16) if half is None or half.dtype != kept_dtype else half.copy_(full)
-            )
+        if self.half_first_moment:
+            state["exp_avg"] = _halved(state["exp_avg"], before)
         parameter.grad = None
 
     def step(self, closure: Any = None) -> Any:
@@ -56,3 +52,10 @@ class AdamWInBackward(AdamW):
             return None
         with torch.enable_grad():
             return closure()
+
+
+def _halved(moment: Tensor, before: Tensor | None) -> Tensor:
+    """Return a moment in bfloat16, in the memory of the one before; or else the heap ends up in pieces."""
+    if before is None or before.dtype != torch.bfloat16:
+        return moment.to(torch.bfloat16)
+    return before.copy_(moment)
