@@ -1,34 +1,30 @@
 """Events of making: pictures, strips, Cancel, history, recipes."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 from torch import Tensor
 
 from ldm.alignment import as_bytes
-from ldm.data.animation import encode_animation
 from ldm.data.faces import Face
-from ldm.data.images import encode_png, to_uint8
+from ldm.data.images import encode_png
 from ldm.pipeline import FacePipeline, Recipe
 from ldm.pipeline.options import Preview, Progress
 from ldm.pipeline.recipe import KEY, recipe_text, said_in
 from ldm.studio.controls import Settings
-from ldm.studio.jobs import CancelledError, Jobs, Report
+from ldm.studio.jobs import Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
 from ldm.studio.models import Models
-from ldm.studio.plainly import sentence
 from ldm.studio.session import Part, Result, Session, Wanted
+from ldm.studio.shown import Shown, busy, compare_value, failed, film_value, history, listed
 from ldm.studio.uploads import checked
-from ldm.studio.widgets import data_url, face_value, picture_url
+from ldm.studio.widgets import face_value
 
 REFERENCE, CHANCE, NOTHING = "the reference", "chance", "no style at all"
 STYLES = (REFERENCE, CHANCE, NOTHING)
 MOST_FRAMES = 25
-Shown = tuple[Any, ...]  # status, compare, history, film, seed
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class MakeEvents:
     def make_strip(self, session: Session, request: gr.Request, frames: int, *values: Any) -> Iterator[Shown]:
         """Make the frames from the face's own style to the chosen one."""
         if not 2 <= int(frames) <= MOST_FRAMES:
-            yield _failed(ValueError(f"wanted 2 .. {MOST_FRAMES} frames"))
+            yield failed(ValueError(f"wanted 2 .. {MOST_FRAMES} frames"))
             return
         yield from self._shown(session, request, values, frames=int(frames))
 
@@ -93,7 +89,7 @@ class MakeEvents:
         try:
             text = recipe_text(checked(file, "the file"))
         except Exception as error:
-            yield _failed(error)
+            yield failed(error)
             return
         kind = said_in(text).get("weights")
         weights = kind if kind in self.models.kinds else None
@@ -106,7 +102,7 @@ class MakeEvents:
             settings = Settings.read(*values[4:])
             wanted = self._wanted(session, Choice(*values[:4]), settings, frames)
         except Exception as error:
-            yield _failed(error)
+            yield failed(error)
             return
         checkpoint = self.models.checkpoint
         yield from self._run(
@@ -168,16 +164,16 @@ class MakeEvents:
         try:
             for report in self.jobs.run(str(request.session_hash), work):
                 if report.error is not None:
-                    yield _failed(report.error, last, session)
+                    _remember(session, [] if frames else made)  # what is finished is not lost with the rest
+                    yield failed(report.error, last, session, 0 if frames else len(made))
                 elif report.made is None:
                     last = report
-                    yield _busy(report, before, seed)
+                    yield busy(report, before, seed)
         except Exception as error:  # the line is full
-            yield _failed(error)
+            yield failed(error)
             return
         if report.made is not None:
-            for result in reversed(made) if not frames else made[-1:]:
-                session.remember(result)
+            _remember(session, made[-1:] if frames else made)
             yield self._finished(session, made, frames)
 
     def _finished(self, session: Session, made: list[Result], frames: int) -> Shown:
@@ -216,69 +212,12 @@ class MakeEvents:
         return face_value(session.face, regions), painter_value(session.face)
 
 
-def listed(session: Session) -> str:
-    """Return the parts as a list of the page."""
-    if not session.parts:
-        return "Nothing listed: the regions chosen above are changed."
-    return "\n".join(f"- {_plain_text(part.in_words())}" for part in session.parts)
-
-
-def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
-    """Return what shows a result beside its photo; of none, that there is none."""
-    if result is None:
-        return {}
-    face = "".join(c for c in str(result.recipe.said.get("face", "face")) if c.isalnum() or c in "-_")
-    return {
-        "before": None if result.before is None else picture_url(result.before),
-        "after": data_url(result.png),
-        "title": result.title,
-        "file": f"{face or 'face'}_seed{result.recipe.how.get('seed', 0)}.png",
-        "fresh": fresh,
-    }
-
-
-def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
-    """Return what shows a strip; the animations run there and back."""
-    there_and_back = [*frames, *frames[-2:0:-1]]
-    return {
-        "frames": [picture_url(frame) for frame in frames],
-        "name": f"strip_seed{recipe.how.get('seed', 0)}",
-        "gif": data_url(encode_animation("gif", there_and_back), "image/gif"),
-        "webp": data_url(encode_animation("webp", there_and_back), "image/webp"),
-    }
-
-
-def history(session: Session) -> Any:
-    """Return the gallery of this visit."""
-    pictures = [(Image.fromarray(to_uint8(result.image)), result.title) for result in session.results]
-    return gr.update(value=pictures, selected_index=None)
-
-
-def _plain_text(words: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#!|" else c for c in words)
-
-
 def _of(progress: Progress, number: int, count: int) -> Progress:
     """Return the progress of one picture of several."""
     return lambda done, total: progress(number * total + done, count * total)
 
 
-def _busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
-    status = {"text": report.in_words(), "tone": "busy", "done": report.done, "total": report.total}
-    live: Any = gr.skip()
-    if report.preview is not None:
-        live = {"after": picture_url(report.preview), "live": True, "title": ""}
-        if before is not None:
-            live["before"] = picture_url(before)
-    return status, live, gr.skip(), gr.skip(), gr.skip() if seed is None else seed
-
-
-def _failed(error: Exception, last: Report | None = None, session: Session | None = None) -> Shown:
-    """Say what went wrong; a preview that will not be finished makes room for the last picture."""
-    # With the time, so that the same sentence is news again.
-    status: dict[str, Any] = {"text": sentence(error), "tone": "error", "at": time.time()}
-    if isinstance(error, CancelledError):
-        where = f" after step {last.done} of {last.total}" if last is not None and last.total else ""
-        status = {"text": f"Stopped{where}", "tone": "stopped"}
-    compare = compare_value(session.shown) if session is not None else gr.skip()
-    return status, compare, gr.skip(), gr.skip(), gr.skip()
+def _remember(session: Session, made: list[Result]) -> None:
+    """Put pictures into the history, the first of them on top."""
+    for result in reversed(made):
+        session.remember(result)

@@ -173,6 +173,21 @@ def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
     assert page.locator("#history img").count() == 2
 
 
+def test_what_is_finished_before_a_cancel_is_kept(page) -> None:
+    choose_regions(page, "hair")
+    page.click("#advanced button")
+    set_number(page, "#steps", 100)
+    set_number(page, "#variants", 8)
+    page.click("#make")
+    page.wait_for_function(
+        "+(/Step (\\d+) of 800/.exec(document.querySelector('#status .text').textContent) || [])[1] > 100"
+    )
+    page.click("#cancel")
+    kept = re.search(r"; (\d) finished pictures? (is|are) kept", says(page, "stopped"))
+    assert 1 <= int(kept[1]) < 8
+    browser.eventually(lambda: page.locator("#history img").count() == int(kept[1]))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -1,0 +1,95 @@
+"""What the page shows while pictures are made, and of those that were."""
+
+import time
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.animation import encode_animation
+from ldm.data.images import to_uint8
+from ldm.pipeline import Recipe
+from ldm.studio.jobs import CancelledError, Report
+from ldm.studio.plainly import sentence
+from ldm.studio.session import Result, Session
+from ldm.studio.widgets import data_url, picture_url
+
+Shown = tuple[Any, ...]  # status, compare, history, film, seed
+
+
+def listed(session: Session) -> str:
+    """Return the parts as a list of the page."""
+    if not session.parts:
+        return "Nothing listed: the regions chosen above are changed."
+    return "\n".join(f"- {_plain_text(part.in_words())}" for part in session.parts)
+
+
+def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
+    """Return what shows a result beside its photo; of none, that there is none."""
+    if result is None:
+        return {}
+    face = "".join(c for c in str(result.recipe.said.get("face", "face")) if c.isalnum() or c in "-_")
+    return {
+        "before": None if result.before is None else picture_url(result.before),
+        "after": data_url(result.png),
+        "title": result.title,
+        "file": f"{face or 'face'}_seed{result.recipe.how.get('seed', 0)}.png",
+        "fresh": fresh,
+    }
+
+
+def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
+    """Return what shows a strip; the animations run there and back."""
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    return {
+        "frames": [picture_url(frame) for frame in frames],
+        "name": f"strip_seed{recipe.how.get('seed', 0)}",
+        "gif": data_url(encode_animation("gif", there_and_back), "image/gif"),
+        "webp": data_url(encode_animation("webp", there_and_back), "image/webp"),
+    }
+
+
+def history(session: Session) -> Any:
+    """Return the gallery of this visit."""
+    pictures = [(Image.fromarray(to_uint8(result.image)), result.title) for result in session.results]
+    return gr.update(value=pictures, selected_index=None)
+
+
+def _plain_text(words: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_[]<>#!|" else c for c in words)
+
+
+def busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
+    """Say how far the work is; a preview stands beside the photo before, and the seed in its field."""
+    status = {"text": report.in_words(), "tone": "busy", "done": report.done, "total": report.total}
+    live: Any = gr.skip()
+    if report.preview is not None:
+        live = {"after": picture_url(report.preview), "live": True, "title": ""}
+        if before is not None:
+            live["before"] = picture_url(before)
+    return status, live, gr.skip(), gr.skip(), gr.skip() if seed is None else seed
+
+
+def failed(
+    error: Exception, last: Report | None = None, session: Session | None = None, kept: int = 0
+) -> Shown:
+    """Say what went wrong; a preview that will not be finished makes room for the last picture.
+
+    Args:
+        error: what ended the work.
+        last: how far it was.
+        session: the visit, to show its last picture and, if any were kept, its history.
+        kept: how many pictures were finished before.
+    """
+    # With the time, so that the same sentence is news again.
+    status: dict[str, Any] = {"text": sentence(error), "tone": "error", "at": time.time()}
+    if isinstance(error, CancelledError):
+        where = f" after step {last.done} of {last.total}" if last is not None and last.total else ""
+        status = {"text": f"Stopped{where}", "tone": "stopped"}
+    if session is None:
+        return status, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+    if kept:
+        status["text"] += f"; {kept} finished {'picture is' if kept == 1 else 'pictures are'} kept"
+    pictures = history(session) if kept else gr.skip()
+    return status, compare_value(session.shown, fresh=bool(kept)), pictures, gr.skip(), gr.skip()
