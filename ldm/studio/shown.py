@@ -34,6 +34,7 @@ def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
         "before": None if result.before is None else picture_url(result.before),
         "after": data_url(result.png),
         "title": result.title,
+        "holds": f"It carries its recipe{'' if result.recipe.photo is None else ', and in it the photo as it was'}.",
         "file": f"{face or 'face'}_seed{result.recipe.how.get('seed', 0)}.png",
         "fresh": fresh,
     }

@@ -96,7 +96,7 @@ def face_value(face: Face | None, regions: list[str] | None = None) -> dict[str,
 def compare() -> gr.HTML:
     """Return before and after with a slider between them, and the file.
 
-    Its value is {"before", "after", "title", "file", "live", "fresh"}.
+    Its value is {"before", "after", "title", "file", "holds", "live", "fresh"}; `holds` says what the file carries.
     """
     return widget(
         """
@@ -109,6 +109,7 @@ def compare() -> gr.HTML:
           aria-label="How much of the picture before is shown"> after</label>
         <p class="title"></p>
         <a class="download" hidden>Download PNG</a>
+        <p class="holds"></p>
         """,
         script("compare"),
         "compare",

@@ -74,6 +74,8 @@ def test_swapping_hair_changes_the_hair_alone(page, tmp_path) -> None:
     assert change[hair].mean() > 20
     assert (change[~grown] == 0).all()
     assert recipe(file)["regions"] == ["hair"]
+    assert page.inner_text("#compare .holds") == "It carries its recipe, and in it the photo as it was."
+    assert "photo" in recipe(file)
 
 
 def test_the_same_picture_comes_from_its_recipe(page, context, address, tmp_path) -> None:
