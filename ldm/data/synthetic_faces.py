@@ -23,6 +23,7 @@ __all__ = ["FaceShape", "FaceStyle", "SyntheticFaces", "draw_shape", "draw_style
 
 Image = NDArray[np.uint8]
 SMALLEST = 16  # below, eyes and lips have no pixel left
+OTHERS = 2**30  # faces from this number on lend their shapes to `other_shape`
 
 
 def render(shape: FaceShape, style: FaceStyle, size: int) -> tuple[Image, Image]:
@@ -53,8 +54,10 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
         seed: Which series; another one for validation gives other faces.
         start: Number of the first face within the series.
         horizontal_flip: Mirror half of the faces, always the same ones; left and right regions change places.
+        other_shape: Draw each style a second time, in another shape.
 
-    Items hold `image` (3, size, size) float32 in [-1, 1], `labels` (size, size) uint8 and `name`, the face's number.
+    Items hold `image` (3, size, size) float32 in [-1, 1], `labels` (size, size) uint8 and `name`, the face's number;
+    with `other_shape` also `other_image` and `other_labels`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -63,7 +66,13 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
     label_set = CELEBAMASK_HQ
 
     def __init__(
-        self, size: int, length: int, seed: int = 0, start: int = 0, horizontal_flip: bool = False
+        self,
+        size: int,
+        length: int,
+        seed: int = 0,
+        start: int = 0,
+        horizontal_flip: bool = False,
+        other_shape: bool = False,
     ) -> None:
         _check_size(size)
         if length < 1:
@@ -71,7 +80,7 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
         if seed < 0 or start < 0:
             raise ValueError(f"seed and start must be 0 or more; found seed {seed}, start {start}")
         self.size, self.length, self.seed, self.start = size, length, seed, start
-        self.horizontal_flip = horizontal_flip
+        self.horizontal_flip, self.other_shape = horizontal_flip, other_shape
         self._mirror = np.array(CELEBAMASK_HQ.mirror, dtype=np.uint8)
 
     def __len__(self) -> int:
@@ -81,15 +90,19 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
         if not -self.length <= item < self.length:
             raise IndexError(f"face {item} of {self.length}")
         index = self.start + item % self.length
-        planes, labels = _render_planes(draw_shape(self.seed, index), draw_style(self.seed, index), self.size)
-        if self.horizontal_flip and Draws(self.seed, index, FLIP_STREAM).chance(0.5):
+        image, labels = self._face(index, index)
+        face = {"image": image, "labels": labels, "name": f"{index:06d}"}
+        if self.other_shape:
+            face["other_image"], face["other_labels"] = self._face(OTHERS + index, index)
+        return face
+
+    def _face(self, shape: int, style: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the picture and the labels of one face's shape in the looks of another, mirrored as the latter is."""
+        planes, labels = _render_planes(draw_shape(self.seed, shape), draw_style(self.seed, style), self.size)
+        if self.horizontal_flip and Draws(self.seed, style, FLIP_STREAM).chance(0.5):
             planes, labels = planes[:, :, ::-1], self._mirror[labels[:, ::-1]]
         pixels = torch.from_numpy(np.ascontiguousarray(planes))
-        return {
-            "image": pixels.to(torch.float32) / 127.5 - 1,
-            "labels": torch.from_numpy(np.ascontiguousarray(labels)),
-            "name": f"{index:06d}",
-        }
+        return pixels.to(torch.float32) / 127.5 - 1, torch.from_numpy(np.ascontiguousarray(labels))
 
 
 def _check_size(size: int) -> None:

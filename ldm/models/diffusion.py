@@ -50,6 +50,8 @@ class LatentDiffusion(LatentNetworks):
             chance while the others are not.
         probability_of_mask_discard: share of training images with neither style nor mask: zeros, the published null
             of guidance, which the published training never shows.
+        probability_of_other_shape: share of training images whose style is read from `other_image` with
+            `other_labels`, the same looks in another shape, as a swap has them; for data that have such pictures.
         attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
         attn_l2: attention loss by squared error instead of cross-entropy.
         parameterization: what the UNet's output means, "eps" as published, or "v" (arXiv 2202.00512), whose error
@@ -97,6 +99,7 @@ class LatentDiffusion(LatentNetworks):
         probability_of_discard: float = 0.0,
         probability_of_region_discard: float = 0.0,
         probability_of_mask_discard: float = 0.0,
+        probability_of_other_shape: float = 0.0,
         attn_loss_weight: float = 0.0,
         attn_l2: bool = False,
         parameterization: str = "eps",
@@ -133,7 +136,10 @@ class LatentDiffusion(LatentNetworks):
         self.step_in_backward, self.half_first_moment = step_in_backward, half_first_moment
         self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
-            probability_of_discard, probability_of_region_discard, probability_of_mask_discard
+            probability_of_discard,
+            probability_of_region_discard,
+            probability_of_mask_discard,
+            probability_of_other_shape,
         )
         self.loss = make_loss(noise, min_snr_gamma, attn_loss_weight, attn_l2, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
@@ -204,7 +210,7 @@ class LatentDiffusion(LatentNetworks):
         y = one_hot(batch["labels"], self.num_regions)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
-        context, y = dropout(self.get_learned_conditioning, image, y, draws)
+        context, y = dropout(self.get_learned_conditioning, image, y, draws, batch)
         return {"context": context, "y": y}
 
     # --- training and validation ---

@@ -198,6 +198,26 @@ def test_start_and_negative_numbers_address_the_same_series() -> None:
     assert len(list(iter(late))) == len(late) == 3  # python's own iteration ends
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_same_looks_are_drawn_in_another_shape(flip: bool) -> None:
+    faces = SyntheticFaces(32, 12, seed=3, horizontal_flip=flip, other_shape=True)
+    plain = SyntheticFaces(32, 12, seed=3, horizontal_flip=flip)
+    assert plain[0].keys() == {"image", "labels", "name"}
+    within, between = [], []
+    for i in range(12):
+        face, next_face = faces[i], faces[(i + 1) % 12]
+        assert torch.equal(face["image"], plain[i]["image"])
+        assert not torch.equal(face["labels"], face["other_labels"])
+        hair = CELEBAMASK_HQ.index("hair")
+        colours = [
+            face[f"{which}image"][:, face[f"{which}labels"] == hair].mean(1) for which in ("", "other_")
+        ]
+        colours.append(next_face["image"][:, next_face["labels"] == hair].mean(1))
+        within.append((colours[0] - colours[1]).abs().mean())
+        between.append((colours[0] - colours[2]).abs().mean())
+    assert torch.stack(within).nanmean() < 0.4 * torch.stack(between).nanmean()
+
+
 def test_flip_mirrors_about_half_and_swaps_left_and_right() -> None:
     plain, mirrored = SyntheticFaces(32, 60), SyntheticFaces(32, 60, horizontal_flip=True)
     flipped = 0

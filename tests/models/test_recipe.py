@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from ldm.checkpoint import build_model, read_checkpoint, write_checkpoint
 from ldm.data.labels import one_hot
+from ldm.data.synthetic_faces import SyntheticFaces
 from ldm.models.style_dropout import StyleDropout
 from ldm.models.weighting import min_snr_weights
 from ldm.pipeline import FacePipeline
@@ -55,10 +57,32 @@ def test_a_dropped_style_is_the_one_that_random_styles_have() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("name", ["", "region_", "mask_"])
+def test_styles_of_a_share_of_images_are_read_from_the_same_looks_in_another_shape() -> None:
+    model = small.sensitive(small.diffusion(probability_of_discard=0.0))
+    faces = default_collate([SyntheticFaces(16, 64, other_shape=True)[i] for i in range(64)])
+    y, other_y = (one_hot(faces[name], 19) for name in ("labels", "other_labels"))
+    with torch.no_grad():
+        own = model.get_learned_conditioning(faces["image"], y)
+        other = model.get_learned_conditioning(faces["other_image"], other_y)
+        found = model.conditions(faces, StyleDropout(other_shape=0.3))
+        everywhere = model.conditions(faces, StyleDropout(other_shape=1.0))
+    assert torch.equal(found["y"], y)  # the shape to draw stays
+    taken = (found["context"] - own).abs().amax((1, 2)) > 1e-5
+    assert 10 <= taken.sum() <= 30
+    torch.testing.assert_close(found["context"], torch.where(taken[:, None, None], other, own))
+    torch.testing.assert_close(everywhere["context"], other)
+
+
+def test_looks_in_another_shape_are_wanted_of_the_data() -> None:
+    model = small.sensitive(small.diffusion(probability_of_other_shape=0.5))
+    with pytest.raises(ValueError, match="the training data have no other_image"):
+        model.conditions(small.batch(2), model.dropout)
+
+
+@pytest.mark.parametrize("name", ["discard", "region_discard", "mask_discard", "other_shape"])
 def test_a_probability_is_one(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"probability_of_{name}discard is 1\.5; wanted 0 \.\. 1"):
-        instantiate_from_config(small.diffusion(**{f"probability_of_{name}discard": 1.5}))
+    with pytest.raises(ValueError, match=rf"probability_of_{name} is 1\.5; wanted 0 \.\. 1"):
+        instantiate_from_config(small.diffusion(**{f"probability_of_{name}": 1.5}))
 
 
 @pytest.mark.parametrize("parameterization", ["eps", "v"])
