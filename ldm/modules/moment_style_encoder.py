@@ -5,6 +5,7 @@ few channels a region then sees less than three colours, and norms forget how br
 stack of convolutions without norms; each keeps the moments of its features over its own pixels.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import nearness
+from ldm.modules.region_mask import between_places, nearness
 from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
@@ -32,6 +33,12 @@ class MomentStyleEncoder(nn.Module):
         hidden: width of the regions' own layers between moments and code.
         grid: n; a region's code is n x n tokens of `output_dim` numbers, each of which also sees the colours and
             features around its own place in the region (`ldm.modules.region_mask.places`).
+        coarse: of some regions, by number, the side of a coarser grid, on which their tokens see what is around them.
+            For those whose looks go with the head and not with their own outline: hair, drawn into another outline,
+            should not copy where the locks of this one lay.
+
+    Raises:
+        ValueError: a coarse region that does not exist, or whose grid is not coarser.
     """
 
     def __init__(
@@ -42,10 +49,17 @@ class MomentStyleEncoder(nn.Module):
         num_downsample: int = 2,
         hidden: int = 128,
         grid: int = 1,
+        coarse: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
-        self.factor, self.grid = 2**num_downsample, grid
+        self.factor, self.grid, self.coarse = 2**num_downsample, grid, dict(coarse or {})
+        for region, side in self.coarse.items():
+            if not (0 <= region < num_mask_channels and 1 <= side < grid):
+                raise ValueError(
+                    f"coarse is {{{region}: {side}}}; wanted regions 0 .. {num_mask_channels - 1}, with grids below "
+                    f"{grid}"
+                )
         sizes = [3, *(channels * 2**i for i in range(num_downsample))]
         self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
         self.into = _PerRegion(num_mask_channels, MOMENTS * sum(sizes), hidden)
@@ -80,11 +94,20 @@ class MomentStyleEncoder(nn.Module):
 
         A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
         """
-        rows, columns = (near.to(x.dtype) for near in nearness(mask, (x.shape[-2], x.shape[-1]), self.grid))
+        rows, columns = (near.to(x.dtype) for near in self._nearness(mask, (x.shape[-2], x.shape[-1])))
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)[:, None] * shares[:, :, None]  # B R C+1 h w
         sums = rows[:, :, None] @ x @ columns[:, :, None].transpose(3, 4)  # B R C+1 n n
         sums = sums.flatten(3).transpose(2, 3)
         return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(x.dtype).tiny)
+
+    def _nearness(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return what each place sees of rows (B, R, n, h) and of columns (B, R, n, w)."""
+        rows, columns = nearness(mask, size, self.grid)
+        for region, side in self.coarse.items():
+            spread = between_places(self.grid, side, rows)
+            for fine, wide in zip((rows, columns), nearness(mask[:, region, None], size, side), strict=True):
+                fine[:, region] = spread @ wide[:, 0]
+        return rows, columns
 
 
 class _PerRegion(nn.Module):

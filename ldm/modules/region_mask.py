@@ -112,11 +112,23 @@ def _along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
     centre = (share * here).sum(-1, keepdim=True)  # B R 1
     variance = (share * (here - centre).square()).sum(-1, keepdim=True)
     spread = variance.sqrt().clamp(min=1 / mask.shape[axis])
-    u = (_centres(length, mask) - centre) / spread  # B R length
-    step = 2 * REACH / grid
-    anchors = step * (torch.arange(grid, device=mask.device, dtype=mask.dtype) - (grid - 1) / 2)
-    distances = (u[:, :, None] - anchors[:, None]) / (step / 2)  # B R grid length
-    return (-distances.square() / 2).softmax(2).clamp(min=FAINTEST)
+    return _shares_of_places((_centres(length, mask) - centre) / spread, grid)
+
+
+def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:
+    """Return the weights of a coarser grid's places at those of a grid, along one axis: (grid, coarser)."""
+    return _shares_of_places(_anchors(grid, like), coarser).T
+
+
+def _shares_of_places(u: Tensor, grid: int) -> Tensor:
+    """Return the weights of places at u (..., length), in units of the region's spread: (..., grid, length)."""
+    distances = (u[..., None, :] - _anchors(grid, u)[:, None]) / (REACH / grid)
+    return (-distances.square() / 2).softmax(-2).clamp(min=FAINTEST)
+
+
+def _anchors(grid: int, like: Tensor) -> Tensor:
+    """Return where the places of a grid lie along an axis, in units of the region's spread, (grid,)."""
+    return 2 * REACH / grid * (torch.arange(grid, device=like.device, dtype=like.dtype) - (grid - 1) / 2)
 
 
 def _centres(length: int, like: Tensor) -> Tensor:
