@@ -5,7 +5,7 @@ import torch
 
 from ldm.modules.attention import StyleAttention
 from ldm.modules.moment_style_encoder import MomentStyleEncoder
-from ldm.modules.region_mask import RegionMask, places
+from ldm.modules.region_mask import RegionMask, between_places, places
 from ldm.modules.unet import UNet
 from tests.modules.test_unet import SMALL, inputs
 from tests.small import randomised
@@ -103,6 +103,40 @@ def test_a_place_without_a_pixel_shows_the_nearest_ones() -> None:
     image[..., 16:] = -0.5
     change = (encoder(image, mask).view(8, 8, 8) - codes).abs().mean(2)
     assert change[3:5, 2].max() < 0.1 * change[3:5, 5].min()
+
+
+def test_a_coarse_regions_tokens_see_more_of_it_and_the_others_do_not_change() -> None:
+    torch.manual_seed(0)
+    fine = randomised(MomentStyleEncoder(2, 8, channels=4, num_downsample=1, grid=4)).double()
+    image = torch.rand(1, 3, 32, 32).double() * 2 - 1
+    mask = torch.cat([rectangle(0, 0, 32, 16), rectangle(0, 16, 32, 16)], 1)
+    codes = fine(image, mask).unflatten(2, (16, 8))
+    spreads = []
+    for side in (4, 2, 1):
+        coarse = MomentStyleEncoder(
+            2, 8, channels=4, num_downsample=1, grid=4, coarse={1: side} if side < 4 else {}
+        )
+        coarse.load_state_dict(fine.state_dict())
+        found = coarse.double()(image, mask).unflatten(2, (16, 8))
+        assert torch.equal(found[:, 0], codes[:, 0])
+        spreads.append(found[0, 1].std(0).mean().item())
+    assert (
+        spreads[0] > 1.5 * spreads[1] > 0 and spreads[2] < 1e-9
+    )  # a single place is the same for all tokens
+
+
+def test_at_the_places_of_a_grid_a_coarser_one_shares_them_as_it_shares_pixels() -> None:
+    weights = between_places(9, 3, torch.zeros((), dtype=torch.float64))
+    assert weights.shape == (9, 3)
+    torch.testing.assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64))
+    assert weights.argmax(1).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]  # three of nine within each of three
+    torch.testing.assert_close(weights.flip(0, 1), weights)
+
+
+@pytest.mark.parametrize("coarse", [{2: 1}, {0: 4}, {0: 0}])
+def test_a_coarse_grid_that_cannot_be_is_refused(coarse: dict[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"wanted regions 0 \.\. 1, with grids below 4"):
+        MomentStyleEncoder(2, 8, grid=4, coarse=coarse)
 
 
 @pytest.mark.parametrize(
