@@ -189,7 +189,7 @@ def without_first_stage_file(
 def plain(config: Any) -> Any:
     """Return a copy of a config, OmegaConf's included, made of dictionaries and lists."""
     if isinstance(config, Mapping):
-        return {str(key): plain(value) for key, value in config.items()}
+        return {key: plain(value) for key, value in config.items()}
     if isinstance(config, Sequence) and not isinstance(config, str | bytes):
         return [plain(value) for value in config]
     return config
