@@ -3,7 +3,7 @@
 import ctypes
 import platform
 
-LARGE = 16 * 2**20  # bytes; feature maps, weights and gradients of the published model have 4 to 60 MiB
+LARGE = 4 * 2**20  # bytes; most feature maps, weights and gradients of the published model have 4 to 60 MiB
 M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
