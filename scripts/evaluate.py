@@ -42,6 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--samples", type=int, metavar="N", help="pictures a mask, for diversity (the protocol's)"
     )
     parser.add_argument(
+        "--sampling",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="such as guidance=1.5 or steps=50, instead of the protocol's; may be given often",
+    )
+    parser.add_argument(
         "--judge",
         action="append",
         default=[],
@@ -79,7 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     judges = dict(text.partition("=")[::2] for text in options.judge)
     if not all(judges.values()):
         parser.error("--judge wants NAME=PATH, such as lpips=alexnet-owt-7be5be79.pth")
+    sampling = dict(text.partition("=")[::2] for text in options.sampling)
+    if not all(sampling.values()):
+        parser.error("--sampling wants OPTION=VALUE, such as guidance=1.5")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, for main.py's reason
+    import yaml
+
     from ldm.evaluation.evaluation import Evaluation
     from ldm.evaluation.protocol import SYNTHETIC, load_protocol
     from ldm.pipeline.memory import told
@@ -88,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         protocol = load_protocol(
             options.protocol or (SYNTHETIC if options.data == SYNTHETIC else "folder"),
             ROOT / "configs" / "evaluation",
-            {name: getattr(options, name) for name in ("data", "first", "last", "samples")},
+            {name: getattr(options, name) for name in ("data", "first", "last", "samples")}
+            | {"sampling": {name: yaml.safe_load(value) for name, value in sampling.items()}},
         )
         report = Evaluation(
             weights=options.weights,

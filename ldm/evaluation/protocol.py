@@ -75,7 +75,7 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
     Args:
         preset: a YAML's path, or the name of one in `folder`.
         folder: where the presets are.
-        overrides: settings to replace; None leaves the preset's.
+        overrides: settings to replace; None leaves the preset's. Those of `sampling` replace single options.
 
     Raises:
         ConfigError: there is no such preset, or a setting that no protocol has, or a value that cannot be.
@@ -91,6 +91,10 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
     settings: dict[str, Any] = {"name": path.stem, **dict(read or {})}  # type: ignore[arg-type]
+    overrides = {
+        **overrides,
+        "sampling": {**settings.get("sampling", {}), **(overrides.get("sampling") or {})},
+    }
     settings |= {name: value for name, value in overrides.items() if value is not None}
     known_names = [part.name for part in dataclasses.fields(Protocol)]
     for name in settings:

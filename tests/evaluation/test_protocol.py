@@ -50,3 +50,11 @@ def test_what_cannot_be_is_named(text: str, said: str, tmp_path: Path) -> None:
 def test_an_unknown_preset_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match="there are celebamask-hq, folder, mini, synthetic"):
         load_protocol("celeba", PRESETS, {})
+
+
+def test_single_options_of_sampling_are_replaced() -> None:
+    sampling = load_protocol("synthetic", PRESETS, {}).sampling
+    changed = load_protocol("synthetic", PRESETS, {"sampling": {"guidance": 1.5}}).sampling
+    assert changed == {**sampling, "guidance": 1.5} != sampling
+    with pytest.raises(ValueError, match="guidanse"):
+        load_protocol("synthetic", PRESETS, {"sampling": {"guidanse": 1.5}})
