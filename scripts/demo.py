@@ -28,10 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(ROOT)  # the commands name files of the repository
     started = time.monotonic()
     out: Path = options.out
+    between = ("--names", "000010,000012,000041")
     tasks: dict[str, list[object]] = {
         "swap_hair": ["swap", "--style", "next", "--regions", "hair"],
         "random_hair": ["random", "--regions", "hair"],
-        "interpolate": ["interpolate", "--style", "next", "--frames", 7, "--animate", "gif"],
+        "interpolate": ["interpolate", *between, "--style", "next", "--frames", 7, "--animate", "gif"],
     }
     for name, task in tasks.items():
         given = ["--checkpoint", WEIGHTS, "--data", FACES, "--device", options.device]
