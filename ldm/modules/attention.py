@@ -70,9 +70,7 @@ class StyleAttention(nn.Module):
         style = style.reshape(len(style), -1, self.to_v.in_features)  # B R*n*n d
         if self.masked and mask.exclusive:
             style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # B R*n*n+1 d
-            if (
-                mask.grid > 1
-            ):  # places are many: mixing them before they become values is the same, and less work
+            if mask.grid > 1:  # many places: mixed before they become values, which is the same and less
                 return StyleLookup(self.to_out(self.to_v(mask.mixture(size) @ style)))
             values = self.to_out(self.to_v(style))  # B R+1 C
             return StyleLookup(

@@ -94,11 +94,15 @@ class MomentStyleEncoder(nn.Module):
 
         A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
         """
-        rows, columns = (near.to(x.dtype) for near in self._nearness(mask, (x.shape[-2], x.shape[-1])))
-        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)[:, None] * shares[:, :, None]  # B R C+1 h w
-        sums = rows[:, :, None] @ x @ columns[:, :, None].transpose(3, 4)  # B R C+1 n n
-        sums = sums.flatten(3).transpose(2, 3)
-        return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(x.dtype).tiny)
+        exact = torch.promote_types(
+            x.dtype, torch.float32
+        )  # half precision has no number as small as a far place's
+        rows, columns = (near.to(exact) for near in self._nearness(mask, (x.shape[-2], x.shape[-1])))
+        with torch.autocast(x.device.type, enabled=False):
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact)[:, None] * shares[:, :, None].to(exact)
+            sums = rows[:, :, None] @ x @ columns[:, :, None].transpose(3, 4)  # B R C+1 n n
+            sums = sums.flatten(3).transpose(2, 3)
+            return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(exact).tiny)
 
     def _nearness(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return what each place sees of rows (B, R, n, h) and of columns (B, R, n, w)."""

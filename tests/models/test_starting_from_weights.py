@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from ldm.checkpoint import CheckpointError, write_checkpoint
+from ldm.checkpoint import CheckpointError, build_model, read_checkpoint, write_checkpoint
 from ldm.targets import instantiate_from_config
 from tests import small
 from tests.models.test_first_stage import fit
@@ -55,6 +55,8 @@ def test_weights_of_a_network_that_changed_in_part_are_a_start(tmp_path) -> None
     assert int(started.model_ema.num_updates) == 0
     with started.ema_scope():
         assert torch.equal(started.unet.out[2].bias, trained.unet.out[2].bias)
+    used = write_checkpoint(tmp_path / "after.safetensors", started.state_dict())
+    build_model(wider, read_checkpoint(used))  # for use: without the file that it started from
     wider["params"]["ignore_keys"] = [*changed, "no_such.*"]
     with pytest.raises(ValueError, match=r"like no_such\.\*"):
         instantiate_from_config(wider)

@@ -46,6 +46,22 @@ def test_codes_under_autocast_are_those_of_float32() -> None:
     torch.testing.assert_close(found, encoder(image, mask), atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_place_far_from_its_region_survives_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8))
+    image, mask = 1 - torch.rand(1, 3, 64, 64) / 2, torch.zeros(1, 1, 64, 64)
+    mask[:, 0, 4:7, 4:7], mask[:, 0, 57:60, 57:60] = 1, 1  # most places lie in between, or beyond
+    inside: list[torch.Tensor] = []
+    hook = encoder.around.register_forward_pre_hook(lambda module, given: inside.append(given[0].float()))
+    with torch.autocast("cpu", dtype):
+        encoder(image, mask)
+    encoder(image, mask)
+    hook.remove()
+    assert inside[1][..., 0].min() > 0.4  # a mean of pixels in 0.5 .. 1, nowhere nothing
+    torch.testing.assert_close(inside[0], inside[1], atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("image, mask", [((18, 16), (19, 18, 16)), ((16, 16), (3, 16, 16))])
 def test_what_does_not_fit_is_refused(image, mask) -> None:
     with pytest.raises(ValueError, match=r"multiple of 4|wanted"):

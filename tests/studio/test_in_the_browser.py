@@ -154,12 +154,17 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
     assert page.is_disabled("#painter .undo") and page.is_enabled("#painter .redo")
 
 
-def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
-    choose_regions(page, "hair")
+def begin_many(page, steps: int) -> None:
+    """Begin eight pictures, which take long enough to be met on the way."""
     page.click("#advanced button")
-    set_number(page, "#steps", 200)
+    set_number(page, "#steps", steps)
     set_number(page, "#variants", 8)
     page.click("#make")
+
+
+def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
+    choose_regions(page, "hair")
+    begin_many(page, steps=200)
     page.wait_for_function(
         "/Step \\d+ of 1600, .* left/.test(document.querySelector('#status .text').textContent)"
     )
@@ -177,10 +182,7 @@ def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
 
 def test_what_is_finished_before_a_cancel_is_kept(page) -> None:
     choose_regions(page, "hair")
-    page.click("#advanced button")
-    set_number(page, "#steps", 100)
-    set_number(page, "#variants", 8)
-    page.click("#make")
+    begin_many(page, steps=100)
     page.wait_for_function(
         "+(/Step (\\d+) of 800/.exec(document.querySelector('#status .text').textContent) || [])[1] > 100"
     )
@@ -278,10 +280,7 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
 
 def test_two_visitors_one_after_the_other(page, context, address) -> None:
     other = enter(context, address)
-    set_number(page, "#variants", 8)
-    page.click("#advanced button")
-    set_number(page, "#steps", 200)
-    page.click("#make")
+    begin_many(page, steps=200)
     page.wait_for_function("/Step/.test(document.querySelector('#status .text').textContent)")
     other.click("#make")
     other.wait_for_function(
