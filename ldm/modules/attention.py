@@ -69,9 +69,9 @@ class StyleAttention(nn.Module):
         """
         style = style.reshape(len(style), -1, self.to_v.in_features)  # B R*n*n d
         if self.masked and mask.exclusive:
-            style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # B R*n*n+1 d
             if mask.grid > 1:  # many places: mixed before they become values, which is the same and less
-                return StyleLookup(self.to_out(self.to_v(mask.mixture(size) @ style)))
+                return StyleLookup(self.to_out(self.to_v(mask.mix(style, size))))
+            style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # B R+1 d
             values = self.to_out(self.to_v(style))  # B R+1 C
             return StyleLookup(
                 mask.mixture(size) @ values if mask.shares else _look_up(values, mask.labels(size))

@@ -5,7 +5,7 @@ few channels a region then sees less than three colours, and norms forget how br
 stack of convolutions without norms; each keeps the moments of its features over its own pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import between_places, nearness
+from ldm.modules.region_mask import between_places, check_in_picture, nearness
 from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
@@ -36,9 +36,11 @@ class MomentStyleEncoder(nn.Module):
         coarse: of some regions, by number, the side of a coarser grid, on which their tokens see what is around them.
             For those whose looks go with the head and not with their own outline: hair, drawn into another outline,
             should not copy where the locks of this one lay.
+        in_picture: regions, by number, whose grid covers the picture instead of the region: the background, whose
+            looks do not go with its outline either. The UNet's `style_in_picture`.
 
     Raises:
-        ValueError: a coarse region that does not exist, or whose grid is not coarser.
+        ValueError: a region that does not exist, or a coarse grid that is not coarser.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class MomentStyleEncoder(nn.Module):
         hidden: int = 128,
         grid: int = 1,
         coarse: Mapping[int, int] | None = None,
+        in_picture: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
         self.factor, self.grid, self.coarse = 2**num_downsample, grid, dict(coarse or {})
+        self.in_picture = check_in_picture(in_picture, num_mask_channels, grid)
         for region, side in self.coarse.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
                 raise ValueError(
@@ -99,17 +103,20 @@ class MomentStyleEncoder(nn.Module):
         )  # half precision has no number as small as a far place's
         rows, columns = (near.to(exact) for near in self._nearness(mask, (x.shape[-2], x.shape[-1])))
         with torch.autocast(x.device.type, enabled=False):
-            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact)[:, None] * shares[:, :, None].to(exact)
-            sums = rows[:, :, None] @ x @ columns[:, :, None].transpose(3, 4)  # B R C+1 n n
-            sums = sums.flatten(3).transpose(2, 3)
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # B h C+1 w
+            within = x[:, None] * shares[:, :, :, None].to(exact)  # B R h C+1 w
+            sums = (rows @ within.flatten(3)).view(*rows.shape[:3], -1, x.shape[-1])  # B R n C+1 w
+            sums = (sums.flatten(2, 3) @ columns.transpose(2, 3)).unflatten(2, sums.shape[2:4])  # B R n C+1 n
+            sums = sums.transpose(3, 4).flatten(2, 3)  # B R n*n C+1
             return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(exact).tiny)
 
     def _nearness(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return what each place sees of rows (B, R, n, h) and of columns (B, R, n, w)."""
-        rows, columns = nearness(mask, size, self.grid)
+        rows, columns = nearness(mask, size, self.grid, self.in_picture)
         for region, side in self.coarse.items():
-            spread = between_places(self.grid, side, rows)
-            for fine, wide in zip((rows, columns), nearness(mask[:, region, None], size, side), strict=True):
+            spread, covers = between_places(self.grid, side, rows), (0,) if region in self.in_picture else ()
+            coarse = nearness(mask[:, region, None], size, side, covers)
+            for fine, wide in zip((rows, columns), coarse, strict=True):
                 fine[:, region] = spread @ wide[:, 0]
         return rows, columns
 

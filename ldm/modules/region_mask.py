@@ -1,5 +1,7 @@
 """A label map seen at every resolution of the network."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,18 +17,21 @@ class RegionMask:
     known more finely than its pixels; otherwise the nearest label, as published.
 
     With a `grid` of n, each region holds n x n places (see `places`); what is said of regions then holds for places.
+    Those of the regions `in_picture` lie in the picture, the others' within their region.
 
     `exclusive` tells whether every pixel is marked by at most one region. Label maps always are; only then can
     mask attention be a lookup.
     """
 
-    def __init__(self, mask: Tensor, shares: bool = False, grid: int = 1) -> None:
+    def __init__(
+        self, mask: Tensor, shares: bool = False, grid: int = 1, in_picture: Sequence[int] = ()
+    ) -> None:
         """Take a mask (B, R, H, W), 0 where a region is absent; raises ValueError for another shape."""
         if mask.ndim != 4:
             raise ValueError(
                 f"mask has shape {tuple(mask.shape)}; wanted one-hot (batch, regions, height, width)"
             )
-        self.mask, self.shares, self.grid = mask, shares, grid
+        self.mask, self.shares, self.grid, self.in_picture = mask, shares, grid, in_picture
         self.exclusive = bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[tuple[int, int], Tensor] = {}
@@ -52,33 +57,47 @@ class RegionMask:
         return self._labels[size]
 
     def mixture(self, size: tuple[int, int]) -> Tensor:
-        """Return what each pixel at `size` is made of, (B, h*w, R*n*n+1): the share of each place, and of none.
+        """Return what each pixel at `size` is made of, (B, h*w, R+1): the share of each region, and of none.
 
         Only for an exclusive mask.
         """
         if size not in self._mixtures:
-            shares = self._shares(size)
+            shares = self.resize(size).flatten(2).transpose(1, 2)
             self._mixtures[size] = torch.cat([shares, 1 - shares.sum(2, keepdim=True)], 2)
         return self._mixtures[size]
 
-    def _shares(self, size: tuple[int, int]) -> Tensor:
-        """Return the share of each place in each pixel at `size`, (B, h*w, R*n*n)."""
-        regions = self.resize(size)
-        if self.grid > 1:
-            regions = regions[:, :, None] * places(self.mask, size, self.grid)  # B R n*n h w
-        return regions.reshape(len(regions), -1, size[0] * size[1]).transpose(1, 2)
+    def mix(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the codes of places as each pixel at `size` shares them, (B, h*w, D); their mean where nothing is marked.
+
+        Weights of places are products of one along each axis, so that this takes two small products.
+
+        Args:
+            codes: (B, R*n*n, D), place by place.
+            size: (h, w).
+        """
+        regions, (h, w) = self.resize(size), size
+        B, R = regions.shape[:2]
+        nobody = 1 - regions.sum(1).flatten(1)[..., None]  # B h*w 1
+        rows, columns = (near.to(codes.dtype) for near in nearness(self.mask, size, self.grid, self.in_picture))
+        lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # B R h n*D
+        lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # B R h D w
+        mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # B h w D
+        return mixed.reshape(B, h * w, -1) + nobody * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return what is added to the logits at `size`, (B, 1, h*w, R*n*n).
 
         0, or the most negative finite value; with shares, the logarithm of the share, which weights the codes by it.
         """
-        mask = self._shares(size).to(dtype)  # B h*w R*n*n
+        mask = self.resize(size)
+        if self.grid > 1:
+            mask = mask[:, :, None] * places(self.mask, size, self.grid, self.in_picture)  # B R n*n h w
+        mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # B h*w R*n*n
         bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
         return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
 
 
-def places(mask: Tensor, size: tuple[int, int], grid: int) -> Tensor:
+def places(mask: Tensor, size: tuple[int, int], grid: int, in_picture: Sequence[int] = ()) -> Tensor:
     """Return how much of each of a region's places a pixel has, (B, R, grid*grid, h, w); sums to 1 over places.
 
     Places lie on a grid within their region, in units of its spread about its centre, and fade into each other: the
@@ -89,22 +108,27 @@ def places(mask: Tensor, size: tuple[int, int], grid: int) -> Tensor:
         mask: (B, R, H, W), one-hot or shares.
         size: (h, w), where the weights are wanted.
         grid: n; row by row.
+        in_picture: regions whose grid covers the picture instead: what lies behind a head stays when the head moves.
     """
-    rows, columns = nearness(mask, size, grid)
+    rows, columns = nearness(mask, size, grid, in_picture)
     return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3).to(mask.dtype)
 
 
-def nearness(mask: Tensor, size: tuple[int, int], grid: int) -> tuple[Tensor, Tensor]:
+def nearness(
+    mask: Tensor, size: tuple[int, int], grid: int, in_picture: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
     """Return the factors of `places`: of rows (B, R, grid, h) and of columns (B, R, grid, w), float32 at least.
 
     They are positive, so that what is said of a place without any pixel of its region can come from the nearest.
     """
     exact = mask.to(torch.promote_types(mask.dtype, torch.float32))  # squares of distances overflow float16
-    rows, columns = (_along(exact, axis, length, grid) for axis, length in ((2, size[0]), (3, size[1])))
+    rows, columns = (
+        _along(exact, axis, length, grid, in_picture) for axis, length in ((2, size[0]), (3, size[1]))
+    )
     return rows, columns
 
 
-def _along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
+def _along(mask: Tensor, axis: int, length: int, grid: int, in_picture: Sequence[int]) -> Tensor:
     """Return the weights of places along one axis of the picture, (B, R, grid, length)."""
     profile = mask.sum(5 - axis)  # B R H, or B R W
     here = _centres(profile.shape[-1], mask)
@@ -112,7 +136,19 @@ def _along(mask: Tensor, axis: int, length: int, grid: int) -> Tensor:
     centre = (share * here).sum(-1, keepdim=True)  # B R 1
     variance = (share * (here - centre).square()).sum(-1, keepdim=True)
     spread = variance.sqrt().clamp(min=1 / mask.shape[axis])
+    if in_picture:
+        centre[:, list(in_picture)], spread[:, list(in_picture)] = 0, 1 / REACH  # so that places reach its edges
     return _shares_of_places((_centres(length, mask) - centre) / spread, grid)
+
+
+def check_in_picture(in_picture: Sequence[int], regions: int, grid: int) -> tuple[int, ...]:
+    """Return the regions whose places lie in the picture; raises ValueError for one that is not there, or no grid."""
+    if in_picture and (grid == 1 or not all(0 <= region < regions for region in in_picture)):
+        raise ValueError(
+            f"regions with places in the picture are {list(in_picture)}, the grid's side is {grid}; wanted regions "
+            f"0 .. {regions - 1}, and a grid of 2 or more"
+        )
+    return tuple(in_picture)
 
 
 def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:
