@@ -73,10 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Threads that spin while they wait for one that another process has displaced slow training on the CPU tenfold;
     # sleeping costs nothing measurable on an idle machine. OpenMP reads this as torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ldm.training.heap import return_large_blocks
+    from ldm.training.heap import ask_for_huge_pages
+
+    ask_for_huge_pages()
     from ldm.training.session import Options, run  # seconds of imports, which --help does not need
 
-    return_large_blocks()
     return run(
         Options(
             action=options.action,

@@ -30,12 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    if not options.published:
+        from ldm.training.heap import ask_for_huge_pages
+
+        ask_for_huge_pages()
     from ldm.model_files import usable_device
     from ldm.timing import Row, machine, matrix_rate, publish
-    from ldm.training.heap import return_large_blocks
 
-    if not options.published:
-        return_large_blocks()
     device = usable_device(options.device)
     rate = matrix_rate(options.precision, device, options.repeats)
     parts = _Step(options, device)
@@ -115,9 +116,13 @@ class _Step:
         import torch
 
         from ldm.data.synthetic_faces import SyntheticFaces
+        from ldm.training.heap import return_large_blocks
+        from ldm.training.model_parts import bytes_of
 
         self.options, self.device = options, device
         self.model = _model(options).to(device)
+        if not options.published:
+            return_large_blocks(bytes_of(self.model))
         self.model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
         faces = [SyntheticFaces(options.size, options.batch, seed=0)[i] for i in range(options.batch)]
         side = options.size // self.model.first_stage_model.factor

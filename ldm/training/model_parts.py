@@ -18,6 +18,11 @@ def without_weight_files(config: Any) -> Any:
     return [without_weight_files(value) for value in config] if isinstance(config, list) else config
 
 
+def bytes_of(model: torch.nn.Module) -> int:
+    """Return how many bytes a model's parameters and buffers take."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
 def parameter_table(model: torch.nn.Module) -> str:
     """Return the number of parameters of each part of a model, as lines of text."""
 

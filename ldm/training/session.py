@@ -17,9 +17,10 @@ from ldm.targets import ConfigError, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
 from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
+from ldm.training.heap import return_large_blocks
 from ldm.training.learning_rate import scaled_learning_rate
 from ldm.training.metrics_csv import MetricsCSV
-from ldm.training.model_parts import parameter_table, without_weight_files
+from ldm.training.model_parts import bytes_of, parameter_table, without_weight_files
 from ldm.training.parallel import keep_averages_local, strategy_named
 from ldm.training.preflight import (
     check_cached_latents,
@@ -196,6 +197,7 @@ class _Session:
             raise ConfigError(
                 f"model.target {self.config['model']['target']} is not a model that can be trained"
             )
+        return_large_blocks(bytes_of(self.model))
         keep_averages_local(self.model)
         if resumed is not None and resumed.checkpoint is not None:
             check_resumed_weights(self.model, resumed.checkpoint)
