@@ -52,7 +52,7 @@ class MomentStyleEncoder(nn.Module):
         hidden: int = 128,
         grid: int = 1,
         coarse: Mapping[int, int] | None = None,
-        in_picture: Sequence[int] = (),
+        in_picture: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2

@@ -67,7 +67,7 @@ class RegionMask:
         return self._mixtures[size]
 
     def mix(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the codes of places as each pixel at `size` shares them, (B, h*w, D); their mean where nothing is marked.
+        """Return codes as the pixels at `size` share their places, (B, h*w, D); the mean code where nothing is marked.
 
         Weights of places are products of one along each axis, so that this takes two small products.
 
@@ -78,7 +78,9 @@ class RegionMask:
         regions, (h, w) = self.resize(size), size
         B, R = regions.shape[:2]
         nobody = 1 - regions.sum(1).flatten(1)[..., None]  # B h*w 1
-        rows, columns = (near.to(codes.dtype) for near in nearness(self.mask, size, self.grid, self.in_picture))
+        rows, columns = (
+            near.to(codes.dtype) for near in nearness(self.mask, size, self.grid, self.in_picture)
+        )
         lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # B R h n*D
         lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # B R h D w
         mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # B h w D
@@ -137,18 +139,21 @@ def _along(mask: Tensor, axis: int, length: int, grid: int, in_picture: Sequence
     variance = (share * (here - centre).square()).sum(-1, keepdim=True)
     spread = variance.sqrt().clamp(min=1 / mask.shape[axis])
     if in_picture:
-        centre[:, list(in_picture)], spread[:, list(in_picture)] = 0, 1 / REACH  # so that places reach its edges
+        centre[:, list(in_picture)], spread[:, list(in_picture)] = (
+            0,
+            1 / REACH,
+        )  # so that places reach its edges
     return _shares_of_places((_centres(length, mask) - centre) / spread, grid)
 
 
-def check_in_picture(in_picture: Sequence[int], regions: int, grid: int) -> tuple[int, ...]:
+def check_in_picture(in_picture: Sequence[int] | None, regions: int, grid: int) -> tuple[int, ...]:
     """Return the regions whose places lie in the picture; raises ValueError for one that is not there, or no grid."""
     if in_picture and (grid == 1 or not all(0 <= region < regions for region in in_picture)):
         raise ValueError(
             f"regions with places in the picture are {list(in_picture)}, the grid's side is {grid}; wanted regions "
             f"0 .. {regions - 1}, and a grid of 2 or more"
         )
-    return tuple(in_picture)
+    return tuple(in_picture or ())
 
 
 def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:

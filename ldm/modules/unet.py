@@ -78,7 +78,7 @@ class UNet(nn.Module):
         spade_hidden: int = 128,
         mask_shares: bool = False,
         style_grid: int = 1,
-        style_in_picture: Sequence[int] = (),
+        style_in_picture: Sequence[int] | None = None,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -120,9 +120,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit each other or the network.
         """
         self._check(style, mask, size)
-        regions = RegionMask(
-            mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_in_picture
-        )
+        regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_in_picture)
         encoder, size = self._condition(self.input_blocks, style, regions, size)
         middle = self.middle_block.condition(style, regions, size)
         decoder, _ = self._condition(self.output_blocks, style, regions, size)

@@ -40,6 +40,48 @@ def test_each_place_is_the_most_of_its_own_part_of_the_region() -> None:
     assert found.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
+def test_places_in_the_picture_stay_when_their_region_moves() -> None:
+    masks = [torch.cat([rectangle(top, 3, 9, 9)] * 2, 1) for top in (2, 20)]
+    before, after = (places(mask, (16, 16), 4, in_picture=[1]) for mask in masks)
+    assert torch.equal(before[:, 1], after[:, 1])
+    assert (before[:, 0] - after[:, 0]).abs().max() > 0.5
+    corner = before[0, 1].view(4, 4, 4, 4, 4, 4).mean((3, 5))  # what each place has of each sixteenth
+    assert (corner.flatten(0, 1).flatten(1).argmax(1) == torch.arange(16)).all()
+
+
+@pytest.mark.parametrize(("in_picture", "sees_both"), [([0], True), ([], False)])
+def test_a_coarser_grid_can_cover_the_picture_too(in_picture: list[int], sees_both: bool) -> None:
+    torch.manual_seed(0)
+    encoder = randomised(
+        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, in_picture=in_picture)
+    ).double()
+    torch.nn.init.zeros_(encoder.into.weight)
+    image, mask = (
+        torch.zeros(1, 3, 32, 32, dtype=torch.float64),
+        rectangle(0, 0, 32, 8),
+    )  # a strip on the left
+
+    def first_place(left: int) -> torch.Tensor:
+        """Return what a light of four columns does to the place at the picture's or the strip's left."""
+        lit = image.clone()
+        lit[..., left : left + 4] = 0.1
+        return (encoder(lit, mask) - encoder(image, mask)).view(4, 4, 8)[1, 0].norm()
+
+    assert (first_place(4) > 0.5 * first_place(0)) == sees_both
+
+
+@pytest.mark.parametrize("build", ["encoder", "unet"])
+@pytest.mark.parametrize(("regions", "grid"), [([19], 2), ([-1], 2), ([0], 1)])
+def test_regions_that_cannot_have_places_in_the_picture_are_refused(
+    build: str, regions: list[int], grid: int
+) -> None:
+    with pytest.raises(ValueError, match=r"wanted regions 0 \.\. "):
+        if build == "encoder":
+            MomentStyleEncoder(19, 8, grid=grid, in_picture=regions)
+        else:
+            UNet(**{**SMALL, "style_grid": grid, "style_in_picture": regions})
+
+
 def test_tokens_that_are_all_alike_are_one_token() -> None:
     one, many = UNet(**SMALL), UNet(**{**SMALL, "style_grid": 2, "context_dim": 4 * SMALL["context_dim"]})
     many.load_state_dict(randomised(one).state_dict())
@@ -48,14 +90,15 @@ def test_tokens_that_are_all_alike_are_one_token() -> None:
         torch.testing.assert_close(many(x, t, style.repeat(1, 1, 4), mask), one(x, t, style, mask))
 
 
+@pytest.mark.parametrize("in_picture", [(), (0, 2)])
 @pytest.mark.parametrize("shares", [False, True])
-def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool) -> None:
+def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, in_picture: tuple[int, ...]) -> None:
     attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
     torch.nn.init.zeros_(attention.to_q.weight)  # no pixel prefers one place of its region to another
     x, _, style, mask = inputs()
     style, mask = style.repeat(1, 1, 4).double(), mask.double()
     style = style + torch.randn_like(style)
-    regions = RegionMask(mask, shares, grid=2)
+    regions = RegionMask(mask, shares, 2, in_picture)
     lookup = attention.condition(style, regions, (8, 8)).values
     regions.exclusive = False
     tokens = attention.condition(style, regions, (8, 8))

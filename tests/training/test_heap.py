@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ldm.training.heap import return_large_blocks
+
 USED_AFTER_FREEING = """
 import sys, torch
 from ldm.training.heap import return_large_blocks
