@@ -38,11 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     from ldm.timing import Row, machine, matrix_rate, publish
 
     device = usable_device(options.device)
-    rate = matrix_rate(options.precision, device, options.repeats)
     parts = _Step(options, device)
     gflop = parts.operations()
-    print(f"matrix rate {rate:.0f} GFLOP/s; {gflop:,.0f} GFLOP a step", file=sys.stderr, flush=True)
-    runs = [parts.take() for _ in range(options.repeats + 1)][1:]  # the first one makes the optimiser's state
+    runs, rates = [], []
+    for _ in range(
+        options.repeats + 1
+    ):  # the machine's rate before each step: a shared one has good and bad minutes
+        rates.append(matrix_rate(options.precision, device))
+        print(f"matrix rate {rates[-1]:.0f} GFLOP/s; {gflop:,.0f} GFLOP a step", file=sys.stderr, flush=True)
+        runs.append(parts.take())
+    runs, rate = runs[1:], statistics.median(rates[1:])  # the first step makes the optimiser's state
     rows = []
     for name in runs[0]:
         seconds = statistics.median(run[name] for run in runs)
@@ -55,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         "batch": options.batch,
         "precision": options.precision,
         "matrix_gflops": round(rate, 1),
+        "matrix_gflops_by_step": [round(each, 1) for each in rates[1:]],
         "floor_s": round(gflop / rate, 2),
     }
     publish(rows, facts, options.out)
