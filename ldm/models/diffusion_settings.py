@@ -89,11 +89,11 @@ def _check_codes(unet: Any, style_encoder: Any) -> None:
             f"cond_stage_config makes codes of {made}x{made} places, unet_config.params.style_grid is {taken}; "
             "make them equal"
         )
-    made, taken = getattr(style_encoder, "in_picture", None), unet.style_in_picture
+    made, taken = getattr(style_encoder, "frames", None), unet.style_frames
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config makes codes whose places lie in the picture in regions {list(made)}, "
-            f"unet_config.params.style_in_picture is {list(taken)}; make them equal"
+            f"cond_stage_config makes codes whose places lie in the frames {made}, "
+            f"unet_config.params.style_frames is {taken}; make them equal"
         )
 
 

@@ -5,7 +5,7 @@ few channels a region then sees less than three colours, and norms forget how br
 stack of convolutions without norms; each keeps the moments of its features over its own pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import between_places, check_in_picture, nearness
+from ldm.modules.region_mask import Frames, between_places, check_frames
 from ldm.modules.style_encoder import check_style_inputs
 
 MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
@@ -32,12 +32,13 @@ class MomentStyleEncoder(nn.Module):
         num_downsample: N.
         hidden: width of the regions' own layers between moments and code.
         grid: n; a region's code is n x n tokens of `output_dim` numbers, each of which also sees the colours and
-            features around its own place in the region (`ldm.modules.region_mask.places`).
+            features around its own place in the region (`ldm.modules.region_mask.Frames`).
         coarse: of some regions, by number, the side of a coarser grid, on which their tokens see what is around them.
             For those whose looks go with the head and not with their own outline: hair, drawn into another outline,
             should not copy where the locks of this one lay.
-        in_picture: regions, by number, whose grid covers the picture instead of the region: the background, whose
-            looks do not go with its outline either. The UNet's `style_in_picture`.
+        frames: the UNet's `style_frames`: for some regions, by number, what their grid lies about instead of them. For
+            looks that do not go with the region's outline: those of a background stay where they are in the picture,
+            those of hair go with the head, that is with the skin.
 
     Raises:
         ValueError: a region that does not exist, or a coarse grid that is not coarser.
@@ -52,12 +53,12 @@ class MomentStyleEncoder(nn.Module):
         hidden: int = 128,
         grid: int = 1,
         coarse: Mapping[int, int] | None = None,
-        in_picture: Sequence[int] | None = None,
+        frames: Mapping[int, int | str] | None = None,
     ) -> None:
         super().__init__()
         self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
         self.factor, self.grid, self.coarse = 2**num_downsample, grid, dict(coarse or {})
-        self.in_picture = check_in_picture(in_picture, num_mask_channels, grid)
+        self.frames = check_frames(frames, num_mask_channels, grid)
         for region, side in self.coarse.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
                 raise ValueError(
@@ -89,11 +90,12 @@ class MomentStyleEncoder(nn.Module):
                 torch.cat([F.avg_pool2d(image, 2), levels[1]], 1),
                 *levels[2:],
             ]  # halved, colours show as much
-            seen = [self._around(mask, *pair) for pair in zip(levels, masks[1:], strict=True)]
+            frames = Frames.of(mask, self.frames)
+            seen = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
             hidden = hidden[:, :, None] + self.around(torch.cat(seen, 3))  # B R n*n hidden
         return self.out(F.silu(hidden)).tanh().flatten(2)
 
-    def _around(self, mask: Tensor, x: Tensor, shares: Tensor) -> Tensor:
+    def _around(self, frames: Frames, x: Tensor, shares: Tensor) -> Tensor:
         """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent regions.
 
         A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
@@ -101,7 +103,7 @@ class MomentStyleEncoder(nn.Module):
         exact = torch.promote_types(
             x.dtype, torch.float32
         )  # half precision has no number as small as a far place's
-        rows, columns = (near.to(exact) for near in self._nearness(mask, (x.shape[-2], x.shape[-1])))
+        rows, columns = (near.to(exact) for near in self._nearness(frames, (x.shape[-2], x.shape[-1])))
         with torch.autocast(x.device.type, enabled=False):
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # B h C+1 w
             within = x[:, None] * shares[:, :, :, None].to(exact)  # B R h C+1 w
@@ -110,14 +112,14 @@ class MomentStyleEncoder(nn.Module):
             sums = sums.transpose(3, 4).flatten(2, 3)  # B R n*n C+1
             return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(exact).tiny)
 
-    def _nearness(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _nearness(self, frames: Frames, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return what each place sees of rows (B, R, n, h) and of columns (B, R, n, w)."""
-        rows, columns = nearness(mask, size, self.grid, self.in_picture)
-        for region, side in self.coarse.items():
-            spread, covers = between_places(self.grid, side, rows), (0,) if region in self.in_picture else ()
-            coarse = nearness(mask[:, region, None], size, side, covers)
-            for fine, wide in zip((rows, columns), coarse, strict=True):
-                fine[:, region] = spread @ wide[:, 0]
+        rows, columns = frames.nearness(size, self.grid)
+        for side in set(self.coarse.values()):
+            regions = [region for region, coarse in self.coarse.items() if coarse == side]
+            spread = between_places(self.grid, side, rows)
+            for fine, wide in zip((rows, columns), frames.nearness(size, side), strict=True):
+                fine[:, regions] = spread @ wide[:, regions]
         return rows, columns
 
 

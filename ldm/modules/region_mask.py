@@ -1,12 +1,14 @@
 """A label map seen at every resolution of the network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REACH = 2.0  # of a region's grid of places, in units of the region's spread
+REACH = 2.0  # of a grid of places, in lengths of its frame
+PICTURE = "picture"
 FAINTEST = 1e-12  # weight of a place along an axis; its square is far from what float32 rounds to nothing
 
 
@@ -16,22 +18,23 @@ class RegionMask:
     With `shares`, the pixels of a reduction hold the share of their area that a region covers, so that its edges are
     known more finely than its pixels; otherwise the nearest label, as published.
 
-    With a `grid` of n, each region holds n x n places (see `places`); what is said of regions then holds for places.
-    Those of the regions `in_picture` lie in the picture, the others' within their region.
+    With a `grid` of n, each region holds n x n places, which lie in its frame (`Frames`, which also explains `frames`);
+    what is said of regions then holds for places.
 
     `exclusive` tells whether every pixel is marked by at most one region. Label maps always are; only then can
     mask attention be a lookup.
     """
 
     def __init__(
-        self, mask: Tensor, shares: bool = False, grid: int = 1, in_picture: Sequence[int] = ()
+        self, mask: Tensor, shares: bool = False, grid: int = 1, frames: Mapping[int, int | str] | None = None
     ) -> None:
         """Take a mask (B, R, H, W), 0 where a region is absent; raises ValueError for another shape."""
         if mask.ndim != 4:
             raise ValueError(
                 f"mask has shape {tuple(mask.shape)}; wanted one-hot (batch, regions, height, width)"
             )
-        self.mask, self.shares, self.grid, self.in_picture = mask, shares, grid, in_picture
+        self.mask, self.shares, self.grid = mask, shares, grid
+        self.frames = Frames.of(mask, frames) if grid > 1 else None
         self.exclusive = bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[tuple[int, int], Tensor] = {}
@@ -78,9 +81,8 @@ class RegionMask:
         regions, (h, w) = self.resize(size), size
         B, R = regions.shape[:2]
         nobody = 1 - regions.sum(1).flatten(1)[..., None]  # B h*w 1
-        rows, columns = (
-            near.to(codes.dtype) for near in nearness(self.mask, size, self.grid, self.in_picture)
-        )
+        assert self.frames is not None  # where there are places
+        rows, columns = (near.to(codes.dtype) for near in self.frames.nearness(size, self.grid))
         lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # B R h n*D
         lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # B R h D w
         mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # B h w D
@@ -92,68 +94,88 @@ class RegionMask:
         0, or the most negative finite value; with shares, the logarithm of the share, which weights the codes by it.
         """
         mask = self.resize(size)
-        if self.grid > 1:
-            mask = mask[:, :, None] * places(self.mask, size, self.grid, self.in_picture)  # B R n*n h w
+        if self.frames is not None:
+            mask = mask[:, :, None] * self.frames.places(size, self.grid).to(mask.dtype)  # B R n*n h w
         mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # B h*w R*n*n
         bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
         return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
 
 
-def places(mask: Tensor, size: tuple[int, int], grid: int, in_picture: Sequence[int] = ()) -> Tensor:
-    """Return how much of each of a region's places a pixel has, (B, R, grid*grid, h, w); sums to 1 over places.
+class Frames(NamedTuple):
+    """Where the grids of places lie, a frame for each region: a centre, and a length along each axis.
 
-    Places lie on a grid within their region, in units of its spread about its centre, and fade into each other: the
-    weights are the softmax of -|p - place|^2 / (2 s^2), s half the distance of two places. So they go with a region
-    wherever it lies and however large it is.
-
-    Args:
-        mask: (B, R, H, W), one-hot or shares.
-        size: (h, w), where the weights are wanted.
-        grid: n; row by row.
-        in_picture: regions whose grid covers the picture instead: what lies behind a head stays when the head moves.
+    Places lie on a grid that reaches from -2 to 2 lengths of their frame, and fade into each other: how much of each a
+    pixel p has is the softmax of -|p - place|^2 / (2 s^2), s half the distance of two places.
     """
-    rows, columns = nearness(mask, size, grid, in_picture)
-    return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3).to(mask.dtype)
 
+    centres: Tensor  # B R 2, down and across, the picture being -1 .. 1; float32 at least
+    lengths: Tensor  # B R 2
 
-def nearness(
-    mask: Tensor, size: tuple[int, int], grid: int, in_picture: Sequence[int] = ()
-) -> tuple[Tensor, Tensor]:
-    """Return the factors of `places`: of rows (B, R, grid, h) and of columns (B, R, grid, w), float32 at least.
+    @classmethod
+    def of(cls, mask: Tensor, about: Mapping[int, int | str] | None = None) -> "Frames":
+        """Return the frames of the regions of mask (B, R, H, W), one-hot or shares.
 
-    They are positive, so that what is said of a place without any pixel of its region can come from the nearest.
-    """
-    exact = mask.to(torch.promote_types(mask.dtype, torch.float32))  # squares of distances overflow float16
-    rows, columns = (
-        _along(exact, axis, length, grid, in_picture) for axis, length in ((2, size[0]), (3, size[1]))
-    )
-    return rows, columns
+        A region's frame is its own centre and spread, so that its places go with it wherever it lies and however large
+        it is. `about` gives some regions another one: that of the region of a number, where it is there, or all of
+        the "picture".
+        """
+        exact = mask.to(
+            torch.promote_types(mask.dtype, torch.float32)
+        )  # squares of distances overflow float16
+        axes = [_centre_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
+        centres, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
+        there = (exact.flatten(2).amax(2) > 0)[..., None]  # B R 1
+        framed = centres.clone(), lengths.clone()
+        for region, other in (about or {}).items():
+            if not isinstance(other, int):
+                framed[0][:, region], framed[1][:, region] = 0, 1 / REACH
+                continue
+            for frame, own in zip(framed, (centres, lengths), strict=True):
+                frame[:, region] = torch.where(there[:, other], own[:, other], own[:, region])
+        return cls(*framed)
 
+    def nearness(self, size: tuple[int, int], grid: int) -> tuple[Tensor, Tensor]:
+        """Return the factors of `places`: of rows (B, R, grid, h) and of columns (B, R, grid, w).
 
-def _along(mask: Tensor, axis: int, length: int, grid: int, in_picture: Sequence[int]) -> Tensor:
-    """Return the weights of places along one axis of the picture, (B, R, grid, length)."""
-    profile = mask.sum(5 - axis)  # B R H, or B R W
-    here = _centres(profile.shape[-1], mask)
-    share = profile / profile.sum(-1, keepdim=True).clamp(min=1e-6)
-    centre = (share * here).sum(-1, keepdim=True)  # B R 1
-    variance = (share * (here - centre).square()).sum(-1, keepdim=True)
-    spread = variance.sqrt().clamp(min=1 / mask.shape[axis])
-    if in_picture:
-        centre[:, list(in_picture)], spread[:, list(in_picture)] = (
-            0,
-            1 / REACH,
-        )  # so that places reach its edges
-    return _shares_of_places((_centres(length, mask) - centre) / spread, grid)
-
-
-def check_in_picture(in_picture: Sequence[int] | None, regions: int, grid: int) -> tuple[int, ...]:
-    """Return the regions whose places lie in the picture; raises ValueError for one that is not there, or no grid."""
-    if in_picture and (grid == 1 or not all(0 <= region < regions for region in in_picture)):
-        raise ValueError(
-            f"regions with places in the picture are {list(in_picture)}, the grid's side is {grid}; wanted regions "
-            f"0 .. {regions - 1}, and a grid of 2 or more"
+        They are positive, so that what is said of a place without any pixel of its region can come from the nearest.
+        """
+        rows, columns = (
+            _shares_of_places((_middles(length, self.centres) - centre[..., None]) / unit[..., None], grid)
+            for length, centre, unit in zip(size, self.centres.unbind(2), self.lengths.unbind(2), strict=True)
         )
-    return tuple(in_picture or ())
+        return rows, columns
+
+    def places(self, size: tuple[int, int], grid: int) -> Tensor:
+        """Return how much of each place of a region a pixel has, (B, R, grid*grid, h, w), row by row; sums to 1."""
+        rows, columns = self.nearness(size, grid)
+        return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3)
+
+
+def _centre_and_spread(profile: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the regions of a profile along one axis (B, R, length) lie, and how wide they are: (B, R) each."""
+    here = _middles(profile.shape[-1], profile)
+    share = profile / profile.sum(-1, keepdim=True).clamp(min=1e-6)
+    centre = (share * here).sum(-1, keepdim=True)
+    variance = (share * (here - centre).square()).sum(-1)
+    return centre[..., 0], variance.sqrt().clamp(min=1 / profile.shape[-1])
+
+
+def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int) -> dict[int, int | str]:
+    """Return the frames that a YAML asks for.
+
+    Raises:
+        ValueError: for regions that are not there, in other frames than there are, or without a grid.
+    """
+    about = dict(about or {})
+    there = range(regions)
+    if about and (
+        grid == 1 or not all(k in there and (v == PICTURE or v in there) for k, v in about.items())
+    ):
+        raise ValueError(
+            f"the frames of regions are {about}, the grid's side is {grid}; wanted numbers of regions, 0 .. "
+            f"{regions - 1}, each with that of another one or {PICTURE!r}, and a grid of 2 or more"
+        )
+    return about
 
 
 def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:
@@ -162,16 +184,16 @@ def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:
 
 
 def _shares_of_places(u: Tensor, grid: int) -> Tensor:
-    """Return the weights of places at u (..., length), in units of the region's spread: (..., grid, length)."""
+    """Return the weights of places at u (..., length), in lengths of the frame: (..., grid, length)."""
     distances = (u[..., None, :] - _anchors(grid, u)[:, None]) / (REACH / grid)
     return (-distances.square() / 2).softmax(-2).clamp(min=FAINTEST)
 
 
 def _anchors(grid: int, like: Tensor) -> Tensor:
-    """Return where the places of a grid lie along an axis, in units of the region's spread, (grid,)."""
+    """Return where the places of a grid lie along an axis, in lengths of the frame, (grid,)."""
     return 2 * REACH / grid * (torch.arange(grid, device=like.device, dtype=like.dtype) - (grid - 1) / 2)
 
 
-def _centres(length: int, like: Tensor) -> Tensor:
+def _middles(length: int, like: Tensor) -> Tensor:
     """Return where the centres of `length` pixels lie on -1 .. 1."""
     return (2 * torch.arange(length, device=like.device, dtype=like.dtype) + 1) / length - 1

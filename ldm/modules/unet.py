@@ -1,6 +1,6 @@
 """The noise predictor: style enters its encoder by mask attention, shape its middle and decoder by SPADE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ldm.modules.attention import TransformerBlock
 from ldm.modules.layers import GroupNorm, conv3x3, embed_timesteps, zero_init
 from ldm.modules.recomputation import Recompute, check_recompute, recomputing
-from ldm.modules.region_mask import RegionMask, check_in_picture
+from ldm.modules.region_mask import RegionMask, check_frames
 from ldm.modules.unet_stages import LayerConditioning, Layout, Residuals, Stage, Transformers
 
 
@@ -47,8 +47,9 @@ class UNet(nn.Module):
         mask_shares: reduce the mask to the share of a pixel that each region covers, not to the nearest label:
             small latents then know where edges and lips are, more finely than their pixels.
         style_grid: n; a region's code is n x n tokens of context_dim / n^2 numbers, for the places of a grid within the
-            region (`ldm.modules.region_mask.places`), so that style may differ from place to place. 1 as published.
-        style_in_picture: regions, by number, whose grid covers the picture instead of the region: the background.
+            region (`ldm.modules.region_mask.Frames`), so that style may differ from place to place. 1 as published.
+        style_frames: for some regions, by number, what their grid lies about instead: another region, by number, or
+            "picture" for all of that.
         use_spatial_transformer: the published YAMLs' key; only true exists.
 
     Raises:
@@ -78,7 +79,7 @@ class UNet(nn.Module):
         spade_hidden: int = 128,
         mask_shares: bool = False,
         style_grid: int = 1,
-        style_in_picture: Sequence[int] | None = None,
+        style_frames: Mapping[int, int | str] | None = None,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class UNet(nn.Module):
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
-        self.style_in_picture = check_in_picture(style_in_picture, num_classes, style_grid)
+        self.style_frames = check_frames(style_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
         self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
         T = 4 * model_channels
@@ -120,7 +121,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit each other or the network.
         """
         self._check(style, mask, size)
-        regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_in_picture)
+        regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_frames)
         encoder, size = self._condition(self.input_blocks, style, regions, size)
         middle = self.middle_block.condition(style, regions, size)
         decoder, _ = self._condition(self.output_blocks, style, regions, size)

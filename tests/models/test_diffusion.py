@@ -147,9 +147,9 @@ def test_a_trained_model_can_be_tested(tmp_path) -> None:
         ({"context_dim": 16}, {}, "codes of 8 numbers"),
         ({"style_grid": 2}, {"grid": 1}, "codes of 1x1 places"),
         (
-            {"style_grid": 2, "context_dim": 32, "style_in_picture": [0]},
+            {"style_grid": 2, "context_dim": 32, "style_frames": {13: 1}},
             {"grid": 2},
-            r"in the picture in regions \[\], unet_config.params.style_in_picture is \[0\]",
+            r"in the frames {}, unet_config.params.style_frames is {13: 1}",
         ),
     ],
 )

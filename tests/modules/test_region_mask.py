@@ -5,12 +5,16 @@ import torch
 
 from ldm.modules.attention import StyleAttention
 from ldm.modules.moment_style_encoder import MomentStyleEncoder
-from ldm.modules.region_mask import RegionMask, between_places, places
+from ldm.modules.region_mask import Frames, RegionMask, between_places
 from ldm.modules.unet import UNet
 from tests.modules.test_unet import SMALL, inputs
 from tests.small import randomised
 
 GRID = 3
+
+
+def places(mask: torch.Tensor, size: tuple[int, int], grid: int, about: dict | None = None) -> torch.Tensor:
+    return Frames.of(mask, about).places(size, grid)
 
 
 def rectangle(top: int, left: int, height: int, width: int) -> torch.Tensor:
@@ -42,18 +46,27 @@ def test_each_place_is_the_most_of_its_own_part_of_the_region() -> None:
 
 def test_places_in_the_picture_stay_when_their_region_moves() -> None:
     masks = [torch.cat([rectangle(top, 3, 9, 9)] * 2, 1) for top in (2, 20)]
-    before, after = (places(mask, (16, 16), 4, in_picture=[1]) for mask in masks)
+    before, after = (places(mask, (16, 16), 4, {1: "picture"}) for mask in masks)
     assert torch.equal(before[:, 1], after[:, 1])
     assert (before[:, 0] - after[:, 0]).abs().max() > 0.5
-    corner = before[0, 1].view(4, 4, 4, 4, 4, 4).mean((3, 5))  # what each place has of each sixteenth
-    assert (corner.flatten(0, 1).flatten(1).argmax(1) == torch.arange(16)).all()
+    sixteenths = before[0, 1].view(4, 4, 4, 4, 4, 4).mean((3, 5))  # what each place has of each
+    assert (sixteenths.flatten(0, 1).flatten(1).argmax(1) == torch.arange(16)).all()
 
 
-@pytest.mark.parametrize(("in_picture", "sees_both"), [([0], True), ([], False)])
-def test_a_coarser_grid_can_cover_the_picture_too(in_picture: list[int], sees_both: bool) -> None:
+def test_places_about_another_region_are_that_ones() -> None:
+    mask = torch.cat([rectangle(0, 0, 32, 9), rectangle(8, 12, 9, 9)], 1)
+    about = places(mask, (32, 32), GRID, {0: 1})
+    own = places(mask, (32, 32), GRID)
+    assert torch.equal(about[:, 0], own[:, 1]) and torch.equal(about[:, 1], own[:, 1])
+    mask[:, 1] = 0  # where that is missing, a region's own
+    assert torch.equal(places(mask, (32, 32), GRID, {0: 1})[:, 0], own[:, 0])
+
+
+@pytest.mark.parametrize(("frames", "sees_both"), [({0: "picture"}, True), ({}, False)])
+def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) -> None:
     torch.manual_seed(0)
     encoder = randomised(
-        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, in_picture=in_picture)
+        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, frames=frames)
     ).double()
     torch.nn.init.zeros_(encoder.into.weight)
     image, mask = (
@@ -71,15 +84,15 @@ def test_a_coarser_grid_can_cover_the_picture_too(in_picture: list[int], sees_bo
 
 
 @pytest.mark.parametrize("build", ["encoder", "unet"])
-@pytest.mark.parametrize(("regions", "grid"), [([19], 2), ([-1], 2), ([0], 1)])
-def test_regions_that_cannot_have_places_in_the_picture_are_refused(
-    build: str, regions: list[int], grid: int
-) -> None:
-    with pytest.raises(ValueError, match=r"wanted regions 0 \.\. "):
+@pytest.mark.parametrize(
+    ("frames", "grid"), [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: "image"}, 2), ({0: "picture"}, 1)]
+)
+def test_frames_that_cannot_be_are_refused(build: str, frames: dict, grid: int) -> None:
+    with pytest.raises(ValueError, match=r"wanted numbers of regions, 0 \.\. "):
         if build == "encoder":
-            MomentStyleEncoder(19, 8, grid=grid, in_picture=regions)
+            MomentStyleEncoder(19, 8, grid=grid, frames=frames)
         else:
-            UNet(**{**SMALL, "style_grid": grid, "style_in_picture": regions})
+            UNet(**{**SMALL, "style_grid": grid, "style_frames": frames})
 
 
 def test_tokens_that_are_all_alike_are_one_token() -> None:
@@ -90,15 +103,15 @@ def test_tokens_that_are_all_alike_are_one_token() -> None:
         torch.testing.assert_close(many(x, t, style.repeat(1, 1, 4), mask), one(x, t, style, mask))
 
 
-@pytest.mark.parametrize("in_picture", [(), (0, 2)])
+@pytest.mark.parametrize("frames", [{}, {0: "picture", 2: 1}])
 @pytest.mark.parametrize("shares", [False, True])
-def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, in_picture: tuple[int, ...]) -> None:
+def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, frames: dict) -> None:
     attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
     torch.nn.init.zeros_(attention.to_q.weight)  # no pixel prefers one place of its region to another
     x, _, style, mask = inputs()
     style, mask = style.repeat(1, 1, 4).double(), mask.double()
     style = style + torch.randn_like(style)
-    regions = RegionMask(mask, shares, 2, in_picture)
+    regions = RegionMask(mask, shares, 2, frames)
     lookup = attention.condition(style, regions, (8, 8)).values
     regions.exclusive = False
     tokens = attention.condition(style, regions, (8, 8))
@@ -199,4 +212,4 @@ def test_places_in_half_precision_are_those_of_float32() -> None:
     mask = torch.zeros(1, 2, 256, 256)  # the first region is everywhere, the second nowhere
     mask[:, 0] = 1
     found, wanted = places(mask.half(), (32, 32), GRID), places(mask, (32, 32), GRID)
-    torch.testing.assert_close(found.float(), wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
