@@ -86,10 +86,8 @@ class MomentStyleEncoder(nn.Module):
         masks = [F.interpolate(mask, size=level.shape[-2:], mode="area") for level in levels]
         hidden = self.into(torch.cat([_moments(*pair) for pair in zip(levels, masks, strict=True)], 2))
         if self.grid > 1:
-            levels = [
-                torch.cat([F.avg_pool2d(image, 2), levels[1]], 1),
-                *levels[2:],
-            ]  # halved, colours show as much
+            # Halved, colours show as much.
+            levels = [torch.cat([F.avg_pool2d(image, 2), levels[1]], 1), *levels[2:]]
             frames = Frames.of(mask, self.frames)
             seen = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
             hidden = hidden[:, :, None] + self.around(torch.cat(seen, 3))  # B R n*n hidden
@@ -100,9 +98,8 @@ class MomentStyleEncoder(nn.Module):
 
         A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
         """
-        exact = torch.promote_types(
-            x.dtype, torch.float32
-        )  # half precision has no number as small as a far place's
+        # Half precision has no number as small as the weight of a far place.
+        exact = torch.promote_types(x.dtype, torch.float32)
         rows, columns = (near.to(exact) for near in self._nearness(frames, (x.shape[-2], x.shape[-1])))
         with torch.autocast(x.device.type, enabled=False):
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # B h C+1 w

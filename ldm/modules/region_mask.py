@@ -119,9 +119,8 @@ class Frames(NamedTuple):
         it is. `about` gives some regions another one: that of the region of a number, where it is there, or all of
         the "picture".
         """
-        exact = mask.to(
-            torch.promote_types(mask.dtype, torch.float32)
-        )  # squares of distances overflow float16
+        # Squares of distances overflow float16.
+        exact = mask.to(torch.promote_types(mask.dtype, torch.float32))
         axes = [_centre_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
         centres, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
         there = (exact.flatten(2).amax(2) > 0)[..., None]  # B R 1
