@@ -40,13 +40,13 @@ def test_faces_come_back_and_hair_follows_its_style_alone(pipe: FacePipeline) ->
     same = pipe(labels, codes, seed=0)
     swapped = pipe(labels, [codes[i].swap(codes[(i + 1) % COUNT], ["hair"]) for i in range(COUNT)], seed=0)
     assert psnr(pipe.reconstruct(image), image) > 24
-    assert psnr(same, image) > 22.5 and psnr(swapped, truth) > 22
+    assert psnr(same, image) > 24.5 and psnr(swapped, truth) > 23.5
 
     hair = (labels == CELEBAMASK_HQ.index("hair"))[:, None].expand_as(image)
     error, unswapped = ((x - truth)[hair].abs().mean() for x in (swapped, image))
-    assert error < 0.45 * unswapped
+    assert error < 0.4 * unswapped
     change = (swapped - same).abs()
-    assert change[~hair].mean() < 0.08 * change[hair].mean()
+    assert change[~hair].mean() < 0.06 * change[hair].mean()
 
 
 def test_they_are_small_enough_and_have_a_card() -> None:
