@@ -166,10 +166,12 @@ def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int)
         ValueError: for regions that are not there, in other frames than there are, or without a grid.
     """
     about = dict(about or {})
-    there = range(regions)
-    if about and (
-        grid == 1 or not all(k in there and (v == PICTURE or v in there) for k, v in about.items())
-    ):
+    numbers = range(regions)
+    known = all(
+        region in numbers and (other == PICTURE or (isinstance(other, int) and other in numbers))
+        for region, other in about.items()
+    )
+    if about and (grid == 1 or not known):
         raise ValueError(
             f"the frames of regions are {about}, the grid's side is {grid}; wanted numbers of regions, 0 .. "
             f"{regions - 1}, each with that of another one or {PICTURE!r}, and a grid of 2 or more"

@@ -69,10 +69,8 @@ def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) ->
         MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, frames=frames)
     ).double()
     torch.nn.init.zeros_(encoder.into.weight)
-    image, mask = (
-        torch.zeros(1, 3, 32, 32, dtype=torch.float64),
-        rectangle(0, 0, 32, 8),
-    )  # a strip on the left
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    mask = rectangle(0, 0, 32, 8)  # a strip on the left
 
     def first_place(left: int) -> torch.Tensor:
         """Return what a light of four columns does to the place at the picture's or the strip's left."""
@@ -85,7 +83,8 @@ def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) ->
 
 @pytest.mark.parametrize("build", ["encoder", "unet"])
 @pytest.mark.parametrize(
-    ("frames", "grid"), [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: "image"}, 2), ({0: "picture"}, 1)]
+    ("frames", "grid"),
+    [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: 1.0}, 2), ({0: "image"}, 2), ({0: "picture"}, 1)],
 )
 def test_frames_that_cannot_be_are_refused(build: str, frames: dict, grid: int) -> None:
     with pytest.raises(ValueError, match=r"wanted numbers of regions, 0 \.\. "):
