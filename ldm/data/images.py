@@ -83,7 +83,10 @@ def load_labels(
 
 @contextmanager
 def open_image(
-    source: Source | bytes, formats: tuple[str, ...] | None = None, name: str = ""
+    source: Source | bytes,
+    formats: tuple[str, ...] | None = None,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
 
@@ -91,9 +94,10 @@ def open_image(
         source: The file, or the bytes of one.
         formats: What it may be, in Pillow's words, such as "PNG"; None for all that Pillow reads.
         name: What errors call it; by default the path, or an open file's `str`.
+        max_pixels: more are refused before they are decoded.
 
     Raises:
-        ImageError: missing, not a picture of these formats, damaged, or more than MAX_PIXELS.
+        ImageError: missing, not a picture of these formats, damaged, or more than `max_pixels`.
     """
     path = name or ("the picture" if isinstance(source, bytes) else source)
     try:
@@ -101,8 +105,8 @@ def open_image(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
         ) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(_too_large(path, f"{width} x {height} pixels"))
+            if width * height > max_pixels:
+                raise ImageError(_too_large(path, f"{width} x {height} pixels", max_pixels))
             image.filename = str(path)
             yield image
     except ImageError:
@@ -308,5 +312,5 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _too_large(path: Source, found: str) -> str:
-    return f"{path} has {found}; at most {MAX_PIXELS // 1_000_000} million are read. Make it smaller first"
+def _too_large(path: Source, found: str, max_pixels: int = MAX_PIXELS) -> str:
+    return f"{path} has {found}; at most {max_pixels // 1_000_000} million are read. Make it smaller first"
