@@ -124,7 +124,7 @@ HANDMADE = {  # opcodes that no pickler writes today; MARKER is replaced
         "importlib.import_module",
     ),
     "copyreg": (
-        b"ccopy_reg\n_reconstructor\n(ctests.test_pickles\nTouchesOnState\nc__builtin__\nobject\nNtR"
+        b"ccopy_reg\n_reconstructor\n(ctests.checkpoints.test_pickles\nTouchesOnState\nc__builtin__\nobject\nNtR"
         b"(dS'marker'\nS'MARKER'\nsb.",
         r"copyreg._reconstructor\(tests.checkpoints.test_pickles.TouchesOnState",
     ),
