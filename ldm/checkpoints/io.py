@@ -75,7 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     checkpoint = reader(file)
     beside = file.with_name(CONFIG) if file.name == WEIGHTS else file.with_suffix(".yaml")
     if beside.is_file():
-        checkpoint.config = _read_config(beside)
+        checkpoint.config = read_config(beside)
     return checkpoint
 
 
@@ -121,6 +121,25 @@ def write_checkpoint(
             target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial)
         )
     return file
+
+
+def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config in a YAML file, or `config` itself where it is one.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a mapping in YAML.
+    """
+    if isinstance(config, Mapping):
+        return {str(key): value for key, value in config.items()}
+    if not Path(config).is_file():
+        raise CheckpointError(f"{config}: there is no such config")
+    try:
+        read = OmegaConf.to_container(OmegaConf.load(Path(config)), resolve=True)
+    except Exception as error:  # OmegaConf's and PyYAML's errors have no common class
+        raise CheckpointError(f"{config}: not a readable config ({error})") from error
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{config}: holds a {type(read).__name__}; wanted `model: {{target, params}}`")
+    return {str(key): value for key, value in read.items()}
 
 
 def build_model(
@@ -250,17 +269,6 @@ def _read_torch(file: Path) -> Checkpoint:
     step, epoch = (saved[key] if type(saved.get(key)) is int else None for key in ("global_step", "epoch"))
     config = saved.get("config")
     return Checkpoint(state_dict, file, step, epoch, config if isinstance(config, dict) else None, skipped)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    """Read the YAML beside a weight file."""
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except Exception as error:  # OmegaConf's and PyYAML's errors have no common class
-        raise CheckpointError(f"{file}: not a readable config ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: holds a {type(config).__name__}; wanted `model: {{target, params}}`")
-    return {str(key): value for key, value in config.items()}
 
 
 def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from ldm.checkpoints.errors import CheckpointError
-from ldm.checkpoints.io import Checkpoint, read_checkpoint
+from ldm.checkpoints.io import Checkpoint, read_checkpoint, read_config
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -47,7 +46,7 @@ def find_weights(path: str | Path, config: str | Path | Mapping[str, Any] | None
     file = _weight_file(_local(path))
     checkpoint = read_checkpoint(file)
     if config is not None:
-        checkpoint.config = _read_config(config)
+        checkpoint.config = read_config(config)
     elif not checkpoint.config:
         checkpoint.config = _config_near(file)
     return checkpoint
@@ -100,17 +99,4 @@ def _config_near(file: Path) -> dict[str, Any] | None:
     """Return the config of the run that a checkpoint belongs to, if it belongs to one."""
     run_config = file.parent.parent / "config.yaml"
     belongs = file.parent.name == "checkpoints" and run_config.is_file()
-    return _read_config(run_config) if belongs else None
-
-
-def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(config, Mapping):
-        return {str(key): value for key, value in config.items()}
-    if not Path(config).is_file():
-        raise CheckpointError(f"{config}: there is no such config")
-    read = OmegaConf.load(config)
-    # Only the model is built from it; a `???` elsewhere is no concern.
-    return {
-        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in read.items()
-    }
+    return read_config(run_config) if belongs else None

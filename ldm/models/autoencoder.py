@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
-from ldm.models.annealing import annealed
 from ldm.models.autoencoder_init import carry_colours, whiten
+from ldm.models.optimizers import annealed
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
 

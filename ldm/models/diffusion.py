@@ -10,8 +10,6 @@ from torch import Tensor
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
-from ldm.models.annealing import annealed
-from ldm.models.averages import Averaged, Averages
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.diffusion_config import (
     build_networks,
@@ -23,12 +21,11 @@ from ldm.models.diffusion_config import (
     read_start,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
-from ldm.models.optimizers import AdamWInBackward
+from ldm.models.optimizers import AdamWInBackward, annealed
 from ldm.models.per_sample_rng import PictureDraws, Turn
 from ldm.models.preview_grids import compare_styles, sample_from_seeds
-from ldm.models.sharding import shard
-from ldm.modules.distributed import whole_batch
-from ldm.modules.ema import EMA
+from ldm.modules.distributed import shard, whole_batch
+from ldm.modules.ema import EMA, Averaged, Averages
 from ldm.modules.unet_stages import Stage
 from ldm.sampling.noise import draw, seeded
 

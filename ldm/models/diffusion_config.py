@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import has_first_stage
-from ldm.models.denoising_loss import DenoisingLoss
-from ldm.models.parameterization import Parameterization
-from ldm.models.weighting import min_snr_weights
+from ldm.models.denoising_loss import DenoisingLoss, Parameterization, min_snr_weights
 from ldm.sampling import NoiseSchedule
 from ldm.targets import instantiate_from_config
 

@@ -13,7 +13,7 @@ from ldm.checkpoints.state_dict import load_weights
 from ldm.data.augmentation import Augmentation
 from ldm.data.labels import LABEL_SETS, UNLABELLED
 from ldm.metrics.overlap import confusion, overlap
-from ldm.models.annealing import annealed
+from ldm.models.optimizers import annealed
 from ldm.targets import ConfigError
 
 Batch = Mapping[str, Any]

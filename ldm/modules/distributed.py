@@ -1,8 +1,12 @@
-"""One batch that several processes share: what has to look at all of it, whoever holds which part."""
+"""Several processes: what has to look at the batch of all, and networks of which each holds a share."""
+
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 
 def several_processes() -> bool:
@@ -45,3 +49,24 @@ def sum_of_all(tensor: Tensor) -> None:
     """Replace each entry of `tensor`, in place, by its sum over the processes."""
     if several_processes():
         dist.all_reduce(tensor)
+
+
+def shard(network: nn.Module, mesh: DeviceMesh, blocks: Iterable[nn.Module], methods: Sequence[str]) -> None:
+    """Share the parameters of `network` among the processes of `mesh`, once (fully sharded, arXiv 2304.11277).
+
+    A block's parameters come together while it runs.
+
+    Args:
+        network: with the same weights in every process.
+        mesh: the processes, in one dimension.
+        blocks: parts of the network whose parameters are gathered one after the other.
+        methods: of the network or its blocks that use parameters, besides `forward`.
+    """
+    if isinstance(network, FSDPModule):
+        return
+    for part in (*blocks, network):
+        # Also the outermost gives its parameters back after each pass: validation exchanges them for averages.
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        for method in methods:
+            if hasattr(part, method):
+                register_fsdp_forward_method(part, method)
