@@ -6,19 +6,25 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Target names of the published YAMLs, and where the class lives here.
+# Target names of the published YAMLs and of older versions, and where the class lives here.
 TARGETS: dict[str, str] = {
     "ldm.modules.diffusionmodules.openaimodel.UNetModel": "ldm.modules.unet.UNet",
     "ldm.modules.diffusionmodules.styleenc.MultiScaleEffStyleEncoder": "ldm.modules.style_encoder.StyleEncoder",
-    "ldm.models.autoencoder.VQModel": "ldm.models.first_stage.VQModel",
-    "ldm.models.autoencoder.VQModelInterface": "ldm.models.first_stage.VQModelInterface",
     "ldm.models.diffusion.ddpm.LatentDiffusion": "ldm.models.diffusion.LatentDiffusion",
-    "dataset.CelebAHQ": "ldm.data.celebamask.CelebAMaskHQ",
-    "dataset.Cityscape": "ldm.data.cityscapes.Cityscapes",
-    "dataset.DeepFashion": "ldm.data.deepfashion.DeepFashion",
-    "dataset.Ade20K": "ldm.data.ade20k.ADE20K",
+    "dataset.CelebAHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "dataset.Cityscape": "ldm.data.datasets.cityscapes.Cityscapes",
+    "dataset.DeepFashion": "ldm.data.datasets.deepfashion.DeepFashion",
+    "dataset.Ade20K": "ldm.data.datasets.ade20k.ADE20K",
     "main.DataModuleFromConfig": "ldm.data.datamodule.DataModuleFromConfig",
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
+    "ldm.models.first_stage.VQModel": "ldm.models.autoencoder.VQModel",
+    "ldm.models.first_stage.VQModelInterface": "ldm.models.autoencoder.VQModelInterface",
+    "ldm.data.celebamask.CelebAMaskHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "ldm.data.cityscapes.Cityscapes": "ldm.data.datasets.cityscapes.Cityscapes",
+    "ldm.data.deepfashion.DeepFashion": "ldm.data.datasets.deepfashion.DeepFashion",
+    "ldm.data.ade20k.ADE20K": "ldm.data.datasets.ade20k.ADE20K",
+    "ldm.data.shards.ShardedFaces": "ldm.data.datasets.shards.ShardedFaces",
+    "ldm.data.synthetic_faces.SyntheticFaces": "ldm.data.synthetic.dataset.SyntheticFaces",
 }
 
 # Packages that a target may need and that the base install leaves out: name -> what to do.

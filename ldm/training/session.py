@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.data.datamodule import DataError
 from ldm.targets import ConfigError, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
