@@ -30,7 +30,7 @@ setup(
         ],
         # The face parser, and the networks that judge pictures: scripts/evaluate.py.
         "evaluation": ["transformers>=5,<6"],
-        # Writing shards of pictures, and reading them from URLs: scripts/make_shards.py.
+        # Writing shards of pictures: scripts/make_shards.py.
         "shards": ["webdataset>=1,<2"],
         "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.

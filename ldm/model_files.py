@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from ldm.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from ldm.config_files import read_foreign_config
+from ldm.targets import ConfigError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -107,9 +108,7 @@ def _read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return {str(key): value for key, value in config.items()}
     if not Path(config).is_file():
         raise CheckpointError(f"{config}: there is no such config")
-    read = OmegaConf.load(config)
-    # Only the model is built from it; a `???` elsewhere is no concern.
-    return {
-        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in read.items()
-    }
+    try:
+        return read_foreign_config(config)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error

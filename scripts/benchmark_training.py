@@ -123,7 +123,7 @@ class _Step:
 
         from ldm.data.synthetic_faces import SyntheticFaces
         from ldm.training.heap import return_large_blocks
-        from ldm.training.model_parts import bytes_of
+        from ldm.model_size import bytes_of
 
         self.options, self.device = options, device
         self.model = _model(options).to(device)

@@ -46,7 +46,11 @@ def test_style_and_types(command: str) -> None:
 
 def test_imports_point_down() -> None:
     order = [
+        "signatures",
         "targets",
+        "config_files",
+        "free_memory",
+        "model_size",
         "fingerprint",
         "timing",
         "file_kinds",

@@ -1,5 +1,6 @@
 """SegFormer (arXiv 2105.15203), trained to find the regions of a photo."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ldm.data.augmentation import Augmentation
 from ldm.data.labels import LABEL_SETS, UNLABELLED
 from ldm.metrics.overlap import confusion, overlap
 from ldm.models.annealing import annealed
+from ldm.signatures import MAX_ITEMS, nearest
 from ldm.targets import ConfigError
 
 Batch = Mapping[str, Any]
@@ -138,5 +140,26 @@ def _network(settings: dict[str, Any], regions: Sequence[str]) -> Any:
         raise ConfigError(
             'the face parser needs the transformers library; pip install -e ".[evaluation]"'
         ) from error
+    check_segformer(settings, SegformerConfig)
     config = SegformerConfig(**settings, id2label=dict(enumerate(regions)))
     return SegformerForSemanticSegmentation(config)
+
+
+def check_segformer(settings: Mapping[str, Any], config: type) -> None:
+    """Raise ConfigError for settings that are not the architecture's: transformers takes others that load code.
+
+    Args:
+        settings: of the YAML.
+        config: transformers' `SegformerConfig`, whose own parameters are keyword-only; those of its base are not.
+    """
+    kinds = inspect.signature(config).parameters
+    known = [name for name, kind in kinds.items() if kind.kind is inspect.Parameter.KEYWORD_ONLY]
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"segformer takes no {key!r}; did you mean {nearest(key, known)}?")
+        numbers = value if isinstance(value, list | tuple) else [value]
+        high = 64 if key in ("depths", "num_encoder_blocks") else 65_536
+        if key != "hidden_act" and not all(type(x) in (int, float) and 0 <= x <= high for x in numbers):
+            raise ConfigError(f"segformer.{key} must hold numbers in [0, {high:,}], got {value!r:.60}")
+        if len(numbers) > MAX_ITEMS:
+            raise ConfigError(f"segformer.{key} must have at most {MAX_ITEMS} numbers, got {len(numbers)}")

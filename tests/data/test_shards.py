@@ -209,7 +209,6 @@ def url(shards: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset opens http with curl")
 def test_shards_behind_a_url_are_fetched_once(shards: Path, url: str, tmp_path: Path) -> None:
     remote, local = ShardedFaces(url, 16, cache=str(tmp_path / "cache")), ShardedFaces(str(shards), 16)
     assert not (tmp_path / "cache").exists()
