@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ldm.data.folders import (
     PHOTO_SUFFIXES,
@@ -17,6 +18,9 @@ from ldm.data.folders import (
 from ldm.data.images import ImageError, Size, open_image
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.paired_images import PairedImages, wanted_keys
+from ldm.data.png_checksums import verify_png
+
+BLACK, WHITE = 64, 192  # of a part's image: below is outside, from there on inside, between is neither
 
 
 class CelebAMaskHQ(PairedImages):
@@ -83,7 +87,7 @@ def merge_parts(folder: Path, number: int) -> np.ndarray:
         if not path.is_file():
             continue  # a face without glasses has no file for glasses
         with open_image(path) as part:
-            inside = np.asarray(part.convert("L")) != 0
+            inside = _inside(part, path)
         if labels is None:
             labels = np.zeros(inside.shape, np.uint8)
         if labels.shape != inside.shape:
@@ -94,6 +98,24 @@ def merge_parts(folder: Path, number: int) -> np.ndarray:
     if labels is None:
         raise ImageError(f"{folder} has no {number:05d}_skin.png nor another part; unpack the download again")
     return labels
+
+
+def _inside(part: Image.Image, path: Path) -> np.ndarray:
+    """Return which pixels (H, W) belong to a part: white ones; black or transparent ones do not.
+
+    Raises:
+        ImageError: it is neither black nor white.
+    """
+    verify_png(part)
+    rgba = part.convert("RGBA")
+    grey = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L"))
+    between = (grey >= BLACK) & (grey < WHITE)
+    if between.any() or (grey.any() and grey.max() < WHITE):
+        raise ImageError(
+            f"{path} has the grey value {grey[between].flat[0] if between.any() else grey.max()}, expected black (0) "
+            "and white (255) alone; unpack the download again"
+        )
+    return grey >= WHITE
 
 
 def _check_root(root: Path) -> None:
