@@ -21,7 +21,9 @@ from ldm.data.label_colours import labels_by_colour, unscaled
 from ldm.data.labels import UNLABELLED, LabelSet
 from ldm.data.png_checksums import verify_png
 
-PngImagePlugin.MAX_TEXT_CHUNK = 2**24  # bytes of a comment, which image editors and Pillow's 1 MB disagree about
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    2**24
+)  # bytes of a comment, which image editors and Pillow's 1 MB disagree about
 # What photos and label maps come in. Pillow knows more, some of which start a program (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
 MAX_PIXELS = 64_000_000  # larger pictures are refused before decoding: a few of them fill the memory

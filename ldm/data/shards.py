@@ -164,7 +164,11 @@ class ShardedFaces(Dataset[dict[str, Any]]):
     def _read_index(self) -> ShardIndex:
         where = f"{self.path}/{INDEX}"
         try:
-            text = fetch_text(where, MAX_INDEX) if self.remote else (Path(self.path).expanduser() / INDEX).read_text()
+            text = (
+                fetch_text(where, MAX_INDEX)
+                if self.remote
+                else (Path(self.path).expanduser() / INDEX).read_text()
+            )
         except (OSError, ValueError) as error:
             raise ShardError(f"{where} cannot be read ({error}); scripts/make_shards.py makes it") from error
         return ShardIndex.from_json(text, where)

@@ -214,7 +214,7 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ImageError, match=rf"7\.{suffix} is truncated or damaged"):
         load_image(path, 8)
     path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=rf"7\.{suffix} is not a picture"):
+    with pytest.raises(ImageError, match=rf"7\.{suffix} is no PNG or JPEG image"):
         load_image(path)
     path.unlink()
     with pytest.raises(ImageError, match=rf"7\.{suffix} does not exist"):
