@@ -17,19 +17,25 @@ __all__ = [
     "targets_in",
 ]
 
-# Target names of the published YAMLs, and where the class lives here.
+# Target names of the published YAMLs and of older versions, and where the class lives here.
 TARGETS: dict[str, str] = {
     "ldm.modules.diffusionmodules.openaimodel.UNetModel": "ldm.modules.unet.UNet",
     "ldm.modules.diffusionmodules.styleenc.MultiScaleEffStyleEncoder": "ldm.modules.style_encoder.StyleEncoder",
-    "ldm.models.autoencoder.VQModel": "ldm.models.first_stage.VQModel",
-    "ldm.models.autoencoder.VQModelInterface": "ldm.models.first_stage.VQModelInterface",
     "ldm.models.diffusion.ddpm.LatentDiffusion": "ldm.models.diffusion.LatentDiffusion",
-    "dataset.CelebAHQ": "ldm.data.celebamask.CelebAMaskHQ",
-    "dataset.Cityscape": "ldm.data.cityscapes.Cityscapes",
-    "dataset.DeepFashion": "ldm.data.deepfashion.DeepFashion",
-    "dataset.Ade20K": "ldm.data.ade20k.ADE20K",
+    "dataset.CelebAHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "dataset.Cityscape": "ldm.data.datasets.cityscapes.Cityscapes",
+    "dataset.DeepFashion": "ldm.data.datasets.deepfashion.DeepFashion",
+    "dataset.Ade20K": "ldm.data.datasets.ade20k.ADE20K",
     "main.DataModuleFromConfig": "ldm.data.datamodule.DataModuleFromConfig",
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
+    "ldm.models.first_stage.VQModel": "ldm.models.autoencoder.VQModel",
+    "ldm.models.first_stage.VQModelInterface": "ldm.models.autoencoder.VQModelInterface",
+    "ldm.data.celebamask.CelebAMaskHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "ldm.data.cityscapes.Cityscapes": "ldm.data.datasets.cityscapes.Cityscapes",
+    "ldm.data.deepfashion.DeepFashion": "ldm.data.datasets.deepfashion.DeepFashion",
+    "ldm.data.ade20k.ADE20K": "ldm.data.datasets.ade20k.ADE20K",
+    "ldm.data.shards.ShardedFaces": "ldm.data.datasets.shards.ShardedFaces",
+    "ldm.data.synthetic_faces.SyntheticFaces": "ldm.data.synthetic.dataset.SyntheticFaces",
 }
 
 # What a config that came with weights may build: a model at its top, and the networks below it. A closed table: a
@@ -37,8 +43,8 @@ TARGETS: dict[str, str] = {
 MODELS = frozenset(
     {
         "ldm.models.diffusion.LatentDiffusion",
-        "ldm.models.first_stage.VQModel",
-        "ldm.models.first_stage.VQModelInterface",
+        "ldm.models.autoencoder.VQModel",
+        "ldm.models.autoencoder.VQModelInterface",
         "ldm.models.segformer.SegFormer",
     }
 )
@@ -52,12 +58,12 @@ NETWORKS = MODELS | {
 BUILDABLE = NETWORKS | {
     "ldm.modules.losses.VQLoss",
     "ldm.data.datamodule.DataModuleFromConfig",
-    "ldm.data.celebamask.CelebAMaskHQ",
-    "ldm.data.cityscapes.Cityscapes",
-    "ldm.data.deepfashion.DeepFashion",
-    "ldm.data.ade20k.ADE20K",
-    "ldm.data.shards.ShardedFaces",
-    "ldm.data.synthetic_faces.SyntheticFaces",
+    "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "ldm.data.datasets.cityscapes.Cityscapes",
+    "ldm.data.datasets.deepfashion.DeepFashion",
+    "ldm.data.datasets.ade20k.ADE20K",
+    "ldm.data.datasets.shards.ShardedFaces",
+    "ldm.data.synthetic.dataset.SyntheticFaces",
     "ldm.training.image_logger.ImageLogger",
     "ldm.training.posthoc_ema.PosthocEMA",
     "lightning.pytorch.callbacks.EarlyStopping",
@@ -73,8 +79,8 @@ CONFIG_KEYS = (
 NESTED = ("lossconfig", "train", "validation", "test")  # parameters that are `{target, params}` themselves
 # Parameters that are handed on: (class, parameter) -> the class whose arguments they are.
 ARGUMENTS = {
-    ("ldm.models.first_stage.VQModel", "ddconfig"): "ldm.modules.vqgan.Encoder",
-    ("ldm.models.first_stage.VQModelInterface", "ddconfig"): "ldm.modules.vqgan.Encoder",
+    ("ldm.models.autoencoder.VQModel", "ddconfig"): "ldm.modules.vqgan.Encoder",
+    ("ldm.models.autoencoder.VQModelInterface", "ddconfig"): "ldm.modules.vqgan.Encoder",
     ("ldm.models.segformer.SegFormer", "augmentation"): "ldm.data.augmentation.Augmentation",
 }
 

@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.timing import Row, finish, machine, matrix_rate, publish
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from scripts.benchmarking import Row, finish, machine, matrix_rate, publish
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +100,7 @@ def _precisions(text: str) -> list[str]:
 def _model(options: argparse.Namespace) -> tuple[LatentDiffusion, LabelSet]:
     from omegaconf import OmegaConf
 
-    from ldm.checkpoint import for_use
+    from ldm.checkpoints.io import for_use
     from ldm.pipeline.pretrained import label_set_of
     from ldm.targets import instantiate_from_config
 
@@ -136,7 +138,7 @@ class Benchmark:
         import torch
 
         from ldm.data.labels import one_hot
-        from ldm.data.synthetic_faces import SyntheticFaces
+        from ldm.data.synthetic.dataset import SyntheticFaces
 
         model, size = self.model, self.options.size
         face = SyntheticFaces(size, 1, seed=0)[0]
@@ -186,7 +188,7 @@ class Benchmark:
                 self.model.unet.denoise = eager
 
     def _whole_images(self) -> None:
-        from ldm.data.synthetic_faces import SyntheticFaces
+        from ldm.data.synthetic.dataset import SyntheticFaces
         from ldm.pipeline import FacePipeline
 
         size = self.options.size

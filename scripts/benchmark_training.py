@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
 if TYPE_CHECKING:
     from ldm.models.diffusion import LatentDiffusion
 
@@ -34,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         from ldm.training.heap import ask_for_huge_pages
 
         ask_for_huge_pages()
-    from ldm.model_files import usable_device
-    from ldm.timing import Row, machine, matrix_rate, publish
+    from ldm.checkpoints.locate import usable_device
+    from scripts.benchmarking import Row, machine, matrix_rate, publish
 
     device = usable_device(options.device)
     parts = _Step(options, device)
@@ -121,9 +123,9 @@ class _Step:
     def __init__(self, options: argparse.Namespace, device: Any) -> None:
         import torch
 
-        from ldm.data.synthetic_faces import SyntheticFaces
+        from ldm.checkpoints.model_size import bytes_of
+        from ldm.data.synthetic.dataset import SyntheticFaces
         from ldm.training.heap import return_large_blocks
-        from ldm.model_size import bytes_of
 
         self.options, self.device = options, device
         self.model = _model(options).to(device)
@@ -153,7 +155,7 @@ class _Step:
 
     def take(self) -> dict[str, float]:
         """Take one step and return the seconds of its parts."""
-        from ldm.timing import finish
+        from scripts.benchmarking import finish
 
         seconds: dict[str, float] = {}
 

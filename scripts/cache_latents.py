@@ -25,9 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
 
-    from ldm.data.latent_cache import without_flips, write_latents  # imports that --help does not need
-    from ldm.fingerprint import fingerprint
-    from ldm.model_files import usable_device
+    from ldm.checkpoints.fingerprint import fingerprint
+    from ldm.checkpoints.locate import usable_device
+    from ldm.data.datasets.latent_cache import (  # imports that --help does not need
+        without_flips,
+        write_latents,
+    )
     from ldm.targets import instantiate_from_config
     from ldm.training.config import load_config
     from ldm.training.user_errors import UserError, error_sentence, explained

@@ -19,8 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     # Imports that --help does not need.
-    from ldm.checkpoint import CheckpointError
-    from ldm.first_stage_files import read_first_stage, write_first_stage
+    from ldm.checkpoints.convert import read_first_stage, write_first_stage
+    from ldm.checkpoints.errors import CheckpointError
 
     try:
         stage = read_first_stage(options.input, options.config)

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm import tqdm  # imports that --help does not need
 
     from ldm.data.images import save_labels, save_png
-    from ldm.data.synthetic_faces import SyntheticFaces
+    from ldm.data.synthetic.dataset import SyntheticFaces
 
     try:
         faces = SyntheticFaces(options.size, options.count, options.seed, options.start)

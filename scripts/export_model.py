@@ -43,11 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch  # imports that --help does not need
 
-    from ldm.checkpoint import CheckpointError, build_model, for_use, has_ema, write_checkpoint
-    from ldm.model_files import find_model
+    from ldm.checkpoints.errors import CheckpointError
+    from ldm.checkpoints.io import build_model, for_use, write_checkpoint
+    from ldm.checkpoints.locate import find_model
+    from ldm.checkpoints.state_dict import has_ema, without_first_stage_file
     from ldm.pipeline.pretrained import Weights
     from ldm.training.posthoc_ema import averaged
-    from ldm.weights import without_first_stage_file
 
     try:
         checkpoint, config = find_model(options.model, options.config)

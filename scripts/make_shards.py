@@ -1,4 +1,4 @@
-"""Write pictures and label maps into tar files of some thousand each, for `ldm.data.shards.ShardedFaces`.
+"""Write pictures and label maps into tar files of some thousand each, for `ldm.data.datasets.shards.ShardedFaces`.
 
 From a folder with images/ and labels/, whose files go in as they are; or from any dataset of a YAML, whose items go in
 without loss, at the dataset's size. Pictures are dealt to the shards in a random order.
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
 
-    from ldm.data.shard_writer import dataset_samples, folder_samples, write_shards  # slow imports
+    from ldm.data.datasets.shard_writer import dataset_samples, folder_samples, write_shards  # slow imports
     from ldm.targets import instantiate_from_config
     from ldm.training.config import load_config
     from ldm.training.user_errors import UserError, error_sentence, explained
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(error_sentence(error))
     print(
         f"{options.out}: {sum(index.pictures):,} pictures in {len(index.files)} shards; train with "
-        f"data.params.train={{target: ldm.data.shards.ShardedFaces, params: {{path: {options.out}, size: SIZE}}}}"
+        "data.params.train={target: ldm.data.datasets.shards.ShardedFaces, "
+        f"params: {{path: {options.out}, size: SIZE}}}}"
     )
     return 0
 

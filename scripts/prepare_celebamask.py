@@ -186,7 +186,7 @@ def run(jobs: list[Job], workers: int, output: Path) -> int:
     """Do the jobs in a pool of processes; return the exit status."""
     from tqdm import tqdm
 
-    import ldm.data.celebamask  # noqa: F401  (here, so that the workers inherit it: torch takes seconds to import)
+    import ldm.data.datasets.celebamask  # noqa: F401  (here, so that the workers inherit it: torch takes seconds to import)
 
     errors: list[str] = []
     done = 0
@@ -245,7 +245,7 @@ def die_with(sentinel: int) -> None:
 
 def prepare(job: Job) -> str | None:
     """Make the files of one face that are not there yet; return what went wrong, or None."""
-    from ldm.data.celebamask import merge_parts
+    from ldm.data.datasets.celebamask import merge_parts
     from ldm.data.images import ImageError, save_labels
     from ldm.data.labels import CELEBAMASK_HQ
 

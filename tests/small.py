@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
-from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.targets import instantiate_from_config
 
 DDCONFIG: dict[str, Any] = {
@@ -23,7 +23,7 @@ DDCONFIG: dict[str, Any] = {
 }
 
 FIRST_STAGE: dict[str, Any] = {
-    "target": "ldm.models.first_stage.VQModel",
+    "target": "ldm.models.autoencoder.VQModel",
     "base_learning_rate": 1e-4,
     "params": {
         "embed_dim": 3,
@@ -68,7 +68,7 @@ DIFFUSION: dict[str, Any] = {
             },
         },
         "first_stage_config": {
-            "target": "ldm.models.first_stage.VQModelInterface",
+            "target": "ldm.models.autoencoder.VQModelInterface",
             "params": {"embed_dim": 3, "n_embed": 2048, "ddconfig": DDCONFIG},
         },
     },

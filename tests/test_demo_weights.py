@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.data.face_shape_draws import draw_shape
-from ldm.data.face_style import FaceStyle, draw_style
 from ldm.data.images import as_unit
 from ldm.data.labels import CELEBAMASK_HQ
-from ldm.data.synthetic_faces import render
+from ldm.data.synthetic.dataset import render
+from ldm.data.synthetic.sample_shape import draw_shape
+from ldm.data.synthetic.sample_style import FaceStyle, draw_style
 from ldm.pipeline import FacePipeline
 
 ROOT = Path(__file__).parents[1]

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import main
-from ldm.checkpoint import CheckpointError, read_checkpoint
-from ldm.config_files import MAX_DEPTH, check_extent, parse_json, read_foreign_config, read_yaml
-from ldm.data.shards import ShardedFaces, ShardError
-from ldm.first_stage_files import read_first_stage
-from ldm.model_size import shapes_of
+from ldm.checkpoints.config_files import MAX_DEPTH, check_extent, parse_json, read_foreign_config, read_yaml
+from ldm.checkpoints.convert import read_first_stage
+from ldm.checkpoints.io import CheckpointError, read_checkpoint
+from ldm.checkpoints.model_size import shapes_of
+from ldm.data.datasets.shards import ShardedFaces, ShardError
 from ldm.parsing import FaceParser
 from ldm.pipeline import FacePipeline
 from ldm.targets import ConfigError, foreign_targets, instantiate_from_config, require_networks
@@ -212,7 +212,7 @@ def main_error(model: Any, folder: Path) -> None:
 
 
 def test_a_model_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ldm.model_size.free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr("ldm.checkpoints.model_size.free_bytes", lambda device: 1_000_000)
     with pytest.raises(ConfigError, match=r"a model of .* GB, but only 0\.0 GB"):
         shapes_of(small.diffusion())
 

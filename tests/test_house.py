@@ -1,5 +1,6 @@
 """The house rules: style and types hold, every config builds, every command of the README exists."""
 
+import ast
 import inspect
 import re
 import shlex
@@ -12,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import main
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.cli import build_parser
 from ldm.pipeline import FacePipeline
 from ldm.studio.options import build_parser as build_studio_parser
@@ -44,48 +45,54 @@ def test_style_and_types(command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# The rooms of ldm/, from the lowest: each imports only those before it.
+ROOMS = [
+    "signatures",
+    "targets",
+    "checkpoints",
+    "data",
+    "sampling",
+    "metrics",
+    "modules",
+    "models",
+    "training",
+    "parsing",
+    "pipeline",
+    "evaluation",
+    "cli",
+    "studio",
+    "__main__",
+]
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Return the rooms of ldm/ that a file imports, inside functions too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("ldm.")}
+
+
 def test_imports_point_down() -> None:
-    order = [
-        "signatures",
-        "targets",
-        "config_files",
-        "free_memory",
-        "model_size",
-        "fingerprint",
-        "timing",
-        "file_kinds",
-        "pickle_records",
-        "pickles",
-        "torch_files",
-        "weights",
-        "diffusers_vq",
-        "checkpoint",
-        "data",
-        "metrics",
-        "modules",
-        "sampling",
-        "model_files",
-        "first_stage_files",
-        "transformers_files",
-        "models",
-        "pipeline",
-        "parsing",
-        "alignment",
-        "training",
-        "evaluation",
-        "cli",
-        "studio",
-        "__main__",
-    ]
-    for file in (ROOT / "ldm").rglob("*.py"):
-        room = file.relative_to(ROOT / "ldm").parts[0].removesuffix(".py")
-        if room not in order:
-            continue
-        text = file.read_text()
-        for imported in re.findall(r"^from ldm\.(\w+)", text, re.MULTILINE):
-            assert imported not in order or order.index(imported) <= order.index(room), (
-                f"{file.name} imports {imported}"
-            )
+    for file in (ROOT / "ldm").glob("*/**/*.py"):
+        room = file.relative_to(ROOT / "ldm").parts[0]
+        for imported in imported_rooms(file):
+            assert ROOMS.index(imported) <= ROOMS.index(room), f"{file} imports ldm.{imported}"
+    for file in (ROOT / "ldm").glob("*.py"):
+        below = ROOMS[: ROOMS.index(file.stem)] if file.stem != "__init__" else []
+        assert imported_rooms(file) <= set(below), file
+
+
+def test_imports_of_data_point_down() -> None:
+    """Generated faces and datasets know neither each other nor what is served from them."""
+    for inner, other in (("datasets", "synthetic"), ("synthetic", "datasets")):
+        for file in (ROOT / "ldm/data" / inner).glob("*.py"):
+            text = file.read_text()
+            assert f"ldm.data.{other}" not in text and "ldm.data.datamodule" not in text, file
 
 
 def bases(config: Path) -> list[str]:

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ldm.data.latent_cache import CachedLatents
+from ldm.data.datasets.latent_cache import CachedLatents
 from ldm.targets import instantiate_from_config
 
 # Below this many pictures starting worker processes each epoch costs more than it saves.

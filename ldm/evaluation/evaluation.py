@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.fingerprint import fingerprint
 from ldm.data.images import ImageError, write_atomically
 from ldm.evaluation.extractors import cache_folder
 from ldm.evaluation.faces import Faces, open_faces
@@ -20,7 +21,6 @@ from ldm.evaluation.report import Report
 from ldm.evaluation.sampling import make_pictures
 from ldm.evaluation.score_sets import picture_sets, score_distribution, score_masks
 from ldm.evaluation.score_tasks import Scorer, TaskScores
-from ldm.fingerprint import fingerprint
 from ldm.pipeline import FacePipeline
 from ldm.training.run_folder import describe_start
 

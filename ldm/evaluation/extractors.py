@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.fingerprint import fingerprint
+from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.data.images import to_uint8, write_atomically
-from ldm.fingerprint import fingerprint
-from ldm.parsing import IMAGENET, FaceParser
-from ldm.transformers_files import load_transformer
+from ldm.parsing.face_parser import IMAGENET, FaceParser
 
 CLIP = (
     (0.48145466, 0.4578275, 0.40821073),

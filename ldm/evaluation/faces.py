@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.data.datasets.folders import FolderError
 from ldm.data.faces import Face, FaceFiles
-from ldm.data.folders import FolderError
 from ldm.data.images import ImageError
 from ldm.data.labels import LabelSet
-from ldm.data.synthetic_faces import SyntheticFaces, draw_shape, draw_style, render
+from ldm.data.synthetic.dataset import SyntheticFaces, draw_shape, draw_style, render
 from ldm.evaluation.protocol import SYNTHETIC, Protocol
 from ldm.targets import ConfigError
 

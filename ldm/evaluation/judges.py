@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.evaluation.extractors import Extractor, clip, dinov2, inception, parser_features
 from ldm.modules.lpips import LPIPS, load_lpips
 from ldm.parsing import FaceParser

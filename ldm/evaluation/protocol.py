@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.config_files import read_foreign_config
+from ldm.checkpoints.config_files import read_foreign_config
 from ldm.pipeline.options import sampling
 from ldm.targets import ConfigError
 

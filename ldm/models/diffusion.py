@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.checkpoint import load_weights
+from ldm.checkpoints.state_dict import load_weights
 from ldm.data.images import as_unit
 from ldm.data.labels import one_hot
-from ldm.models.adamw_in_backward import AdamWInBackward
-from ldm.models.annealing import annealed
-from ldm.models.averages import Averaged, Averages
-from ldm.models.diffusion_settings import (
+from ldm.models.conditioning_dropout import StyleDropout
+from ldm.models.diffusion_config import (
     build_networks,
     check_optimizer,
     check_published,
@@ -23,13 +21,12 @@ from ldm.models.diffusion_settings import (
     read_start,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
-from ldm.models.picture_draws import PictureDraws, Turn
-from ldm.models.picture_grids import compare_styles, sample_from_seeds
-from ldm.models.sharding import shard
-from ldm.models.style_dropout import StyleDropout
-from ldm.modules.ema import EMA
+from ldm.models.optimizers import AdamWInBackward, annealed
+from ldm.models.per_sample_rng import PictureDraws, Turn
+from ldm.models.preview_grids import compare_styles, sample_from_seeds
+from ldm.modules.distributed import shard, whole_batch
+from ldm.modules.ema import EMA, Averaged, Averages
 from ldm.modules.unet_stages import Stage
-from ldm.modules.whole_batch import whole_batch
 from ldm.sampling.noise import draw, seeded
 
 Batch = Mapping[str, Any]

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from ldm.models.parameterization import Levels, Parameterization
+from ldm.models.denoising_loss import Levels, Parameterization
 from ldm.sampling import NoiseSchedule
 
 Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prepare` also "prepared"

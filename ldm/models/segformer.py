@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.checkpoint import load_weights, read_checkpoint
+from ldm.checkpoints.io import read_checkpoint
+from ldm.checkpoints.state_dict import load_weights
 from ldm.data.augmentation import Augmentation
 from ldm.data.labels import LABEL_SETS, UNLABELLED
 from ldm.metrics.overlap import confusion, overlap
-from ldm.models.annealing import annealed
+from ldm.models.optimizers import annealed
 from ldm.signatures import MAX_ITEMS, nearest
 from ldm.targets import ConfigError
 

@@ -1,7 +1,8 @@
-"""Exponential moving average of a module's parameters."""
+"""Exponential moving averages of parameters: of one module, and of all that a model keeps."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,37 @@ class EMA(nn.Module):
             yield
         finally:
             _copy(parameters, kept)
+
+
+class Averaged(NamedTuple):
+    """A network and its running average."""
+
+    average: EMA
+    module: nn.Module
+    prefix: str  # of the average's weights in checkpoints
+
+
+class Averages(tuple[Averaged, ...]):
+    """All running averages of a model; none is as good as some."""
+
+    def update(self) -> None:
+        """Move each towards its network's weights."""
+        for average, module, _ in self:
+            average.update(module)
+
+    def restart_absent(self, weights: Mapping[str, Any]) -> None:
+        """Begin those anew that a state dict, just loaded, says nothing of."""
+        for average, module, prefix in self:
+            if not any(key.startswith(prefix) for key in weights):
+                average.restart(module)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give each network its averaged weights for the duration of the block."""
+        with ExitStack() as stack:
+            for average, module, _ in self:
+                stack.enter_context(average.applied_to(module))
+            yield
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.checkpoint import CheckpointError, read_checkpoint
-from ldm.weights import load_weights
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.io import read_checkpoint
+from ldm.checkpoints.state_dict import load_weights
 
 # Stages of torchvision's networks, each layer with its number in their `features`: (number, in, out, kernel, stride,
 # padding) of a convolution and its ReLU, or (number, kernel) of a max pooling with stride 2.

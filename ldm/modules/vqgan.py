@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.modules.distributed import agree_on_first, least_of_all, sum_of_all, whole_batch
 from ldm.modules.layers import conv3x3, group_norm, repeat_pixels
-from ldm.modules.whole_batch import agree_on_first, least_of_all, sum_of_all, whole_batch
 
 Resample = Literal["none", "down", "up"]
 UNUSED = 2**30  # batches since an entry was chosen, where it never was
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
         double_z: twice the channels at the end, for autoencoders with a mean and a variance; VQ wants false.
         out_ch: the decoder's.
         norm_groups: groups of every norm, 0 for no norms. A group forgets the mean of its channels, in a narrow
-            network the picture's colours with it: `ch: 16` wants 0, see `ldm.models.colour_start`.
+            network the picture's colours with it: `ch: 16` wants 0, see `ldm.models.autoencoder_init`.
     """
 
     def __init__(

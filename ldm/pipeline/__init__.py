@@ -1,6 +1,6 @@
 """Load weights, read styles, edit them, make images: what the scripts call."""
 
-from ldm.model_files import usable_device
+from ldm.checkpoints.locate import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import Sampling
 from ldm.pipeline.recipe import Recipe, RecipeError

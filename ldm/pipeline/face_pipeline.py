@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
+from ldm.checkpoints.fingerprint import fingerprint
+from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
-from ldm.fingerprint import fingerprint
-from ldm.model_files import usable_device
 from ldm.pipeline.editing import area_of, soften
 from ldm.pipeline.making import Described, Maker, Original
 from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling

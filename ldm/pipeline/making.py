@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.checkpoints.free_memory import free_bytes
 from ldm.data.labels import UNLABELLED, LabelSet, one_hot
-from ldm.free_memory import free_bytes
 from ldm.pipeline.editing import blend, shrink
 from ldm.pipeline.memory import SHARE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from ldm.checkpoint import CheckpointError, build_model, has_ema
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.io import build_model
+from ldm.checkpoints.locate import find_model, usable_device
+from ldm.checkpoints.state_dict import has_ema
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSet
-from ldm.model_files import find_model, usable_device
 
 if TYPE_CHECKING:
     from ldm.models.diffusion import LatentDiffusion

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.config_files import parse_json
+from ldm.checkpoints.config_files import parse_json
 from ldm.data.images import ImageError, encode_png, open_image, read_rgb, to_tensor
 from ldm.data.label_text import labels_from_text, labels_to_text
 from ldm.pipeline.face_pipeline import FacePipeline

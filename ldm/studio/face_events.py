@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from ldm.alignment import AlignmentError
 from ldm.data.faces import Face
 from ldm.parsing import FaceParser
+from ldm.parsing.alignment import AlignmentError
 from ldm.pipeline import FacePipeline
 from ldm.studio.faces import Shelf
 from ldm.studio.mask_painter import painter_value

@@ -10,7 +10,7 @@ from PIL import Image
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.images import ImageError, open_image, read_rgb, to_uint8
 from ldm.data.labels import CELEBAMASK_HQ, LabelSet
-from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.data.synthetic.dataset import SyntheticFaces
 
 THUMBNAIL = 112  # pixels
 GENERATED = 30_000  # faces to choose among; each is drawn when it is asked for

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
-from ldm.alignment import as_bytes
 from ldm.data.faces import Face
 from ldm.data.images import encode_png
+from ldm.parsing.alignment import as_bytes
 from ldm.pipeline import FacePipeline, Recipe
 from ldm.pipeline.options import Preview, Progress
 from ldm.pipeline.recipe import KEY, recipe_text, said_in

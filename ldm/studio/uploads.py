@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.alignment import align
+from ldm.data.datasets.paired_images import check_same_aspect
 from ldm.data.faces import Face
 from ldm.data.images import ImageError, open_image, read_labels, read_rgb, to_tensor, upright_size
 from ldm.data.labels import LabelSet
-from ldm.data.paired_images import check_same_aspect
 from ldm.parsing import FaceParser
+from ldm.parsing.alignment import align
 
 PHOTOS, MASKS = ("JPEG", "PNG", "WEBP"), ("PNG",)
 MAX_BYTES = 20_000_000

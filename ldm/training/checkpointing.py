@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.training.finite import FiniteLossGuard
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ldm.config_files import check_extent, read_yaml
+from ldm.checkpoints.config_files import check_extent, read_yaml
 from ldm.targets import ConfigError
 
 # Keys that a config may have, by the path of the mapping that holds them. Everything below a `params` is checked

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.data.images import write_atomically
 from ldm.models.latent_networks import LatentNetworks
 from ldm.modules.power_ema import PowerEMA, Profile, combination, combine

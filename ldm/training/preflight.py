@@ -9,12 +9,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
-from ldm.checkpoint import CheckpointError
-from ldm.fingerprint import fingerprint
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.fingerprint import fingerprint
+from ldm.checkpoints.state_dict import fitting
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
 from ldm.training.parallel import ShardedStrategy
-from ldm.weights import fitting
 
 
 def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:

@@ -1,6 +1,6 @@
 """Random state as a function of (seed, step, rank): a resumed run needs none from its checkpoint.
 
-What a model draws for single pictures does not depend on the rank either, see `ldm.models.picture_draws`.
+What a model draws for single pictures does not depend on the rank either, see `ldm.models.per_sample_rng`.
 """
 
 import random
@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from ldm.models.picture_draws import Turn
+from ldm.models.per_sample_rng import Turn
 
 TRAINING, VALIDATION = 0, 1
 

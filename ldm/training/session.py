@@ -10,9 +10,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.model_size import bytes_of, shapes_of, without_weight_files
 from ldm.data.datamodule import DataError
-from ldm.model_size import bytes_of, shapes_of, without_weight_files
 from ldm.targets import ConfigError, check_config, foreign_targets, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
 from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.pipeline import FacePipeline
 from scripts import draw_faces, evaluate

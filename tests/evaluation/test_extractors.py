@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.evaluation.extractors import Extractor, clip, dinov2, inception, resized
 from ldm.evaluation.judges import find_judges

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.data.folders import FolderError
+from ldm.data.datasets.folders import FolderError
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
 from ldm.evaluation.faces import FolderFaces, GeneratedFaces, open_faces
 from ldm.evaluation.protocol import Protocol

@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ldm.data.labels import one_hot
-from ldm.data.synthetic_faces import SyntheticFaces
-from ldm.models.style_dropout import StyleDropout
+from ldm.data.synthetic.dataset import SyntheticFaces
+from ldm.models.conditioning_dropout import StyleDropout
 from ldm.targets import ConfigError, instantiate_from_config
 from tests import small
 

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ldm.checkpoint import build_model, read_checkpoint, write_checkpoint
+from ldm.checkpoints.io import build_model, read_checkpoint, write_checkpoint
 from ldm.data.labels import one_hot
-from ldm.data.synthetic_faces import SyntheticFaces
-from ldm.models.style_dropout import StyleDropout
-from ldm.models.weighting import min_snr_weights
+from ldm.data.synthetic.dataset import SyntheticFaces
+from ldm.models.conditioning_dropout import StyleDropout
+from ldm.models.denoising_loss import min_snr_weights
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.style_code import load_style
 from ldm.sampling import NoiseSchedule, sample

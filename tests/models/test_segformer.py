@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm.data.synthetic_faces import SyntheticFaces
+from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.metrics.overlap import confusion, overlap
 from ldm.models.segformer import SegFormer
 from ldm.parsing import FaceParser
@@ -20,7 +20,7 @@ NETWORK = {
     "num_attention_heads": [1, 1, 2, 2],
     "decoder_hidden_size": 32,
 }
-FACES = "ldm.data.synthetic_faces.SyntheticFaces"
+FACES = "ldm.data.synthetic.dataset.SyntheticFaces"
 TRAINING: dict[str, Any] = {
     "model": {
         "target": "ldm.models.segformer.SegFormer",

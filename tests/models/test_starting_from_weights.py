@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from ldm.checkpoint import CheckpointError, build_model, read_checkpoint, write_checkpoint
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.io import build_model, read_checkpoint, write_checkpoint
 from ldm.targets import instantiate_from_config
 from tests import small
-from tests.models.test_first_stage import fit
+from tests.models.test_autoencoder import fit
 
 
 def model(**params):

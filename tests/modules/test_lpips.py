@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchmetrics.functional.image import lpips as reference
 
-from ldm.checkpoint import CheckpointError
+from ldm.checkpoints.errors import CheckpointError
 from ldm.modules.lpips import LPIPS, NETWORKS, load_lpips
 from tests import small
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm.checkpoint import CheckpointError, write_checkpoint
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.io import write_checkpoint
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline
 from ldm.targets import instantiate_from_config

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 import main
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.targets import instantiate_from_config
 from ldm.training.config import load_config
 from scripts import ablate

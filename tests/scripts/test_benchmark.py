@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ldm import timing
-from scripts import benchmark, benchmark_training
+from scripts import benchmark, benchmark_training, benchmarking
 from tests import small
 
 
 def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(timing, "MATRIX", 64)  # where bfloat16 is emulated, more takes minutes
+    monkeypatch.setattr(benchmarking, "MATRIX", 64)  # where bfloat16 is emulated, more takes minutes
     config = tmp_path / "small.yaml"
     OmegaConf.save(OmegaConf.create({"model": small.diffusion()}), config)
     out = tmp_path / "results" / "bench.json"
@@ -64,13 +63,13 @@ def test_wrong_sizes_and_precisions_are_said_before_anything_is_measured(options
 
 
 def test_a_share_is_that_of_the_matrix_rate() -> None:
-    lines = timing.table([benchmark.Row("decode", 671.0, 3.0, 0.75, "measured")]).splitlines()
+    lines = benchmarking.table([benchmark.Row("decode", 671.0, 3.0, 0.75, "measured")]).splitlines()
     assert lines[-1] == "| decode | 671.0 | 3.000 | 75 % | measured |"
 
 
 @pytest.mark.parametrize("options", [[], ["--published"], ["--precision", "bfloat16"]])
 def test_a_training_step(options: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(timing, "MATRIX", 64)
+    monkeypatch.setattr(benchmarking, "MATRIX", 64)
     config, out = tmp_path / "small.yaml", tmp_path / "results" / "training.json"
     OmegaConf.save(OmegaConf.create({"model": small.diffusion()}), config)
     given = ["--config", config, "--size", 16, "--batch", 2, "--repeats", 1, "--device", "cpu", "--out", out]

@@ -3,13 +3,13 @@
 import torch
 from omegaconf import OmegaConf
 
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.targets import instantiate_from_config
 from scripts import cache_latents
 from tests import small
 from tests.training.runs import read_rows, train_here
 
-FACES = "ldm.data.synthetic_faces.SyntheticFaces"
+FACES = "ldm.data.synthetic.dataset.SyntheticFaces"
 
 
 def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> None:

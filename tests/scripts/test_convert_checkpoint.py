@@ -10,12 +10,12 @@ from diffusers import VQModel
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ldm.checkpoint import read_checkpoint, write_checkpoint
-from ldm.first_stage_files import read_first_stage
+from ldm.checkpoints.convert import read_first_stage
+from ldm.checkpoints.io import read_checkpoint, write_checkpoint
 from ldm.targets import instantiate_from_config
 from scripts import convert_checkpoint
 from tests import small
-from tests.test_diffusers_vq import assert_same, theirs
+from tests.checkpoints.test_diffusers_vq import assert_same, theirs
 
 THEIRS = "diffusion_pytorch_model"
 

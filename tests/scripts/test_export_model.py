@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ldm.checkpoint import read_checkpoint, write_checkpoint
+from ldm.checkpoints.io import read_checkpoint, write_checkpoint
 from ldm.pipeline import FacePipeline
 from ldm.targets import instantiate_from_config
 from scripts import export_model

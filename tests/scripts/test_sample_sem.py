@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.data.images import load_image, to_uint8
 from ldm.pipeline import FacePipeline
 from scripts import draw_faces, sample_sem

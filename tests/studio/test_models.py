@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.checkpoint import write_checkpoint
+from ldm.checkpoints.io import write_checkpoint
 from ldm.data.faces import Face
 from ldm.studio.models import Models
 from ldm.studio.session import Part, Session, Wanted

@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from ldm.checkpoint import CheckpointError, read_checkpoint
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.io import read_checkpoint
 from ldm.targets import ConfigError, instantiate_from_config
 from ldm.training.parallel import ShardedStrategy
 from ldm.training.posthoc_ema import PosthocEMA, averaged
@@ -27,7 +28,7 @@ def write_config(folder: Path) -> Path:
             "batch_size": 2,
             "num_workers": 0,
             "train": {
-                "target": "ldm.data.synthetic_faces.SyntheticFaces",
+                "target": "ldm.data.synthetic.dataset.SyntheticFaces",
                 "params": {"size": 16, "length": 4},
             },
         },

@@ -1,0 +1,1 @@
+"""Weight files: read, write, locate, convert, and fit to a model."""

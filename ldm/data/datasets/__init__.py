@@ -1,0 +1,1 @@
+"""Datasets of image and label pairs, in folders, tar files and cached latents."""

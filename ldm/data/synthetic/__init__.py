@@ -1,0 +1,1 @@
+"""Generated faces with exact label maps."""

@@ -1,0 +1,174 @@
+"""How the things around a face look: background, clothes, hat, glasses, earrings, necklace."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
+
+PATTERNS = ("plain", "stripes", "hoops", "diagonal", "checks", "dots")
+
+
+def pattern(kind: str, across: Array, down: Array, period: float) -> Array:
+    """Return a woven pattern as 0..1: the share of the second colour at each point."""
+    a, d = across / period, down / period
+    if kind == "stripes":
+        return ramp(2.5 * wave(a) + 0.5)
+    if kind == "hoops":
+        return ramp(2.5 * wave(d) + 0.5)
+    if kind == "diagonal":
+        return ramp(2.5 * wave(0.7 * (a + d)) + 0.5)
+    if kind == "checks":
+        return 0.5 * ramp(2.5 * wave(a) + 0.5) + 0.5 * ramp(2.5 * wave(d) + 0.5)
+    if kind == "dots":
+        return ramp(2.5 * (wave(a) + wave(d)) - 2.2)
+    return np.zeros(across.shape)
+
+
+@dataclass(frozen=True)
+class BackgroundLook(Look):
+    """A background: two colours and the way between them, a pattern, blurred lights (x, y, radius, colour)."""
+
+    near: Colour
+    far: Colour
+    direction: tuple[float, float]
+    kind: str
+    period: float
+    strength: float
+    lights: tuple[tuple[float, float, float, Colour], ...]
+
+    def paint(self, points: Points) -> Array:
+        """Paint the background."""
+        x, y = points.x, points.y
+        along = x * self.direction[0] + y * self.direction[1]
+        colours = mix(self.near, self.far, ramp(0.5 + 0.5 * along))
+        if self.kind != "plain":
+            colours = mix(colours, WHITE, self.strength * pattern(self.kind, x, y, self.period))
+        for centre_x, centre_y, radius, colour in self.lights:
+            squared = ((x - centre_x) ** 2 + (y - centre_y) ** 2) / (radius * radius)
+            colours = mix(colours, colour, 0.75 * ramp(4 * (1 - squared)))
+        return colours * (1.03 - 0.14 * (x * x + y * y))
+
+
+@dataclass(frozen=True)
+class ClothLook(Look):
+    """Clothes: two colours, pattern, folds, colour of the collar's edge."""
+
+    colour: Colour
+    second: Colour
+    kind: str
+    period: float
+    edge: Colour
+    folds: float
+    light: tuple[float, float]
+
+    def paint(self, points: Points) -> Array:
+        """Paint the clothes."""
+        body = points.shape.body
+        across, down = points.x - body.x, points.y - body.shoulder
+        colours = mix(self.colour, self.second, pattern(self.kind, across, down, self.period))
+        below = body.neckline(points.x, points.y)
+        near_neck = np.abs(across) < max(body.opening, body.neck + 0.03)
+        colours = mix(colours, self.edge, points.soft(0.055 - below) * near_neck)
+        light = 0.96 + 0.16 * self.light[0] * across - 0.15 * across * across
+        light += self.folds * wave(1.6 * across * (1 + 0.5 * down) + 0.25 * wave(down * 2))
+        return colours * (light * (1 - 0.25 * points.shadow))
+
+
+@dataclass(frozen=True)
+class HatLook(Look):
+    """A hat: two colours and pattern of its crown, colour of its band, ribs."""
+
+    colour: Colour
+    second: Colour
+    kind: str
+    period: float
+    band: Colour
+    ribs: float
+    light: tuple[float, float]
+
+    def paint(self, points: Points) -> Array:
+        """Paint crown, band and brim."""
+        hat, head = points.shape.hat, points.shape.head
+        assert hat is not None  # only a shape with a hat has hat pixels
+        rise = hat.rise(points.u, points.v)
+        across = points.u / head.width
+        colours = mix(self.colour, self.second, pattern(self.kind, points.u, points.v, self.period))
+        low, high = {"beanie": (-1.0, 0.36), "brim": (0.12, 0.38), "cap": (0.05, 0.16)}[hat.kind]
+        band = points.soft(rise - low, hat.height) * points.soft(high - rise, hat.height)
+        colours = mix(colours, self.band, band)
+        light = 1.02 + 0.20 * self.light[0] * across - 0.20 * across * across + 0.14 * (rise - 0.5)
+        light += self.ribs * wave(across * 6)
+        if hat.kind != "beanie":
+            light -= 0.30 * bump(((rise - low + 0.03) / 0.10) ** 2) * (np.abs(across) < 1.25)
+        return colours * light
+
+
+@dataclass(frozen=True)
+class GlassesLook(Look):
+    """Glasses: colour and mottling of the frame, tint of the lenses above and below, glare."""
+
+    frame: Colour
+    mottle: float
+    tint: Colour
+    tint_below: Colour
+    glare: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint frame and lenses; dark lenses are the same tint, nearly black."""
+        glasses, shape = points.shape.glasses, points.shape
+        assert glasses is not None  # only a shape with glasses has their pixels
+        p, q, f = glasses.lens(points.u, points.v, shape.eyes, shape.head.turn)
+        lenses = mix(self.tint, self.tint_below, ramp(0.5 + 0.5 * q))
+        if glasses.dark:
+            lenses *= 0.42
+        streak = bump(((p * 0.8 + q + 0.25) / 0.30) ** 2) + 0.6 * bump(((p * 0.8 + q - 0.45) / 0.14) ** 2)
+        lenses = mix(lenses, WHITE, self.glare * ramp(streak))
+        frame = flat(self.frame, p) * (1.0 + self.mottle * wave(p * 1.7 + 0.4 * wave(q * 1.3)) - 0.12 * q)
+        inner = 1 - glasses.frame
+        return mix(lenses, frame, points.soft(f - inner * inner, 0.5 * glasses.height))
+
+
+@dataclass(frozen=True)
+class EarringLook(Look):
+    """Earrings: metal from bright to dark, a gem's colour and how much of it shows."""
+
+    metal: Colour
+    gem: Colour
+    gem_share: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint both earrings."""
+        ears, head = points.shape.ears, points.shape.head
+        across = (np.abs(points.u - 0.4 * head.turn) - head.width) / ears.ring_size
+        down = (points.v - ears.v - ears.height) / ears.ring_size
+        gleam = wave(across * 7 + down * 5)
+        colours = mix(flat(self.metal, down) * (1.0 - 0.22 * gleam), WHITE, 0.5 * ramp(gleam - 0.4))
+        gem = ramp((down - 0.07) * 30) * self.gem_share
+        return mix(colours, mix(self.gem, WHITE, 0.5 * ramp(gleam - 0.3)), gem)
+
+
+@dataclass(frozen=True)
+class NecklaceLook(Look):
+    """A necklace: metal, number and strength of its beads, colour of the pendant."""
+
+    metal: Colour
+    beads: float
+    relief: float
+    pendant: Colour
+
+    def paint(self, points: Points) -> Array:
+        """Paint chain and pendant."""
+        necklace, body = points.shape.necklace, points.shape.body
+        assert necklace is not None  # only a shape with a necklace has its pixels
+        p, q = necklace.local(points.x, points.y, body)
+        relief = self.relief * wave(p * self.beads)
+        colours = mix(flat(self.metal, p) * (1 + relief - 0.12 * q), WHITE, ramp(0.5 * relief - 0.2 * q))
+        if necklace.pendant > 0:
+            centre = body.shoulder - 0.06 + necklace.depth + necklace.pendant
+            r2 = ((points.x - body.x) ** 2 + (points.y - centre) ** 2) / (necklace.pendant * necklace.pendant)
+            gem = mix(self.pendant, BLACK, 0.35 * ramp(r2))
+            gem = mix(gem, WHITE, 0.7 * bump(r2 * 3 - 0.4))
+            colours = mix(colours, gem, points.soft(1.0 - r2, necklace.pendant) * (r2 < 1))
+        return colours

@@ -1,0 +1,261 @@
+"""How the regions of a head look: skin, eyes, lips, hair. Each look paints its own region's pixels and no other's.
+
+A look holds what its region's pixels show, so that a style encoder can read it from them. Colours are (3, N) in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
+
+BLUSH: Colour = (0.86, 0.30, 0.30)
+
+
+@dataclass(frozen=True)
+class Complexion(Look):
+    """What all skin of a head shares: tone, where the light comes from, redness, gloss."""
+
+    tone: Colour
+    light: tuple[float, float]
+    blush: float
+    gloss: float
+
+    def shade(self, colours: Array, points: Points) -> Array:
+        """Light the skin as the front of an ellipsoid, darker under hair and chin."""
+        head = points.shape.head
+        across, down = points.u / head.width, points.v / head.bottom
+        light = 1.0 + 0.20 * (self.light[0] * across + self.light[1] * down)
+        light -= 0.16 * np.maximum(across * across + 0.5 * down * down - 0.3, 0.0)
+        light *= 1 - 0.35 * points.shadow
+        return colours * light
+
+
+@dataclass(frozen=True)
+class SkinLook(Complexion):
+    """Skin of the face: its complexion, and freckles, stubble, eye shadow."""
+
+    freckles: float
+    stubble: float
+    shadow: Colour
+    shadow_strength: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint the face's skin: colour, then light."""
+        eyes, mouth = points.shape.eyes, points.shape.mouth
+        turn = points.shape.head.turn
+        u, v = np.abs(points.u - turn), points.v
+        colours = self.shade(self._colour(u, points), points)
+        socket = bump((u / (1.1 * eyes.spacing)) ** 2 + ((v - eyes.v + 0.03) / 0.13) ** 2)
+        chin = bump((u / 0.14) ** 2 + ((v - mouth.v - 0.13) / 0.045) ** 2)
+        colours *= 1 - 0.10 * socket - 0.12 * chin
+        forehead = bump(((points.u - 0.15 * self.light[0]) / 0.22) ** 2 + ((v + 0.36) / 0.13) ** 2)
+        lit_cheek = turn + self.light[0] * eyes.spacing
+        cheek = bump(((points.u - lit_cheek) / 0.13) ** 2 + ((v - 0.10) / 0.09) ** 2)
+        return mix(colours, WHITE, self.gloss * (forehead + 0.8 * cheek))
+
+    def _colour(self, u: Array, points: Points) -> Array:
+        """Return the skin's colours before light falls on it; `u` is the distance from the face's middle."""
+        v, eyes, mouth = points.v, points.shape.eyes, points.shape.mouth
+        beside = u - eyes.spacing
+        cheeks = bump(((beside - 0.06) / 0.19) ** 2 + ((v - 0.17) / 0.17) ** 2)
+        colours = mix(self.tone, BLUSH, self.blush * cheeks)
+        if self.shadow_strength > 0:
+            lids = bump((beside / (1.5 * eyes.width)) ** 2 + ((v - eyes.v + 0.02) / (2.1 * eyes.height)) ** 2)
+            colours = mix(colours, self.shadow, self.shadow_strength * lids * (v < eyes.v + 0.01))
+        if self.freckles > 0:
+            spots = (
+                wave(points.u * 10 + 0.3 * wave(v * 3.3)) + wave(v * 11 + 0.3 * wave(points.u * 4.3)) - 1.1
+            )
+            here = ramp(spots * 2) * (v < 0.35) * (v > -0.05) * (u < 0.4)
+            colours = mix(colours, (0.45, 0.22, 0.12), self.freckles * here)
+        if self.stubble > 0:
+            away = (u / 0.75) ** 2 + (v - mouth.v + 0.30) ** 2
+            grain = 0.92 + 0.08 * wave(points.u * 21) * wave(v * 19)
+            beard = ramp((away - 0.12) * 9) * ramp((v - 0.14) * 4)
+            moustache = bump((u / 0.24) ** 2 + ((v - mouth.v + 0.085) / 0.06) ** 2)
+            colours = mix(colours, (0.16, 0.12, 0.11), self.stubble * np.maximum(beard, moustache) * grain)
+        return colours
+
+
+@dataclass(frozen=True)
+class NoseLook(Complexion):
+    """The nose: a ridge that catches the light, dark sides, nostrils, redness at the tip."""
+
+    def paint(self, points: Points) -> Array:
+        """Paint the nose."""
+        p, t = points.shape.nose.local(points.u, points.v, points.shape.head.turn)
+        colours = self.shade(flat(self.tone, p), points)
+        tip = bump((p / 1.1) ** 2 + ((t - 0.86) / 0.30) ** 2)
+        colours = mix(colours, BLUSH, 0.8 * self.blush * tip)
+        side = p * (0.5 + 0.5 * ramp(t))
+        colours *= 1 + 0.13 * self.light[0] * side - 0.20 * p * p * p * p
+        colours *= 1 - 0.16 * ramp((t - 0.9) * 6)
+        nostrils = bump(((np.abs(p) - 0.5) / 0.32) ** 2 + ((t - 0.95) / 0.075) ** 2)
+        colours = mix(colours, (0.16, 0.06, 0.05), 0.75 * nostrils)
+        ridge = bump(((p - 0.2 * self.light[0]) / 0.5) ** 2) * (0.35 + 0.65 * bump(((t - 0.78) / 0.2) ** 2))
+        return mix(colours, WHITE, (0.10 + self.gloss) * ridge)
+
+
+@dataclass(frozen=True)
+class EarLook(Complexion):
+    """An ear: the face's skin with a darker shell and a redder rim."""
+
+    def paint(self, points: Points) -> Array:
+        """Paint one ear."""
+        ears, head = points.shape.ears, points.shape.head
+        across = (points.u - points.side * head.width) / ears.width
+        down = (points.v - ears.v) / ears.height
+        colours = self.shade(mix(self.tone, BLUSH, np.full(across.shape, 0.10 + 0.4 * self.blush)), points)
+        shell = bump(((across - 0.25 * points.side) / 0.65) ** 2 + ((down + 0.1) / 0.65) ** 2)
+        return colours * (1.06 - 0.38 * shell)
+
+
+@dataclass(frozen=True)
+class NeckLook(Complexion):
+    """The neck: shaded to the sides, dark below the chin."""
+
+    def paint(self, points: Points) -> Array:
+        """Paint neck and shoulders."""
+        body = points.shape.body
+        across = (points.x - body.x) / body.neck
+        turned = across / (1 + np.abs(across))
+        light = 0.92 + 0.22 * self.light[0] * turned - 0.16 * across * across / (1 + across * across)
+        light *= 1 - 0.40 * points.shadow
+        hollow = bump((across / 0.35) ** 2 + ((points.y - body.shoulder - 0.03) / 0.07) ** 2)
+        return flat(self.tone, across) * (light * (1 - 0.12 * hollow))
+
+
+@dataclass(frozen=True)
+class BrowLook(Look):
+    """A brow: colour, and how strongly its hairs show."""
+
+    colour: Colour
+    hairs: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint one brow."""
+        shape = points.shape
+        p, q = shape.brows.local(points.u, points.v, points.side, shape.eyes.spacing, shape.head.turn)
+        light = 1.08 + self.hairs * wave(p * 5 + 0.3 * q) - 0.10 * q
+        return flat(self.colour, p) * light
+
+
+@dataclass(frozen=True)
+class EyeLook(Look):
+    """An eye: colour and size of the iris, gaze, white of the eye, darkness of the lashes."""
+
+    iris: Colour
+    iris_size: float
+    gaze: tuple[float, float]
+    white: Colour
+    lashes: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint one eye: white, iris with rim and pupil, catchlight, lashes along the upper lid."""
+        eyes = points.shape.eyes
+        p, q = eyes.local(points.u, points.v, points.side, points.shape.head.turn)
+        colours = mix(self.white, (0.55, 0.42, 0.42), 0.6 * p * p + 0.25 * ramp(-q))
+        across = p * (points.side * eyes.width) - self.gaze[0] * eyes.width
+        down = q * eyes.height - self.gaze[1] * eyes.height
+        radius = self.iris_size * (0.55 * eyes.height + 0.030)
+        r = np.sqrt(across * across + down * down) / radius
+        glow = mix(self.iris, WHITE, 0.30 * ramp(down / radius) * ramp(1.2 - r))
+        glow = glow * (1.1 - 0.55 * r * r * r * ramp(1.2 - r))
+        colours = mix(colours, glow, points.soft(1 - r, radius))
+        colours = mix(colours, BLACK, points.soft(0.45 - r, radius))
+        lid = 1 - p * p
+        lash = ramp(1.15 - (q + lid) * eyes.height / 0.028)
+        colours = mix(colours, (0.05, 0.03, 0.03), self.lashes * lash)
+        catch = (across / radius + 0.32) ** 2 + (down / radius + 0.38) ** 2
+        return mix(colours, WHITE, 0.95 * points.soft(0.32 - np.sqrt(catch), radius))
+
+
+@dataclass(frozen=True)
+class LipLook(Look):
+    """A lip: colour, gloss, how dark its outline and the line between the lips are."""
+
+    colour: Colour
+    gloss: float
+    line: float
+    light: tuple[float, float]
+    upper: bool
+
+    def paint(self, points: Points) -> Array:
+        """Paint one lip."""
+        mouth = points.shape.mouth
+        p, w, envelope = mouth.local(points.u, points.v, points.shape.head.turn)
+        thick = mouth.upper if self.upper else mouth.lower
+        inner = (-0.35 if self.upper else 0.65) * mouth.gap * envelope
+        depth = np.abs(w - inner) / thick  # 0 where the lips meet, 1 at the outer edge
+        light = (0.80 if self.upper else 0.98) + 0.10 * self.light[0] * p + 0.06 * wave(p * 6) * ramp(depth)
+        light -= self.line * (bump((depth / 0.45) ** 2) + 0.5 * p * p * p * p)
+        colours = flat(self.colour, p) * light
+        shine = bump(((p - 0.25 * self.light[0]) / 0.5) ** 2 + ((depth - 0.5) / 0.33) ** 2)
+        return mix(colours, WHITE, self.gloss * shine)
+
+
+@dataclass(frozen=True)
+class MouthLook(Look):
+    """The inside of the mouth: colour of the teeth, the tongue and the dark between; how far the teeth reach down."""
+
+    teeth: Colour
+    tongue: Colour
+    cavity: Colour
+    reach: float
+
+    def paint(self, points: Points) -> Array:
+        """Paint teeth above, tongue below."""
+        mouth = points.shape.mouth
+        p, w, envelope = mouth.local(points.u, points.v, points.shape.head.turn)
+        depth = w / max(mouth.gap, 0.01) + 0.35 * envelope  # 0 at the upper lip, up to 1 at the lower
+        tongue = bump((p / 0.75) ** 2 + ((depth - 1.0) / 0.4) ** 2)
+        colours = mix(self.cavity, self.tongue, tongue)
+        row = points.soft(self.reach * (1 - 0.6 * p * p) - depth, max(mouth.gap, 0.01))
+        teeth = mix(self.teeth, self.cavity, 0.45 * p * p + 0.10 + 0.10 * wave(p * 4))
+        return mix(colours, teeth, row)
+
+
+@dataclass(frozen=True)
+class HairLook(Look):
+    """Hair: colour from root to tip, dyed streaks, fineness and strength of the strands, waves, curls, gloss.
+
+    Strands run from the crown outwards, whatever the haircut, so that every cut shows the same look.
+    """
+
+    colour: Colour
+    tips: Colour
+    streaks: float
+    fineness: float
+    strength: float
+    waviness: float
+    curl: float
+    gloss: float
+    phase: float
+    light: tuple[float, float]
+
+    def paint(self, points: Points) -> Array:
+        """Paint the hair."""
+        hair, head = points.shape.hair, points.shape.head
+        du, dv = points.u - hair.parting, points.v + head.top + 0.5 * hair.height
+        radius = np.sqrt(du * du + dv * dv)
+        turn = du / (np.abs(du) + np.abs(dv) + 1e-6)
+        turn = np.where(dv < 0, np.where(du < 0, -2.0, 2.0) - turn, turn)
+        bent = turn * self.fineness + self.waviness * wave(radius * 1.9 + self.phase) + self.phase
+        strands = 0.6 * wave(bent) + 0.4 * wave(bent * 2.3 + 0.4 * wave(radius * 1.3))
+        locks = wave(points.u * 4.2 + 0.35 * wave(points.v * 3.1 + self.phase)) * wave(
+            points.v * 4.4 + 0.35 * wave(points.u * 2.7)
+        )
+        strands *= ramp(radius * 4 - 0.2)
+        texture = strands + self.curl * (1.3 * locks - strands)
+        tips = ramp((radius - 0.65) * 1.1)
+        streaked = ramp(0.25 + 0.9 * wave(bent * 0.61 + 0.3)) * self.streaks
+        colours = mix(self.colour, self.tips, np.maximum(tips, streaked))
+        light = 1.0 + self.strength * texture + 0.16 * self.light[0] * points.u / head.width
+        inner = ramp((head.width + 0.6 * hair.volume - np.abs(points.u)) * 5) * ramp((points.v + 0.15) * 4)
+        light *= 1 - 0.38 * inner - 0.25 * points.shadow
+        ring = bump(((radius - 0.40 - 0.03 * strands) / 0.16) ** 2) * (
+            1 - 0.5 * np.abs(turn - 0.5 * self.light[0])
+        )
+        return mix(colours * light, (1.0, 0.96, 0.88), ramp(self.gloss * ring * (0.75 + 0.5 * texture)))

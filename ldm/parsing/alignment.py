@@ -1,0 +1,162 @@
+"""A photo of anybody -> the crop that face models are trained on, by what a face parser finds in it.
+
+No network of landmarks is needed: the parser's own eyes and mouth say where the face is. The crop is that of CelebA-HQ
+and FFHQ (Karras et al., arXiv 1710.10196, appendix C): upright, with a side that follows from the distances between
+the eyes, and from the eyes to the mouth.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.images import to_tensor
+from ldm.data.labels import LabelSet
+from ldm.parsing.face_parser import FaceParser
+
+LONGEST = 2048  # pixels of a photo's side that are looked at
+PASSES = 4  # crops at most: each is found in the one before
+SETTLED = 0.01  # of the crop's half side; nearer than this two crops are the same
+SMALLEST_PART = 4  # pixels; of fewer an eye's centre is chance
+SEEN_AT = 256  # side of the crops that the parser looks at on the way
+
+Point = complex  # x + i y: turning and scaling are products
+
+
+class AlignmentError(ValueError):
+    """No face was found; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a photo, perhaps turned.
+
+    Attributes:
+        centre: in pixels.
+        axis: from the centre to the middle of the right edge.
+    """
+
+    centre: Point
+    axis: Point
+
+    def point(self, x: float, y: float) -> Point:
+        """Return where a place within the crop, each from -1 to 1, is in the photo."""
+        return self.centre + self.axis * complex(x, y)
+
+    def cut(self, photo: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the crop of (3, H, W) as (3, *size); beyond the photo its edge goes on."""
+        shrink = 2 * abs(self.axis) / max(size)
+        H, W = photo.shape[-2:]
+        if shrink > 1:  # before the cut, which looks at single pixels only
+            H, W = max(1, round(H / shrink)), max(1, round(W / shrink))
+        small = F.interpolate(photo[None], size=(H, W), mode="bicubic", antialias=True, align_corners=False)
+        sx, sy = 2 / photo.shape[-1], 2 / photo.shape[-2]
+        a, c = self.axis, self.centre
+        moves = [[a.real * sx, -a.imag * sx, c.real * sx - 1], [a.imag * sy, a.real * sy, c.imag * sy - 1]]
+        where = F.affine_grid(torch.tensor([moves]), [1, 3, *size], align_corners=False)
+        cut = F.grid_sample(small, where, mode="bicubic", padding_mode="border", align_corners=False)
+        return cut[0].clamp(-1, 1)
+
+
+def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the face in an RGB photo (3, H, W) in [-1, 1] as (H, W) = `size`, and its label map.
+
+    Raises:
+        AlignmentError: the parser finds no two eyes and mouth.
+    """
+    photo = photo.copy()
+    photo.thumbnail((LONGEST, LONGEST))
+    pixels = to_tensor(photo)
+    for crop in _first_looks(photo.width, photo.height):
+        found = _settle(pixels, crop, parser)
+        if found is not None:
+            image = as_bytes(found.cut(pixels, size))
+            return image, parser.parse(image)
+    raise AlignmentError(
+        "no face was found in the photo; take one in which both eyes and the mouth are seen, larger or from the front"
+    )
+
+
+def as_bytes(image: Tensor) -> Tensor:
+    """Round values in [-1, 1] to the 256 that a file holds, so that a photo stays the same when it is saved."""
+    return ((image + 1) * 127.5).round() / 127.5 - 1
+
+
+def crop_around(left_eye: Point, right_eye: Point, mouth: Point) -> Crop:
+    """Return the crop that CelebA-HQ takes around three points of a face; left and right as the photo shows them."""
+    eyes = (left_eye + right_eye) / 2
+    across, down = right_eye - left_eye, mouth - eyes
+    direction = across - 1j * down  # both say which way is right
+    side = max(2.0 * abs(across), 1.8 * abs(down))
+    return Crop(eyes + 0.1 * down, side * direction / abs(direction))
+
+
+def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point] | None:
+    """Return the centres of both eyes and of the mouth in a label map (H, W), each axis from -1 to 1.
+
+    Where glasses hide an eye, half of them stand for it. None where a part is not to be seen.
+    """
+    eyes = [_centre(labels, label_set, [name]) for name in ("l_eye", "r_eye")]
+    if None in eyes:
+        eyes = _halves(labels, label_set, "eye_g")
+    mouth = _centre(labels, label_set, ["mouth", "u_lip", "l_lip"])
+    left, right = (
+        sorted((eye for eye in eyes if eye is not None), key=lambda eye: eye.real)
+        if None not in eyes
+        else (None,) * 2
+    )
+    if left is None or right is None or mouth is None or abs(left - right) < 1e-6:
+        return None
+    return left, right, mouth
+
+
+def _settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
+    """Return the crop in which the parser finds the face where it belongs; None where it finds none."""
+    for _ in range(PASSES):
+        found = landmarks(parser.parse(crop.cut(photo, (SEEN_AT, SEEN_AT))), parser.label_set)
+        if found is None:
+            return None
+        better = crop_around(*(crop.point(place.real, place.imag) for place in found))
+        moved = abs(better.centre - crop.centre) + abs(better.axis - crop.axis)
+        crop = better
+        if moved < SETTLED * abs(crop.axis):
+            break
+    return crop
+
+
+def _first_looks(width: int, height: int) -> list[Crop]:
+    """Return where to look first: all of the photo, its middle, the middle of its upper part."""
+    centre, half, short = complex(width, height) / 2, max(width, height) / 2, min(width, height) / 2
+    upper = complex(width / 2, short * 0.9)
+    return [Crop(centre, half), Crop(centre, short), Crop(upper, short), Crop(upper, short / 2)]
+
+
+def _centre(labels: Tensor, label_set: LabelSet, regions: list[str]) -> Point | None:
+    numbers = torch.tensor(label_set.indices(regions), dtype=labels.dtype, device=labels.device)
+    return _middle(torch.isin(labels, numbers))
+
+
+def _middle(inside: Tensor) -> Point | None:
+    """Return the centre of gravity of (H, W), each axis from -1 to 1."""
+    y, x = inside.nonzero(as_tuple=True)
+    if len(x) < SMALLEST_PART:
+        return None
+    H, W = inside.shape
+    return complex((2 * float(x.double().mean()) + 1) / W - 1, (2 * float(y.double().mean()) + 1) / H - 1)
+
+
+def _halves(labels: Tensor, label_set: LabelSet, region: str) -> list[Point | None]:
+    """Return the centres of what lies left and right of a region's centre."""
+    inside = labels == label_set.index(region)
+    whole = _middle(inside)
+    if whole is None or not math.isfinite(whole.real):
+        return [None, None]
+    column = round((whole.real + 1) * labels.shape[1] / 2)
+    left, right = inside.clone(), inside.clone()
+    left[:, column:], right[:, :column] = False, False
+    return [_middle(left), _middle(right)]

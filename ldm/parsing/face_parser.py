@@ -1,0 +1,237 @@
+"""FaceParser: a photo becomes a label map, with a network trained here or one of transformers' format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.checkpoints.config_files import parse_json
+from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.hf_transformers import load_transformer
+from ldm.checkpoints.io import build_model
+from ldm.checkpoints.locate import find_model, usable_device
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
+# What others call CelebAMask-HQ's regions; of each only the words, in lower case, count.
+ALIASES = {
+    "bg": "background",
+    "face": "skin",
+    "glasses": "eye_g",
+    "eyeglass": "eye_g",
+    "eyeglasses": "eye_g",
+    "eye_glasses": "eye_g",
+    "le": "l_eye",
+    "re": "r_eye",
+    "lb": "l_brow",
+    "rb": "r_brow",
+    "left_eye": "l_eye",
+    "right_eye": "r_eye",
+    "left_brow": "l_brow",
+    "right_brow": "r_brow",
+    "left_eyebrow": "l_brow",
+    "right_eyebrow": "r_brow",
+    "left_ear": "l_ear",
+    "right_ear": "r_ear",
+    "inner_mouth": "mouth",
+    "imouth": "mouth",
+    "teeth": "mouth",
+    "upper_lip": "u_lip",
+    "ulip": "u_lip",
+    "lower_lip": "l_lip",
+    "llip": "l_lip",
+    "earring": "ear_r",
+    "earrings": "ear_r",
+    "necklace": "neck_l",
+    "clothes": "cloth",
+    "clothing": "cloth",
+}
+
+
+class FaceParser:
+    """Finds the regions of photos.
+
+    Attributes:
+        label_set: what its label maps number.
+        missing: regions that the network cannot find.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        regions: Sequence[str],
+        size: tuple[int, int],
+        normalise: tuple[Sequence[float], Sequence[float]],
+        label_set: LabelSet = CELEBAMASK_HQ,
+    ) -> None:
+        """Take a network in evaluation mode, image (B, 3, H, W) to logits (B, classes, H/n, W/n).
+
+        Args:
+            network: the network.
+            regions: the name of each class, in the network's order.
+            size: the (H, W) it was trained at; photos are resized to it.
+            normalise: mean and deviation of the pixels in 0..1 that it expects.
+            label_set: what the classes become, by name.
+
+        Raises:
+            CheckpointError: a class that `label_set` does not have.
+        """
+        self.network, self.size, self.label_set = network, size, label_set
+        self._to_label = torch.tensor(_translated(regions, label_set))
+        self.missing = [name for i, name in enumerate(label_set.regions) if i not in self._to_label]
+        mean, deviation = (torch.tensor(part).float().view(3, 1, 1) for part in normalise)
+        self._mean, self._deviation = mean, deviation
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        label_set: LabelSet = CELEBAMASK_HQ,
+    ) -> FaceParser:
+        """Load a run folder of main.py, or a network in transformers' format: a folder, or owner/name on the hub.
+
+        Raises:
+            CheckpointError: neither, or its classes have no names that `label_set` knows.
+        """
+        place = usable_device(device)
+        folder = Path(path)
+        if (folder / "config.json").is_file() or not folder.exists():
+            network, regions, size, normalise = _from_transformers(path, place)
+            return cls(network, regions, size, normalise, label_set)
+        checkpoint, config = find_model(path)
+        model: Any = build_model(config, checkpoint, weights="raw")
+        from ldm.models.segformer import SegFormer
+
+        if not isinstance(model, SegFormer):
+            raise CheckpointError(f"{checkpoint.path}: holds a {type(model).__name__}; wanted a face parser")
+        # Our networks take pixels in [-1, 1].
+        return cls(
+            model.to(place),
+            model.label_set.regions,
+            _trained_size(config),
+            ((0.5,) * 3, (0.5,) * 3),
+            label_set,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @torch.no_grad()
+    def parse(self, image: Tensor) -> Tensor:
+        """Return the label map of a photo (3, H, W) in [-1, 1], uint8 (H, W); of (B, 3, H, W) all of them.
+
+        Raises:
+            ValueError: another shape, or values that are not finite.
+        """
+        if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.isfinite().all():
+            raise ValueError(
+                f"a tensor {tuple(image.shape)}; wanted a photo (3, H, W) or (B, 3, H, W) of finite values in [-1, 1]"
+            )
+        batch = image if image.ndim == 4 else image[None]
+        logits = self.network(self._pixels(batch))
+        logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        labels = self._to_label.to(self.device)[logits.argmax(1)].to(torch.uint8).to(image.device)
+        return labels if image.ndim == 4 else labels[0]
+
+    @property
+    def has_features(self) -> bool:
+        """Whether `features` works: for SegFormers, whose encoder's last output is a map."""
+        from transformers import SegformerForSemanticSegmentation
+
+        return isinstance(self.network.network, SegformerForSemanticSegmentation)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the network's encoder sees last in images (B, 3, H, W) in [-1, 1], mean over places: (B, D)."""
+        segmenter: Any = self.network.network
+        return segmenter.base_model(pixel_values=self._pixels(images)).last_hidden_state.mean((2, 3))
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """Return what the network takes."""
+        small = F.interpolate(
+            images.float().to(self.device),
+            size=self.size,
+            mode="bicubic",
+            antialias=True,
+            align_corners=False,
+        )
+        return ((small.clamp(-1, 1) + 1) / 2 - self._mean.to(small)) / self._deviation.to(small)
+
+
+class _Logits(nn.Module):
+    """A network of transformers that returns its logits alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network(pixel_values=pixels).logits
+
+
+def _from_transformers(path: str | Path, device: torch.device) -> tuple[Any, ...]:
+    """Return the network, its classes in order, its size and its normalisation."""
+    wanted = "neither a run folder of main.py nor a segmentation network in transformers' format"
+    network = load_transformer("AutoModelForSemanticSegmentation", path, wanted)
+    names = network.config.id2label
+    regions = [names[i] for i in range(len(names))]
+    size, normalise = _preprocessing(path)
+    return _Logits(network).to(device), regions, size, normalise
+
+
+def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[float], Sequence[float]]]:
+    """Return what preprocessor_config.json says, or what SegFormers usually take where there is none."""
+    from transformers.utils import cached_file
+
+    try:
+        file = cached_file(str(path), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        file = None
+    said: Mapping[str, Any] = parse_json(Path(file).read_text()) if file else {}
+    size = said.get("size", 512)
+    if isinstance(size, Mapping):
+        size = (size["height"], size["width"]) if "height" in size else next(iter(size.values()))
+    mean, deviation = said.get("image_mean", IMAGENET[0]), said.get("image_std", IMAGENET[1])
+    return ((size, size) if isinstance(size, int) else (size[0], size[1])), (mean, deviation)
+
+
+def _translated(regions: Sequence[str], label_set: LabelSet) -> list[int]:
+    """Return the label of each class, found by its name: two orders of the same 19 classes circulate.
+
+    Raises:
+        CheckpointError: a name that `label_set` does not have.
+    """
+    known = {_words(name): i for i, name in enumerate(label_set.regions)}
+    found = {
+        name: known.get(_words(name), known.get(_words(ALIASES.get(_words(name), "")))) for name in regions
+    }
+    strangers = [name for name, label in found.items() if label is None]
+    if strangers:
+        raise CheckpointError(
+            f"the parser's classes {', '.join(map(repr, strangers[:8]))} are none of {label_set.name}'s: "
+            f"{', '.join(label_set.regions)}; name them so in its config.json, under id2label"
+        )
+    return [UNLABELLED if (label := found[name]) is None else label for name in regions]
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", name.strip().lower())
+
+
+def _trained_size(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the (H, W) of a run's training data."""
+    try:
+        size = config["data"]["params"]["train"]["params"]["size"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("the parser's config does not say the size of its training data") from error
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,104 @@
+"""Cached latents: the items and losses of training on pictures; built once, gone on with, refused where wrong."""
+
+import json
+
+import pytest
+import torch
+
+from ldm.data.datamodule import DataModuleFromConfig
+from ldm.data.datasets.latent_cache import CachedLatents, LatentCacheError, write_latents
+from ldm.data.synthetic.dataset import SyntheticFaces
+from ldm.targets import instantiate_from_config
+from tests import small
+
+SOURCE = {
+    "target": "ldm.data.synthetic.dataset.SyntheticFaces",
+    "params": {"size": 16, "length": 10, "seed": 3, "horizontal_flip": True},
+}
+
+
+class Counting:
+    """Encodes, and counts pictures."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.network, self.seen = instantiate_from_config(small.first_stage()), 0
+
+    def __call__(self, image):
+        self.seen += len(image)
+        return self.network.encode(image)
+
+
+def build(path, encode, length=10, first_stage="one", source=SOURCE):
+    faces = SyntheticFaces(16, length, seed=3)
+    return write_latents(
+        path, faces, encode, source=source, first_stage=first_stage, shard_size=4, batch_size=3
+    )
+
+
+def test_items_are_the_datasets_own_with_their_latents_and_flips(tmp_path) -> None:
+    encode = Counting()
+    assert build(tmp_path, encode) == 3 and encode.seen == 20
+    cached, plain = CachedLatents(tmp_path, SOURCE), SyntheticFaces(16, 10, seed=3)
+    assert len(cached) == 10 and cached.label_set == plain.label_set
+    flipped = []
+    for epoch in (0, 1):
+        cached.set_epoch(epoch)
+        for index in range(10):
+            item, own = cached[index], plain[index]
+            image = item["image"].float() / 127.5 - 1
+            flipped.append(not torch.equal(image, own["image"]))
+            wanted = own["image"].flip(-1) if flipped[-1] else own["image"]
+            labels = plain.label_set.flip(own["labels"]) if flipped[-1] else own["labels"]
+            assert item["image"].dtype == torch.uint8 and item["name"] == own["name"]
+            assert torch.equal(image, wanted) and torch.equal(item["labels"], labels)
+            with torch.no_grad():
+                latent = encode.network.encode(wanted[None])[0]
+            torch.testing.assert_close(item["latent"], latent, atol=1e-5, rtol=1e-4)
+    assert 3 < sum(flipped) < 17 and flipped[:10] != flipped[10:]
+
+
+def test_what_is_there_is_kept_and_what_changed_is_computed(tmp_path) -> None:
+    encode = Counting()
+    build(tmp_path, encode)
+    assert build(tmp_path, encode) == 0 and encode.seen == 20
+    next(tmp_path.glob("00001-*.safetensors")).unlink()  # as after an interruption
+    assert build(tmp_path, encode) == 1
+    assert build(tmp_path, encode, first_stage="two") == 3  # other weights
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert build(tmp_path, encode, length=9, first_stage="two") == 1  # only the last shard differs
+
+
+def test_a_cache_that_does_not_fit_is_refused(tmp_path) -> None:
+    encode = Counting()
+    with pytest.raises(LatentCacheError, match="no finished cache"):
+        CachedLatents(tmp_path, SOURCE)
+    unflipped = {**SOURCE, "params": {**SOURCE["params"], "horizontal_flip": False}}
+    build(tmp_path, encode, source=unflipped)
+    assert CachedLatents(tmp_path, unflipped)[-1]["name"] == "000009"
+    with pytest.raises(LatentCacheError, match="no mirrored latents"):
+        CachedLatents(tmp_path, SOURCE)
+    other = {**unflipped, "params": {**unflipped["params"], "seed": 4}}
+    with pytest.raises(LatentCacheError, match="run scripts/cache_latents"):
+        CachedLatents(tmp_path, other)
+    shard = json.loads((tmp_path / "index.json").read_text())["shards"][1]
+    (tmp_path / shard).unlink()
+    with pytest.raises(LatentCacheError, match=shard):
+        CachedLatents(tmp_path, unflipped)
+
+
+def test_training_on_them_has_the_losses_of_training_on_pictures(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = instantiate_from_config(small.diffusion())
+    source = {**SOURCE, "params": {"size": 16, "length": 8, "seed": 3}}
+    faces = SyntheticFaces(16, 8, seed=3)
+    write_latents(tmp_path / "train", faces, model.first_stage_model.encode, source=source, first_stage="one")
+    losses = []
+    for latents in (None, str(tmp_path)):
+        data = DataModuleFromConfig(4, train=source, num_workers=0, latents=latents)
+        assert data.label_set == faces.label_set and data.first_stage == (latents and "one")
+        (batch, *_) = data.train_dataloader()
+        torch.manual_seed(1)
+        model.log_dict = lambda *args, **kwargs: None
+        losses.append(model.training_step(batch, 0))
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-4)
