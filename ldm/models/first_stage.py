@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.checkpoint import load_weights, read_checkpoint
@@ -35,6 +36,10 @@ class VQModel(pl.LightningModule):
         start_from_means: begin as the autoencoder that averages the colours of each place, with latents of unit
             covariance (`ldm.models.colour_start`); wants `norm_groups: 0`. False starts at random, as published.
 
+        scale_equivariance: weight of the L1 between the image at half size and what the decoder makes of the latent
+            at half size (arXiv 2502.14831): latents without detail that the decoder alone can read are easier to
+            denoise. 0 for none, as published.
+
     Raises:
         ValueError: `anneal_steps` together with a discriminator, or `start_from_means` of a network that cannot.
     """
@@ -51,9 +56,11 @@ class VQModel(pl.LightningModule):
         revive_after: int = 0,
         anneal_steps: int = 0,
         start_from_means: bool = False,
+        scale_equivariance: float = 0.0,
     ) -> None:
         super().__init__()
         self.anneal_steps = anneal_steps
+        self.scale_equivariance = scale_equivariance
         self.revive_after = revive_after
         self.image_key = image_key
         self.monitor = monitor
@@ -122,6 +129,9 @@ class VQModel(pl.LightningModule):
         output = self._through_codebook(z)
         if self.automatic_optimization:
             loss, log = self._losses(image, output, 0, "train")
+            if self.scale_equivariance:
+                log["train/scale_loss"] = self._scale_loss(image, z)
+                loss = loss + self.scale_equivariance * log["train/scale_loss"]
         else:
             loss, log = self._step_both(image, output)
         self._steps += 1
@@ -131,6 +141,11 @@ class VQModel(pl.LightningModule):
         self.log("train/codebook_perplexity", perplexity)
         self.log_dict(log)
         return loss
+
+    def _scale_loss(self, image: Tensor, z: Tensor) -> Tensor:
+        """Return the L1 of the decoded half-size latent to the half-size image (equation 4 of arXiv 2502.14831)."""
+        small = self.decode(F.avg_pool2d(z, 2), force_not_quantize=True)  # (B, 3, H/2, W/2)
+        return F.l1_loss(small, F.avg_pool2d(image, 2))
 
     def _step_both(
         self, image: Tensor, output: tuple[Tensor, Tensor, Tensor]
