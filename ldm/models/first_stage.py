@@ -230,7 +230,12 @@ class VQModel(pl.LightningModule):
 
 
 class VQModelInterface(VQModel):
-    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`."""
+    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`.
+
+    Args (the YAML's keys, beside those of `VQModel`):
+        patch: side of the squares of latent pixels that become the channels of one: a UNet at 64x64 x 3 costs four
+            times one at 32x32 x 12. 1 leaves the latent as it is, as published.
+    """
 
     def __init__(
         self,
@@ -240,8 +245,8 @@ class VQModelInterface(VQModel):
         lossconfig: Mapping[str, Any] | None = None,
         ckpt_path: str | None = None,
         monitor: str | None = None,
+        patch: int = 1,
     ) -> None:
-        """Take the arguments of `VQModel`; no loss is needed."""
         super().__init__(
             ddconfig,
             lossconfig or {"target": "torch.nn.Identity"},
@@ -250,3 +255,21 @@ class VQModelInterface(VQModel):
             ckpt_path,
             monitor=monitor,
         )
+        self.patch = patch
+        self.factor *= patch
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D*patch^2, H/f, W/f)."""
+        return F.pixel_unshuffle(super().encode(image), self.patch)
+
+    def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        """Quantise z (B, D*patch^2, h, w), unless told not to, and map it to an image (B, 3, f*h, f*w)."""
+        return super().decode(F.pixel_shuffle(z, self.patch), force_not_quantize)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, H/f, W/f)."""
+        return self._through_codebook(super().encode(image))
+
+    def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantised, codebook_loss, indices = self.quantize(z)
+        return super().decode(quantised, force_not_quantize=True), codebook_loss, indices
