@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.data.datasets.paired_images import EpochFlips
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.labels import LabelSet
-from ldm.data.datasets.paired_images import EpochFlips
 
 INDEX = "index.json"
 

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch.utils.data import Dataset
 
-from ldm.data.images import Size, as_size
-from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.data.datasets.paired_images import EpochFlips, flip, load_entries, wanted_keys
 from ldm.data.datasets.tar_shard import ShardError, open_shard
+from ldm.data.images import Size, as_size
+from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.targets import ConfigError
 
 INDEX = "index.json"

@@ -13,11 +13,11 @@ import pytest
 import torch
 import webdataset
 
-from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.datamodule import DataError, DataModuleFromConfig, EpochSampler
+from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.datasets.shards import INDEX, ShardedFaces
-from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.data.datasets.tar_shard import ShardError, open_shard
+from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.targets import ConfigError
 from scripts import draw_faces, make_shards
 
@@ -134,7 +134,10 @@ def test_processes_take_turns_in_one_order_and_read_shards_of_their_own(shards: 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_epoch_goes_on_with_the_same_pictures(shards: Path, workers: int) -> None:
     def loader(position: tuple[int, int]) -> Any:
-        source = {"target": "ldm.data.datasets.shards.ShardedFaces", "params": {"path": str(shards), "size": 16}}
+        source = {
+            "target": "ldm.data.datasets.shards.ShardedFaces",
+            "params": {"path": str(shards), "size": 16},
+        }
         data = DataModuleFromConfig(2, train=source, num_workers=workers)
         data.seed = 7
         return data._loader("train", position)
