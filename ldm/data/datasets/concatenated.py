@@ -25,9 +25,9 @@ class Concatenated(Dataset[dict[str, Any]]):
         if not self.parts:
             raise ConfigError("datasets is empty; expected at least one config with target and params")
         self.label_set = getattr(self.parts[0], "label_set", None)
-        names = {getattr(getattr(part, "label_set", None), "name", None) for part in self.parts}
+        names = {str(getattr(getattr(part, "label_set", None), "name", None)) for part in self.parts}
         if len(names) > 1:
-            raise ConfigError(f"datasets must share one label set, got {', '.join(map(str, sorted(names)))}")
+            raise ConfigError(f"datasets must share one label set, got {', '.join(sorted(names))}")
         self._ends = list(accumulate(len(part) for part in self.parts))
 
     def __len__(self) -> int:
