@@ -46,6 +46,7 @@ MODELS = frozenset(
         "ldm.models.autoencoder.VQModel",
         "ldm.models.autoencoder.VQModelInterface",
         "ldm.models.segformer.SegFormer",
+        "ldm.models.segmenter.EfficientFaceParser",
     }
 )
 NETWORKS = MODELS | {
@@ -62,6 +63,7 @@ BUILDABLE = NETWORKS | {
     "ldm.data.datasets.cityscapes.Cityscapes",
     "ldm.data.datasets.deepfashion.DeepFashion",
     "ldm.data.datasets.ade20k.ADE20K",
+    "ldm.data.datasets.concatenated.Concatenated",
     "ldm.data.datasets.shards.ShardedFaces",
     "ldm.data.synthetic.dataset.SyntheticFaces",
     "ldm.training.image_logger.ImageLogger",
@@ -82,6 +84,7 @@ ARGUMENTS = {
     ("ldm.models.autoencoder.VQModel", "ddconfig"): "ldm.modules.vqgan.Encoder",
     ("ldm.models.autoencoder.VQModelInterface", "ddconfig"): "ldm.modules.vqgan.Encoder",
     ("ldm.models.segformer.SegFormer", "augmentation"): "ldm.data.augmentation.Augmentation",
+    ("ldm.models.segmenter.EfficientFaceParser", "augmentation"): "ldm.data.augmentation.Augmentation",
 }
 
 # Packages that a target may need and that the base install leaves out: name -> what to do.
@@ -183,6 +186,9 @@ def check_config(config: Any, where: str) -> None:
             key.endswith("_config") or key in NESTED or (isinstance(value, Mapping) and "target" in value)
         ):
             check_config(value, here)
+        elif key == "datasets" and isinstance(value, list | tuple):
+            for number, part in enumerate(value):
+                check_config(part, f"{here}[{number}]")
 
 
 def targets_in(config: Any) -> Iterator[Any]:

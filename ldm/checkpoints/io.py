@@ -187,7 +187,7 @@ def for_use(model_config: Any) -> Any:
     """Return a model's config without what only training needs: a start file, averages of the weights, the losses."""
     if not isinstance(model_config, Mapping) or not isinstance(model_config.get("params"), Mapping | None):
         return model_config
-    start = ("ckpt_path", "ignore_keys")
+    start = ("ckpt_path", "ignore_keys", "pretrained")
     params = {key: value for key, value in (model_config.get("params") or {}).items() if key not in start}
     first_stage = params.get("first_stage_config")
     if isinstance(first_stage, Mapping):

@@ -105,6 +105,11 @@ def _config_near(file: Path) -> dict[str, Any] | None:
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config of somebody else's, given as a file or as it is.
+
+    Raises:
+        CheckpointError: there is no such file, or it is no config.
+    """
     if isinstance(config, Mapping):
         return {str(key): value for key, value in config.items()}
     if not Path(config).is_file():

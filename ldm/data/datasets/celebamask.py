@@ -16,8 +16,8 @@ from ldm.data.datasets.folders import (
     read_names,
 )
 from ldm.data.datasets.paired_images import PairedImages, wanted_keys
-from ldm.data.images import ImageError, Size, open_image
-from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.images import ImageError, Size, label_table, open_image
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
 from ldm.data.png_checksums import verify_png
 
 BLACK, WHITE = 64, 192  # of a part's image: below is outside, from there on inside, between is neither
@@ -37,6 +37,7 @@ class CelebAMaskHQ(PairedImages):
         ids: A text file with one name N a line: takes these, in this order.
         horizontal_flip: Flip with probability 1/2, left and right labels swapped.
         seed: Seed of the flips.
+        ignored_regions: Regions whose pixels become unlabelled: of predicted label maps, those that are often wrong.
 
     Raises:
         FolderError: a folder or file is missing, or has no partner.
@@ -54,6 +55,7 @@ class CelebAMaskHQ(PairedImages):
         ids: str | None = None,
         horizontal_flip: bool = False,
         seed: int = 0,
+        ignored_regions: Sequence[str] = (),
     ) -> None:
         root = Path(path).expanduser()
         entries = wanted_keys(keys)
@@ -68,7 +70,10 @@ class CelebAMaskHQ(PairedImages):
         else:
             _warn_if_beyond(images or labels or {}, first, last, root)
             images, labels = (files and _numbered(files, first, last) for files in (images, labels))
-        super().__init__(pair_by_name(images, labels), CELEBAMASK_HQ, size, entries, horizontal_flip, seed)
+        table = label_table(CELEBAMASK_HQ)
+        table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELLED
+        pairs = pair_by_name(images, labels)
+        super().__init__(pairs, CELEBAMASK_HQ, size, entries, horizontal_flip, seed, table)
 
 
 def merge_parts(folder: Path, number: int) -> np.ndarray:
