@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6,<3",
-        "lightning>=2.6,<2.7",
+        "pytorch-lightning>=2.6,<2.7",
         "omegaconf>=2.3,<3",
         "numpy>=1.26",
         "pillow>=10,<13",  # Gradio takes no newer one

@@ -28,6 +28,8 @@ TARGETS: dict[str, str] = {
     "dataset.Ade20K": "ldm.data.datasets.ade20k.ADE20K",
     "main.DataModuleFromConfig": "ldm.data.datamodule.DataModuleFromConfig",
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
+    "lightning.pytorch.callbacks.EarlyStopping": "pytorch_lightning.callbacks.EarlyStopping",
+    "lightning.pytorch.callbacks.LearningRateMonitor": "pytorch_lightning.callbacks.LearningRateMonitor",
     "ldm.models.first_stage.VQModel": "ldm.models.autoencoder.VQModel",
     "ldm.models.first_stage.VQModelInterface": "ldm.models.autoencoder.VQModelInterface",
     "ldm.data.celebamask.CelebAMaskHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
@@ -68,8 +70,8 @@ BUILDABLE = NETWORKS | {
     "ldm.data.synthetic.dataset.SyntheticFaces",
     "ldm.training.image_logger.ImageLogger",
     "ldm.training.posthoc_ema.PosthocEMA",
-    "lightning.pytorch.callbacks.EarlyStopping",
-    "lightning.pytorch.callbacks.LearningRateMonitor",
+    "pytorch_lightning.callbacks.EarlyStopping",
+    "pytorch_lightning.callbacks.LearningRateMonitor",
 }
 
 CONFIG_KEYS = (

@@ -237,7 +237,9 @@ def test_a_run_folder_holds_what_a_run_was(tmp_path: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["seed"] == 7 and config["lightning"]["trainer"]["max_epochs"] == 1
     (start,) = json.loads((run / "versions.json").read_text())["starts"]
-    assert start["seed"] == 7 and start["resumed_from"] is None and start["torch"] and start["lightning"]
+    assert (
+        start["seed"] == 7 and start["resumed_from"] is None and start["torch"] and start["pytorch-lightning"]
+    )
     assert {"commit", "dirty", "command", "python", "started"} <= start.keys()
     assert {file.name for file in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert [row["step"] for row in read_rows(run / "metrics.csv")] == [str(n) for n in range(7)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.model_size import bytes_of, shapes_of, without_weight_files
@@ -326,7 +326,7 @@ class _Session:
 
 def _quieten() -> None:
     """Silence what Lightning says that nobody at the command line can act on."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message)

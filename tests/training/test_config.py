@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
+import pytorch_lightning as pl
 
 from ldm.targets import ConfigError
 from ldm.training.config import load_config, parameters_of, to_yaml, trainer_options
