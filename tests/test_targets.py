@@ -57,7 +57,7 @@ def test_published_names_resolve(target: str) -> None:
 @pytest.mark.parametrize("target", sorted(BUILDABLE))
 def test_the_tables_hold_classes_under_their_own_names(target: str) -> None:
     cls = resolve(target)
-    assert target.startswith(("torch.", "lightning.")) or f"{cls.__module__}.{cls.__qualname__}" == target
+    assert target.startswith(("torch.", "pytorch_lightning.")) or f"{cls.__module__}.{cls.__qualname__}" == target
 
 
 @pytest.mark.parametrize("target", FORMER_NAMES)
