@@ -35,6 +35,8 @@ PUBLISHED_NAMES = [
     "ldm.modules.diffusionmodules.styleenc.MultiScaleEffStyleEncoder",
 ]
 FORMER_NAMES = [
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "lightning.pytorch.callbacks.LearningRateMonitor",
     "ldm.data.ade20k.ADE20K",
     "ldm.data.celebamask.CelebAMaskHQ",
     "ldm.data.cityscapes.Cityscapes",
@@ -57,7 +59,10 @@ def test_published_names_resolve(target: str) -> None:
 @pytest.mark.parametrize("target", sorted(BUILDABLE))
 def test_the_tables_hold_classes_under_their_own_names(target: str) -> None:
     cls = resolve(target)
-    assert target.startswith(("torch.", "pytorch_lightning.")) or f"{cls.__module__}.{cls.__qualname__}" == target
+    assert (
+        target.startswith(("torch.", "pytorch_lightning."))
+        or f"{cls.__module__}.{cls.__qualname__}" == target
+    )
 
 
 @pytest.mark.parametrize("target", FORMER_NAMES)

@@ -130,19 +130,16 @@ def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
     """Return the config in a YAML file, or `config` itself where it is one.
 
     Raises:
-        CheckpointError: there is no such file, or it is not a mapping in YAML.
+        CheckpointError: the file is missing, is no YAML, or asks for more than `${section.key}`.
     """
     if isinstance(config, Mapping):
         return {str(key): value for key, value in config.items()}
     if not Path(config).is_file():
         raise CheckpointError(f"{config}: there is no such config")
     try:
-        read = OmegaConf.to_container(OmegaConf.load(Path(config)), resolve=True)
-    except Exception as error:  # OmegaConf's and PyYAML's errors have no common class
-        raise CheckpointError(f"{config}: not a readable config ({error})") from error
-    if not isinstance(read, dict):
-        raise CheckpointError(f"{config}: holds a {type(read).__name__}; wanted `model: {{target, params}}`")
-    return {str(key): value for key, value in read.items()}
+        return read_foreign_config(Path(config))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def build_model(
@@ -305,14 +302,6 @@ def _checked_config(config: Any, file: Path) -> dict[str, Any] | None:
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     return {str(key): value for key, value in config.items()}
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    """Read the YAML beside a weight file."""
-    try:
-        return read_foreign_config(file)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 
-from ldm.checkpoints.config_files import read_foreign_config
 from ldm.checkpoints.errors import CheckpointError
-from ldm.checkpoints.io import Checkpoint, read_checkpoint
-from ldm.targets import ConfigError
+from ldm.checkpoints.io import Checkpoint, read_checkpoint, read_config
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -102,19 +100,3 @@ def _config_near(file: Path) -> dict[str, Any] | None:
     run_config = file.parent.parent / "config.yaml"
     belongs = file.parent.name == "checkpoints" and run_config.is_file()
     return read_config(run_config) if belongs else None
-
-
-def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config of somebody else's, given as a file or as it is.
-
-    Raises:
-        CheckpointError: there is no such file, or it is no config.
-    """
-    if isinstance(config, Mapping):
-        return {str(key): value for key, value in config.items()}
-    if not Path(config).is_file():
-        raise CheckpointError(f"{config}: there is no such config")
-    try:
-        return read_foreign_config(config)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error

@@ -28,12 +28,17 @@ def shapes_of(config: Mapping[str, Any]) -> Any:
     return model
 
 
+WITHOUT = {
+    "ckpt_path": None,
+    "perceptual_network": None,
+    "pretrained": False,
+}  # what reads files -> what does not
+
+
 def without_weight_files(config: Any) -> Any:
     """Return a model's config that starts from no file: to count parameters, none has to be there."""
     if isinstance(config, Mapping):
-        return {
-            key: None if key == "ckpt_path" else without_weight_files(value) for key, value in config.items()
-        }
+        return {key: WITHOUT.get(key, without_weight_files(value)) for key, value in config.items()}
     return [without_weight_files(value) for value in config] if isinstance(config, list) else config
 
 

@@ -219,7 +219,7 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
     path.unlink()
     with pytest.raises(ImageError, match=rf"7\.{suffix} does not exist"):
         load_image(path)
-    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match="cannot be read: it is a folder"):
         load_image(tmp_path)
 
 

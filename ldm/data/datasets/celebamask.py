@@ -70,8 +70,10 @@ class CelebAMaskHQ(PairedImages):
         else:
             _warn_if_beyond(images or labels or {}, first, last, root)
             images, labels = (files and _numbered(files, first, last) for files in (images, labels))
-        table = label_table(CELEBAMASK_HQ)
-        table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELLED
+        table = None
+        if ignored_regions:
+            table = label_table(CELEBAMASK_HQ)
+            table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELLED
         pairs = pair_by_name(images, labels)
         super().__init__(pairs, CELEBAMASK_HQ, size, entries, horizontal_flip, seed, table)
 
