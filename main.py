@@ -43,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-l", "--logdir", type=Path, default=Path("runs"), help="where run folders are made (default: runs/)"
     )
+    parser.add_argument(
+        "--allow-targets",
+        type=lambda names: tuple(filter(None, names.split(","))),
+        default=(),
+        metavar="PACKAGE,...",
+        help="packages outside this project whose classes --resume, --validate, --test and --dry-run may import",
+    )
     parser.add_argument("--no-scale-lr", action="store_true", help="take base_learning_rate as it is")
     return parser
 
@@ -88,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             logdir=options.logdir,
             scale_lr=not options.no_scale_lr,
+            allow_targets=options.allow_targets,
         )
     )
 

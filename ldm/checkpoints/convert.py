@@ -10,10 +10,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ldm.checkpoints.config_files import parse_json
 from ldm.checkpoints.diffusers_vq import CLASS, from_diffusers, to_diffusers
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint, write_atomically, write_checkpoint
 from ldm.checkpoints.locate import find_weights
+from ldm.checkpoints.model_size import shapes_of
 from ldm.checkpoints.state_dict import (
     FIRST_STAGE,
     check_finite,
@@ -22,7 +24,7 @@ from ldm.checkpoints.state_dict import (
     plain,
     select_prefix,
 )
-from ldm.targets import instantiate_from_config
+from ldm.targets import check_config
 
 Format = Literal["ours", "diffusers", "compvis"]
 FORMATS: tuple[Format, ...] = ("ours", "diffusers", "compvis")
@@ -63,9 +65,9 @@ def read_first_stage(path: str | Path, config: str | Path | None = None) -> Firs
     folder = _diffusers_folder(Path(path))
     stage = _read_diffusers(folder, Path(path)) if folder else _read_ours(path, config)
     try:
-        with torch.device("meta"):
-            model = instantiate_from_config({"target": TARGET, "params": stage.params})
-        fitting(model, stage.weights)
+        described = {"target": TARGET, "params": stage.params}
+        check_config(described, "first stage")
+        fitting(shapes_of(described), stage.weights)
         check_finite(stage.weights)
     except (TypeError, KeyError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -145,7 +147,7 @@ def _diffusers_folder(path: Path) -> Path | None:
 def _read_diffusers(folder: Path, path: Path) -> FirstStage:
     """Read a folder of diffusers, or the weight file `path` in it."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = parse_json((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not readable ({error})") from error
     if not isinstance(config, dict):

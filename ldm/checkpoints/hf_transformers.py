@@ -19,6 +19,6 @@ def load_transformer(kind: str, path: str | Path, wanted: str) -> Any:
             f'{path}: reading it needs the transformers library; pip install -e ".[evaluation]"'
         ) from error
     try:
-        return getattr(transformers, kind).from_pretrained(str(path)).eval()
+        return getattr(transformers, kind).from_pretrained(str(path), trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {wanted} ({str(error).splitlines()[0]})") from error

@@ -4,7 +4,6 @@ What the file is counts, not what it is called. Tensors are views of the mapped 
 model, so a checkpoint's optimiser state is never read.
 """
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -18,12 +17,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ldm.checkpoints.config_files import check_extent, parse_json, read_foreign_config
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.file_type import HEAD, is_safetensors, is_torch_file, what_it_is
+from ldm.checkpoints.model_size import shapes_of
 from ldm.checkpoints.state_dict import (
     EMA,
     FIRST_STAGE,
     STYLE_EMA,
+    fitting,
     has_first_stage,
     load_weights,
     plain,
@@ -31,9 +33,10 @@ from ldm.checkpoints.state_dict import (
     without_first_stage_file,
 )
 from ldm.checkpoints.torch_files import read_torch_file
-from ldm.targets import instantiate_from_config, refuse_foreign_targets, resolve
+from ldm.targets import ConfigError, canonical, check_config, instantiate_from_config, require_networks
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"  # the two files of our folders
+DIFFUSION = "ldm.models.diffusion.LatentDiffusion"
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -127,19 +130,16 @@ def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str,
     """Return the config in a YAML file, or `config` itself where it is one.
 
     Raises:
-        CheckpointError: there is no such file, or it is not a mapping in YAML.
+        CheckpointError: the file is missing, is no YAML, or asks for more than `${section.key}`.
     """
     if isinstance(config, Mapping):
         return {str(key): value for key, value in config.items()}
     if not Path(config).is_file():
         raise CheckpointError(f"{config}: there is no such config")
     try:
-        read = OmegaConf.to_container(OmegaConf.load(Path(config)), resolve=True)
-    except Exception as error:  # OmegaConf's and PyYAML's errors have no common class
-        raise CheckpointError(f"{config}: not a readable config ({error})") from error
-    if not isinstance(read, dict):
-        raise CheckpointError(f"{config}: holds a {type(read).__name__}; wanted `model: {{target, params}}`")
-    return {str(key): value for key, value in read.items()}
+        return read_foreign_config(Path(config))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def build_model(
@@ -155,34 +155,51 @@ def build_model(
         weights: "ema" for the UNet's moving averages, "raw" for its last weights.
 
     Raises:
-        ConfigError: a target is unknown, or not part of this project.
+        ConfigError: a target is no network of this project, or a parameter is not what its class takes.
         CheckpointError: the weights do not fit, or the first stage is nowhere to be found.
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights is {weights!r}; wanted 'ema' or 'raw'")
-    model_config = config.get("model", config)
-    refuse_foreign_targets(model_config)
     found = checkpoint.state_dict
     try:
+        check_extent(config, "the config")
+        lean = for_use(config.get("model", config))
+        require_networks(lean)
+        lean = without_first_stage_file(lean, found)
+        check_config(lean, "model")
         chosen = use_ema_weights(found) if weights == "ema" else found
-        model = instantiate_from_config(for_use(without_first_stage_file(model_config, found)))
         elsewhere = () if has_first_stage(found) else (FIRST_STAGE,)
-        load_weights(model, chosen, ignore_prefixes=(EMA, STYLE_EMA, "loss.", *elsewhere))
+        ignored = (EMA, STYLE_EMA, "loss.", *elsewhere)
+        fitting(shapes_of(lean), chosen, ignore_prefixes=ignored)  # before a number is allocated
+        model = instantiate_from_config(lean)
+        load_weights(model, chosen, ignore_prefixes=ignored)
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint.path}: {error}") from error
     except CheckpointError as error:
         raise type(error)(f"{checkpoint.path}: {error}") from error
     return model.eval()
 
 
-def for_use(model_config: dict[str, Any]) -> dict[str, Any]:
-    """Return a model's config without what only training needs: a start file, and averages of the weights."""
-    start = ("ckpt_path", "ignore_keys")
+def for_use(model_config: Any) -> Any:
+    """Return a model's config without what only training needs: a start file, averages of the weights, the losses."""
+    if not isinstance(model_config, Mapping) or not isinstance(model_config.get("params"), Mapping | None):
+        return model_config
+    start = ("ckpt_path", "ignore_keys", "pretrained")
     params = {key: value for key, value in (model_config.get("params") or {}).items() if key not in start}
-    if (
-        "target" in model_config
-        and "use_ema" in inspect.signature(resolve(model_config["target"])).parameters
-    ):
+    first_stage = params.get("first_stage_config")
+    if isinstance(first_stage, Mapping):
+        params["first_stage_config"] = _without_loss(first_stage)
+    if canonical(model_config.get("target")) == DIFFUSION:
         params["use_ema"] = False
-    return {**model_config, "params": params}
+    return _without_loss({**model_config, "params": params})
+
+
+def _without_loss(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a first stage's config with nothing in place of its loss, which may be of a package that is not here."""
+    params = config.get("params")
+    if not isinstance(params, Mapping) or not params.get("lossconfig"):
+        return dict(config)
+    return {**config, "params": {**params, "lossconfig": {"target": "torch.nn.Identity"}}}
 
 
 def _file_in(path: Path) -> Path:
@@ -240,10 +257,10 @@ def _read_safetensors(file: Path) -> Checkpoint:
         ) from error
     step, epoch = (int(facts[key]) if facts.get(key, "").isdecimal() else None for key in ("step", "epoch"))
     try:
-        config = json.loads(facts["config"]) if "config" in facts else None
-    except json.JSONDecodeError as error:
+        config = parse_json(facts["config"]) if "config" in facts else None
+    except ValueError as error:
         raise CheckpointError(f"{file}: the config inside is not JSON ({error})") from error
-    return Checkpoint(state_dict, file, step, epoch, config)
+    return Checkpoint(state_dict, file, step, epoch, _checked_config(config, file))
 
 
 def _read_torch(file: Path) -> Checkpoint:
@@ -268,7 +285,23 @@ def _read_torch(file: Path) -> Checkpoint:
     ]
     step, epoch = (saved[key] if type(saved.get(key)) is int else None for key in ("global_step", "epoch"))
     config = saved.get("config")
-    return Checkpoint(state_dict, file, step, epoch, config if isinstance(config, dict) else None, skipped)
+    known = _checked_config(config, file) if isinstance(config, dict) else None
+    return Checkpoint(state_dict, file, step, epoch, known, skipped)
+
+
+def _checked_config(config: Any, file: Path) -> dict[str, Any] | None:
+    """Return the config inside a weight file, once it is known to be of bounded size."""
+    if config is None:
+        return None
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{file}: the config inside is a {type(config).__name__}, expected `model: {{target, params}}`"
+        )
+    try:
+        check_extent(config, f"{file}: the config inside")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    return {str(key): value for key, value in config.items()}
 
 
 def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -25,7 +25,10 @@ from ldm.checkpoints.pickles import RestrictedUnpickler
 MAGIC_NUMBER = (
     0x1950A86A20F9469CFC6C  # torch.serialization's; the first pickle of a file from before torch 1.6
 )
-LARGEST_PICKLE = 2**29  # bytes; a training checkpoint with a million tensors has a tenth of that
+LARGEST_PICKLE = (
+    2**25
+)  # bytes, which may take a hundred times that in memory; a checkpoint of 10^5 tensors has less
+LONGEST_ORDER = 16  # bytes
 
 Locate = Callable[[StorageRecord], int]
 
@@ -71,7 +74,10 @@ def _open_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
     with archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         root = _root_of(path, list(entries))
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") == b"big":
+        order = entries.get(f"{root}byteorder")
+        if order is not None and order.file_size > LONGEST_ORDER:
+            raise CheckpointError(f"{path}: its byteorder has {order.file_size:,} bytes, expected `little`")
+        if order is not None and archive.read(order) == b"big":
             raise CheckpointError(f"{path}: saved on a big-endian machine; save it as safetensors there")
         if entries[f"{root}data.pkl"].file_size > LARGEST_PICKLE:
             raise CheckpointError(

@@ -1,70 +1,181 @@
-"""Photos and their label maps, moved and recoloured together at random."""
+"""Photos and their label maps, moved and recoloured together at random, as photos in the wild differ."""
 
+import io
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ldm.data.labels import UNLABELLED
 
+BACKGROUND = 0
+GAMMA = 2.5  # the darkest of low light
+JPEG_QUALITY = (15, 90)
+MAX_BLUR = 0.02  # standard deviation, as a share of the side
+
 
 class Augmentation:
-    """Turn, scale, shift and recolour every pair of a batch differently.
+    """Rotate, scale, shift and recolour every pair of a batch differently.
 
     Args:
-        degrees: largest turn either way.
-        scale: largest factor of enlarging or shrinking, at least 1.
+        degrees: largest rotation either way.
+        scale: largest factor of enlarging or shrinking, at least 1; or the [smallest, largest] size of a face
+            relative to its size in the photo, log-uniform, such as [0.25, 2].
         shift: largest shift, as a share of the side.
         colour: largest change of brightness, contrast and saturation, as a share.
+        blur, jpeg, grey, low_light: probabilities of a Gaussian blur, of JPEG compression, of no colour, of a dark
+            and noisy photo.
+        paste: probability that what lies outside the photo shows another one of the batch, enlarged, whose faces are
+            unlabelled, instead of the photo's edge continued.
 
     Raises:
-        ValueError: a negative number, or `scale` below 1.
+        ValueError: a negative number, `scale` below 1, or a probability above 1.
     """
 
     def __init__(
-        self, degrees: float = 0.0, scale: float = 1.0, shift: float = 0.0, colour: float = 0.0
+        self,
+        degrees: float = 0.0,
+        scale: float | Sequence[float] = 1.0,
+        shift: float = 0.0,
+        colour: float = 0.0,
+        blur: float = 0.0,
+        jpeg: float = 0.0,
+        grey: float = 0.0,
+        low_light: float = 0.0,
+        paste: float = 0.0,
     ) -> None:
-        if min(degrees, shift, colour) < 0 or scale < 1:
+        smallest, largest = (1 / scale, scale) if isinstance(scale, int | float) else scale
+        if min(degrees, shift, colour) < 0 or not 0 < smallest <= largest:
             raise ValueError(
-                f"augmentation: degrees {degrees}, scale {scale}, shift {shift}, colour {colour}; "
-                "wanted 0 or more, scale 1 or more"
+                f"augmentation: degrees, shift and colour must be at least 0 and scale at least 1 or [smallest, "
+                f"largest], got degrees {degrees}, shift {shift}, colour {colour}, scale {scale}"
             )
-        self.degrees, self.scale, self.shift, self.colour = degrees, scale, shift, colour
+        for name, share in {
+            "blur": blur,
+            "jpeg": jpeg,
+            "grey": grey,
+            "low_light": low_light,
+            "paste": paste,
+        }.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"augmentation: {name} must be a probability in [0, 1], got {share}")
+        self.degrees, self.shift, self.colour = degrees, shift, colour
+        self.log_scale = math.log(smallest), math.log(largest)
+        self.blur, self.jpeg, self.grey, self.low_light, self.paste = blur, jpeg, grey, low_light, paste
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Change image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; what comes in from outside is unlabelled.
+        """Change image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; what lies outside is unlabelled."""
+        moved, shifted, inside = self._moved(image, labels)
+        if self.paste:
+            moved, shifted = self._pasted(image, labels, moved, shifted, inside)
+        return self._degraded(self._recoloured(moved)), shifted
 
-        Where the photo ends its edge is continued.
-        """
-        where = F.affine_grid(self._turns(image), list(image.shape), align_corners=False)  # (B, H, W, 2)
-        moved = F.grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=False)
-        # Label + 1, so that the zeros from outside can be told from region 0.
+    def _moved(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return photos and labels through random similarity transforms, and where they come from inside."""
+        maps = self._transforms(image)
+        where = F.affine_grid(maps, list(image.shape), align_corners=False)  # (B, H, W, 2)
+        moved = F.grid_sample(_antialiased(image, maps), where, padding_mode="border", align_corners=False)
+        # Label + 1, so that zeros from outside can be told from region 0.
         shifted = F.grid_sample(labels[:, None].float() + 1, where, mode="nearest", align_corners=False)
-        inside = shifted[:, 0].round().long() - 1
-        return self._recoloured(moved), torch.where(inside < 0, UNLABELLED, inside).to(labels.dtype)
+        numbers = shifted[:, 0].round().long() - 1  # (B, H, W)
+        inside = numbers >= 0
+        return moved, torch.where(inside, numbers, UNLABELLED).to(labels.dtype), inside
 
-    def _turns(self, image: Tensor) -> Tensor:
+    def _pasted(
+        self, image: Tensor, labels: Tensor, moved: Tensor, shifted: Tensor, inside: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill what lies outside with other photos of the batch, enlarged; only their background is labelled."""
+        B, _, H, W = image.shape
+        zoom = torch.exp(_uniform(B, math.log(0.25), 0.0, image))  # side of the window that fills the picture
+        x, y = (_uniform(B, -1, 1, image) * (1 - zoom) for _ in range(2))
+        zero = torch.zeros_like(zoom)
+        maps = torch.stack([torch.stack([zoom, zero, x], 1), torch.stack([zero, zoom, y], 1)], 1)  # (B, 2, 3)
+        where = F.affine_grid(maps, [B, 3, H, W], align_corners=False)
+        other = F.grid_sample(image.roll(1, 0), where, padding_mode="border", align_corners=False)
+        theirs = labels.roll(1, 0)[:, None].float()
+        theirs = F.grid_sample(theirs, where, mode="nearest", padding_mode="border", align_corners=False)
+        theirs = torch.where(theirs[:, 0] == BACKGROUND, BACKGROUND, UNLABELLED).to(labels.dtype)
+        filled = (torch.rand(B, device=image.device) < self.paste)[:, None, None] & ~inside  # (B, H, W)
+        return torch.where(filled[:, None], other, moved), torch.where(filled, theirs, shifted)
+
+    def _transforms(self, image: Tensor) -> Tensor:
         """Return affine maps (B, 2, 3) from the new picture's coordinates to the old one's."""
         B, _, H, W = image.shape
-        angle = _between(B, self.degrees, image) * math.pi / 180
-        factor = torch.exp(_between(B, math.log(self.scale), image))
-        x, y = 2 * _between(B, self.shift, image), 2 * _between(B, self.shift, image)
+        angle = _uniform(B, -self.degrees, self.degrees, image) * math.pi / 180
+        factor = torch.exp(-_uniform(B, *self.log_scale, image))
+        x, y = (_uniform(B, -self.shift, self.shift, image) * 2 * factor for _ in range(2))
         cos, sin = factor * angle.cos(), factor * angle.sin()
         rows = [torch.stack([cos, -sin * H / W, x], 1), torch.stack([sin * W / H, cos, y], 1)]
         return torch.stack(rows, 1)
 
     def _recoloured(self, image: Tensor) -> Tensor:
         brightness, contrast, saturation = (
-            1 + _between(len(image), self.colour, image)[:, None, None, None] for _ in range(3)
+            1 + _uniform(len(image), -self.colour, self.colour, image)[:, None, None, None] for _ in range(3)
         )
+        grey = torch.rand(len(image), 1, 1, 1, device=image.device) < self.grey
         light = (image + 1) * brightness / 2
         mean = light.mean((1, 2, 3), keepdim=True)
         light = mean + (light - mean) * contrast
-        grey = light.mean(1, keepdim=True)
-        return ((grey + (light - grey) * saturation).clamp(0, 1) * 2) - 1
+        mono = light.mean(1, keepdim=True)
+        return (mono + (light - mono) * torch.where(grey, 0.0, saturation)).clamp(0, 1) * 2 - 1
+
+    def _degraded(self, image: Tensor) -> Tensor:
+        """Blur, darken and compress some of the photos (B, 3, H, W) in [-1, 1]."""
+        if not (self.blur or self.low_light or self.jpeg):
+            return image
+        chances = torch.rand(len(image), 3).tolist()
+        rows = []
+        for one, (blur, dark, jpeg) in zip(image, chances, strict=True):
+            one = _blurred(one) if blur < self.blur else one
+            one = _darkened(one) if dark < self.low_light else one
+            rows.append(_compressed(one) if jpeg < self.jpeg else one)
+        return torch.stack(rows)
 
 
-def _between(count: int, limit: float, like: Tensor) -> Tensor:
-    """Draw `count` numbers evenly between -limit and limit."""
-    return (2 * torch.rand(count, device=like.device, dtype=like.dtype) - 1) * limit
+def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
+    """Return photos blurred by averaging where their transform shrinks them, so that grid sampling does not alias."""
+    factors = (maps[:, 0, 0].square() + maps[:, 1, 0].square()).sqrt()  # source pixels per new pixel
+    rows = []
+    for one, factor in zip(image, factors.tolist(), strict=True):
+        kernel = max(1, 2 * round((factor - 1) / 2) + 1) if factor > 1 else 1
+        rows.append(
+            one if kernel == 1 else F.avg_pool2d(one, kernel, 1, kernel // 2, count_include_pad=False)
+        )
+    return torch.stack(rows)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    """Return an image (3, H, W) after a Gaussian blur of random width."""
+    sigma = float(torch.rand(())) * MAX_BLUR * image.shape[-1] + 0.3
+    reach = math.ceil(2.5 * sigma)
+    taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=image.dtype).square() / (2 * sigma**2))
+    taps = (taps / taps.sum()).to(image.device).expand(3, 1, -1)
+    padded = F.pad(image[None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps[:, :, None], groups=3), taps[..., None], groups=3)[0]
+
+
+def _darkened(image: Tensor) -> Tensor:
+    """Return an image (3, H, W) as in low light: a gamma curve and the sensor's noise."""
+    gamma = 1 + float(torch.rand(())) * (GAMMA - 1)
+    light = ((image + 1) / 2).clamp(0, 1) ** gamma
+    noise = float(torch.rand(())) * 0.06 * torch.randn_like(light)
+    return (light + noise).clamp(0, 1) * 2 - 1
+
+
+def _compressed(image: Tensor) -> Tensor:
+    """Return an image (3, H, W) after JPEG compression of random quality."""
+    low, high = JPEG_QUALITY
+    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=int(torch.randint(low, high + 1, ())))
+    decoded = torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))).permute(2, 0, 1)
+    return decoded.to(image) / 127.5 - 1
+
+
+def _uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:
+    """Draw `count` numbers uniformly from [low, high]."""
+    return low + torch.rand(count, device=like.device, dtype=like.dtype) * (high - low)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
+import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ldm.data.datasets.latent_cache import CachedLatents

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ldm.data.datasets.folders import PHOTO_SUFFIXES, FolderError, Pair, files_by_name, pair_by_name
+from ldm.data.datasets.paired_images import load_pair
 from ldm.data.images import ImageError
 from ldm.data.labels import LabelSet
-from ldm.data.datasets.paired_images import load_pair
 
 NEXT = "next"  # as a style: each face's neighbour
 

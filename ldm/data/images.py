@@ -12,12 +12,20 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ldm.data.colour_profiles import to_srgb
+from ldm.data.label_colours import labels_by_colour, unscaled
 from ldm.data.labels import UNLABELLED, LabelSet
+from ldm.data.png_checksums import verify_png
 
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    2**24
+)  # bytes of a comment, which image editors and Pillow's 1 MB disagree about
+# What photos and label maps come in. Pillow knows more, some of which start a program (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
 MAX_PIXELS = 64_000_000  # larger pictures are refused before decoding: a few of them fill the memory
 Size = int | Sequence[int]
 Source = str | Path | BinaryIO
@@ -47,7 +55,7 @@ def as_size(size: Size) -> tuple[int, int]:
 def load_image(path: str | Path, size: Size | None = None) -> Tensor:
     """Read a photo: float32 (3, H, W) in [-1, 1].
 
-    Any mode becomes RGB, EXIF orientation is applied, transparent parts become white.
+    Any mode becomes RGB, colour profiles become sRGB, EXIF orientation is applied, transparent parts become white.
 
     Args:
         path: The file, in any format that Pillow reads.
@@ -92,7 +100,7 @@ def open_image(
 
     Args:
         source: The file, or the bytes of one.
-        formats: What it may be, in Pillow's words, such as "PNG"; None for all that Pillow reads.
+        formats: What it may be, in Pillow's words, such as "PNG"; None for FORMATS.
         name: What errors call it; by default the path, or an open file's `str`.
         max_pixels: more are refused before they are decoded.
 
@@ -100,9 +108,12 @@ def open_image(
         ImageError: missing, not a picture of these formats, damaged, or more than `max_pixels`.
     """
     path = name or ("the picture" if isinstance(source, bytes) else source)
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
+        found = "a folder" if Path(source).is_dir() else "a pipe or device"
+        raise ImageError(f"{path} cannot be read: it is {found}, expected an image file")
     try:
         with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats or FORMATS
         ) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -118,9 +129,7 @@ def open_image(
     except (IsADirectoryError, PermissionError) as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path} is not a picture, or its beginning is damaged; copy or download it again"
-        ) from error
+        raise ImageError(f"{path} {_what_instead(source, formats or FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise ImageError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
 
@@ -134,6 +143,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def read_rgb(photo: Image.Image, size: Size | None = None) -> Image.Image:
     """Decode an opened photo upright and in RGB, resized to `size` (int or [H, W]) where one is given."""
     wanted = None if size is None else as_size(size)
+    verify_png(photo)
     if wanted is not None:
         # JPEGs decode at 1/2, 1/4 or 1/8 in a fraction of the time. At least twice the wanted size is left to
         # the antialiased resize, so the result stays as sharp.
@@ -142,7 +152,7 @@ def read_rgb(photo: Image.Image, size: Size | None = None) -> Image.Image:
     photo.load()
     if _orientation(photo) > 1:
         ImageOps.exif_transpose(photo, in_place=True)
-    rgb = _to_rgb(photo)
+    rgb = _to_rgb(to_srgb(photo))
     if wanted is not None and rgb.size != wanted[::-1]:
         rgb = rgb.resize(wanted[::-1], Image.Resampling.BICUBIC)
     return rgb
@@ -155,8 +165,16 @@ def read_labels(
     check_label_format(mask, label_set)
     path = getattr(mask, "filename", "the label map")
     meanings = label_table(label_set) if table is None else table
-    if mask.mode not in ("L", "P"):
+    verify_png(mask)
+    factor = unscaled(mask)
+    if mask.mode in _GREY_16_BIT:
         mask = _narrow(mask, path, label_set)
+    elif mask.mode != "L" and table is None:
+        mask = _by_colour(mask, path, label_set)
+    elif mask.mode not in ("L", "P"):
+        raise ImageError(f"{path} is saved in colour; this dataset has numbers of its own in grey PNGs")
+    if factor > 1:
+        mask = Image.fromarray(np.asarray(mask) // factor)
     _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
     if size is not None and (mask.height, mask.width) != as_size(size):
         mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
@@ -166,10 +184,10 @@ def read_labels(
 def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     """Raise ImageError where an opened file can be no label map; looks at its header alone."""
     path = getattr(mask, "filename", "the label map")
-    if mask.mode not in ("L", "P", *_GREY_16_BIT):
+    if mask.mode not in ("L", "P", "RGB", "RGBA", *_GREY_16_BIT):
         raise ImageError(
-            f"{path} is saved in colour or black and white (mode {mask.mode}); {label_set.name} wants one "
-            "region number a pixel: save it as a grey or palette PNG"
+            f"{path} has mode {mask.mode}, expected one region number a pixel, 0..{len(label_set) - 1} "
+            f"({label_set.name}), in a grey or palette PNG; a tool that converts the mode may change the numbers"
         )
     if mask.format == "JPEG":
         raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
@@ -231,6 +249,8 @@ def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, 
     array = to_uint8(image) if isinstance(image, Tensor) else image
     picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array
     texts = PngInfo()
+    if picture.mode == "RGB":
+        texts.add(b"sRGB", b"\0")  # what the values mean, so that no viewer takes them for another profile's
     for name, text in (metadata or {}).items():
         texts.add_text(name, str(text))
     file = io.BytesIO()
@@ -272,6 +292,18 @@ def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     return Image.fromarray(numbers.astype(np.uint8))
 
 
+def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
+    """Return a label map in colours, or with a palette, with labels for numbers."""
+    mask.load()
+    if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
+        raise ImageError(f"{path} has transparent pixels; expected one region a pixel, without transparency")
+    try:
+        labels = labels_by_colour(mask, label_set)
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return mask if labels is None else Image.fromarray(labels)
+
+
 def _check_numbers(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
     """Raise ImageError if a file holds numbers that the table forbids; `found` are its numbers, in order."""
     known = np.flatnonzero(table[:UNLABELLED] != _FORBIDDEN)
@@ -310,6 +342,26 @@ def _orientation(image: Image.Image) -> int:
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
+    """Say what a file is that Pillow does not take for an image of these formats, from its first bytes."""
+    try:
+        if isinstance(source, str | Path):
+            with open(source, "rb") as file:
+                head = file.read(64)
+        else:
+            head = source[:64] if isinstance(source, bytes) else (source.seek(0), source.read(64))[1]
+    except OSError:
+        head = b""
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
+        return "is a HEIC photo, which is not read here; export it as JPEG or PNG"
+    if brand in (b"avif", b"avis"):
+        return "is an AVIF image, which this Pillow or this place does not read; export it as JPEG or PNG"
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6", b"%PDF")):
+        return "is a PostScript or PDF file, which is not read here; export it as JPEG or PNG"
+    return f"is no {' or '.join(formats[:2])} image, or its beginning is damaged; copy or download it again"
 
 
 def _too_large(path: Source, found: str, max_pixels: int = MAX_PIXELS) -> str:

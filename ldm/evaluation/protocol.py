@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from ldm.checkpoints.config_files import read_foreign_config
 from ldm.pipeline.options import sampling
 from ldm.targets import ConfigError
 
@@ -86,11 +83,8 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise ConfigError(f"there is no protocol {preset}; there are {known}, or give a YAML of your own")
-    try:
-        read = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
-    settings: dict[str, Any] = {"name": path.stem, **dict(read or {})}  # type: ignore[arg-type]
+    read = read_foreign_config(path)
+    settings: dict[str, Any] = {"name": path.stem, **read}
     overrides = {
         **overrides,
         "sampling": {**settings.get("sampling", {}), **(overrides.get("sampling") or {})},

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_checkpoint
@@ -36,6 +37,10 @@ class VQModel(pl.LightningModule):
         start_from_means: begin as the autoencoder that averages the colours of each place, with latents of unit
             covariance (`ldm.models.autoencoder_init`); wants `norm_groups: 0`. False starts at random, as published.
 
+        scale_equivariance: weight of the L1 between the image at half size and what the decoder makes of the latent
+            at half size (arXiv 2502.14831): latents without detail that the decoder alone can read are easier to
+            denoise. 0 for none, as published.
+
     Raises:
         ValueError: `anneal_steps` together with a discriminator, or `start_from_means` of a network that cannot.
     """
@@ -52,9 +57,11 @@ class VQModel(pl.LightningModule):
         revive_after: int = 0,
         anneal_steps: int = 0,
         start_from_means: bool = False,
+        scale_equivariance: float = 0.0,
     ) -> None:
         super().__init__()
         self.anneal_steps = anneal_steps
+        self.scale_equivariance = scale_equivariance
         self.revive_after = revive_after
         self.image_key = image_key
         self.monitor = monitor
@@ -123,6 +130,9 @@ class VQModel(pl.LightningModule):
         output = self._through_codebook(z)
         if self.automatic_optimization:
             loss, log = self._losses(image, output, 0, "train")
+            if self.scale_equivariance:
+                log["train/scale_loss"] = self._scale_loss(image, z)
+                loss = loss + self.scale_equivariance * log["train/scale_loss"]
         else:
             loss, log = self._step_both(image, output)
         self._steps += 1
@@ -132,6 +142,11 @@ class VQModel(pl.LightningModule):
         self.log("train/codebook_perplexity", perplexity)
         self.log_dict(log)
         return loss
+
+    def _scale_loss(self, image: Tensor, z: Tensor) -> Tensor:
+        """Return the L1 of the decoded half-size latent to the half-size image (equation 4 of arXiv 2502.14831)."""
+        small = self.decode(F.avg_pool2d(z, 2), force_not_quantize=True)  # (B, 3, H/2, W/2)
+        return F.l1_loss(small, F.avg_pool2d(image, 2))
 
     def _step_both(
         self, image: Tensor, output: tuple[Tensor, Tensor, Tensor]
@@ -216,7 +231,12 @@ class VQModel(pl.LightningModule):
 
 
 class VQModelInterface(VQModel):
-    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`."""
+    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`.
+
+    Args (the YAML's keys, beside those of `VQModel`):
+        patch: side of the squares of latent pixels that become the channels of one: a UNet at 64x64 x 3 costs four
+            times one at 32x32 x 12. 1 leaves the latent as it is, as published.
+    """
 
     def __init__(
         self,
@@ -226,8 +246,8 @@ class VQModelInterface(VQModel):
         lossconfig: Mapping[str, Any] | None = None,
         ckpt_path: str | None = None,
         monitor: str | None = None,
+        patch: int = 1,
     ) -> None:
-        """Take the arguments of `VQModel`; no loss is needed."""
         super().__init__(
             ddconfig,
             lossconfig or {"target": "torch.nn.Identity"},
@@ -236,3 +256,21 @@ class VQModelInterface(VQModel):
             ckpt_path,
             monitor=monitor,
         )
+        self.patch = patch
+        self.factor *= patch
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D*patch^2, H/f, W/f)."""
+        return F.pixel_unshuffle(super().encode(image), self.patch)
+
+    def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
+        """Quantise z (B, D*patch^2, h, w), unless told not to, and map it to an image (B, 3, f*h, f*w)."""
+        return super().decode(F.pixel_shuffle(z, self.patch), force_not_quantize)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, H/f, W/f)."""
+        return self._through_codebook(super().encode(image))
+
+    def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantised, codebook_loss, indices = self.quantize(z)
+        return super().decode(quantised, force_not_quantize=True), codebook_loss, indices

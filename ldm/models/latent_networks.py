@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 

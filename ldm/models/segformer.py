@@ -1,34 +1,22 @@
 """SegFormer (arXiv 2105.15203), trained to find the regions of a photo."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ldm.checkpoints.io import read_checkpoint
-from ldm.checkpoints.state_dict import load_weights
-from ldm.data.augmentation import Augmentation
-from ldm.data.labels import LABEL_SETS, UNLABELLED
-from ldm.metrics.overlap import confusion, overlap
-from ldm.models.optimizers import annealed
+from ldm.models.segmenter import Segmenter
+from ldm.signatures import MAX_ITEMS, nearest
 from ldm.targets import ConfigError
 
-Batch = Mapping[str, Any]
 
-
-class SegFormer(pl.LightningModule):
-    """The network of the transformers library, its loss and its scores.
+class SegFormer(Segmenter):
+    """The network of the transformers library.
 
     Args (the YAML's keys):
         segformer: arguments of transformers' `SegformerConfig`.
-        label_set: whose regions it tells apart, a name in `ldm.data.labels.LABEL_SETS`.
-        augmentation: arguments of `ldm.data.augmentation.Augmentation`, on training batches; None for none.
-        ckpt_path: weights to start from.
-        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it.
-        monitor: the logged value by which the best checkpoint is chosen.
+        label_set, augmentation, ckpt_path, anneal_steps, monitor: as `Segmenter`.
 
     Raises:
         ConfigError: an unknown label set, or transformers is not installed.
@@ -43,101 +31,39 @@ class SegFormer(pl.LightningModule):
         anneal_steps: int = 0,
         monitor: str = "val/miou",
     ) -> None:
-        super().__init__()
-        if label_set not in LABEL_SETS:
-            raise ConfigError(f"label_set is {label_set!r}; there are {', '.join(LABEL_SETS)}")
-        self.label_set = LABEL_SETS[label_set]
-        self.monitor, self.anneal_steps = monitor, anneal_steps
-        self.learning_rate = 0.0  # set by main.py from base_learning_rate
-        self.augment = None if augmentation is None else Augmentation(**augmentation)
-        self.network = _network(dict(segformer), self.label_set.regions)
-        self.seen: Tensor
-        self.register_buffer("seen", torch.zeros(0), persistent=False)
-        if ckpt_path is not None:
-            load_weights(self, read_checkpoint(ckpt_path).state_dict)
+        self._settings = dict(segformer)
+        super().__init__(label_set, augmentation, ckpt_path, anneal_steps, monitor)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] to logits (B, R, H, W)."""
-        logits = self.network(pixel_values=image).logits  # (B, R, h, w)
-        return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    def _network(self) -> nn.Module:
+        try:
+            from transformers import SegformerConfig, SegformerForSemanticSegmentation
+        except ImportError as error:
+            raise ConfigError(
+                'SegFormer needs the transformers library; pip install -e ".[evaluation]"'
+            ) from error
+        check_segformer(self._settings, SegformerConfig)
+        config = SegformerConfig(**self._settings, id2label=dict(enumerate(self.label_set.regions)))
+        return SegformerForSemanticSegmentation(config)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take a step on pictures that are changed at random."""
-        image, labels = batch["image"], batch["labels"]
-        if self.augment is not None:
-            image, labels = self.augment(image, labels)
-        loss = self._loss(self(image), labels)
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to count anew."""
-        R = len(self.label_set)
-        self.seen = torch.zeros(R, R + 1, dtype=torch.int64, device=self.device)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss, count the pixels."""
-        logits = self(batch["image"])
-        loss = self._loss(logits, batch["labels"])
-        self.log("val/loss", loss, batch_size=len(logits), sync_dist=True)
-        self.seen += confusion(logits.argmax(1), batch["labels"], len(self.label_set))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean intersection over union, that of each region, and the pixel accuracy."""
-        found = overlap(self._of_all_processes(self.seen))
-        self.log("val/miou", found.miou, prog_bar=True)
-        self.log("val/pixel_accuracy", found.pixel_accuracy)
-        for region, iou in zip(self.label_set.regions, found.iou, strict=True):
-            self.log(f"val/iou/{region}", iou)
-
-    def _of_all_processes(self, counts: Tensor) -> Tensor:
-        gathered = self.all_gather(counts)  # (R, R + 1), with several processes (N, R, R + 1)
-        assert isinstance(gathered, Tensor)
-        return gathered.view(-1, *counts.shape).sum(0)
-
-    on_test_epoch_start = on_validation_epoch_start
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW; no weight decay on biases and norms, which have one dimension."""
-        weights = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": weights, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-        return annealed(torch.optim.AdamW(groups, lr=self.learning_rate), self.anneal_steps)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy plus one minus the soft Dice coefficient (arXiv 1606.04797), mean of the regions.
-
-        The second makes a region of few pixels, such as an earring, count as much as the background.
-        """
-        logits, labels = logits.float(), labels.long()
-        known = (labels != UNLABELLED)[:, None]  # (B, 1, H, W)
-        truth = F.one_hot(labels.clamp(max=len(self.label_set)), len(self.label_set) + 1)
-        truth = truth[..., :-1].movedim(-1, 1) * known  # (B, R, H, W)
-        guess = logits.softmax(1) * known
-        both, either = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
-        there = truth.sum((0, 2, 3)) > 0
-        dice = (2 * both / either.clamp(min=1))[there]
-        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
-        return cross_entropy + 1 - dice.mean()
-
-    @torch.no_grad()
-    def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
-        image = batch["image"][:n]
-        painted = [torch.from_numpy(self.label_set.colourise(one)) for one in self(image).argmax(1)]
-        found = torch.stack(painted).permute(0, 3, 1, 2) / 127.5 - 1
-        return {"input": image, "found": found.to(image.device)}
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.network(pixel_values=image).logits  # (B, R, H/4, W/4)
 
 
-def _network(settings: dict[str, Any], regions: Sequence[str]) -> Any:
-    """Build transformers' network, untrained."""
-    try:
-        from transformers import SegformerConfig, SegformerForSemanticSegmentation
-    except ImportError as error:
-        raise ConfigError(
-            'the face parser needs the transformers library; pip install -e ".[evaluation]"'
-        ) from error
-    config = SegformerConfig(**settings, id2label=dict(enumerate(regions)))
-    return SegformerForSemanticSegmentation(config)
+def check_segformer(settings: Mapping[str, Any], config: type) -> None:
+    """Raise ConfigError for settings that are not the architecture's: transformers takes others that load code.
+
+    Args:
+        settings: of the YAML.
+        config: transformers' `SegformerConfig`, whose own parameters are keyword-only; those of its base are not.
+    """
+    kinds = inspect.signature(config).parameters
+    known = [name for name, kind in kinds.items() if kind.kind is inspect.Parameter.KEYWORD_ONLY]
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"segformer takes no {key!r}; did you mean {nearest(key, known)}?")
+        numbers = value if isinstance(value, list | tuple) else [value]
+        high = 64 if key in ("depths", "num_encoder_blocks") else 65_536
+        if key != "hidden_act" and not all(type(x) in (int, float) and 0 <= x <= high for x in numbers):
+            raise ConfigError(f"segformer.{key} must hold numbers in [0, {high:,}], got {value!r:.60}")
+        if len(numbers) > MAX_ITEMS:
+            raise ConfigError(f"segformer.{key} must have at most {MAX_ITEMS} numbers, got {len(numbers)}")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.discriminator import PatchDiscriminator
+from ldm.modules.efficientnet import PerceptualDistance
 from ldm.modules.lpips import load_lpips
 
 
@@ -19,8 +20,9 @@ class VQLoss(nn.Module):
         disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
         disc_start: step at which the discriminator joins.
         disc_channels, disc_num_layers: its size.
-        perceptual_network: torchvision's file of VGG16 (vgg16-397923af.pth, or AlexNet's); null trains without LPIPS.
-        perceptual_weight: weight of LPIPS beside the L1.
+        perceptual_network: torchvision's file of VGG16 (vgg16-397923af.pth, or AlexNet's) for LPIPS, or
+            "efficientnet-lite0" for `ldm.modules.efficientnet.PerceptualDistance`; null trains without either.
+        perceptual_weight: weight of the perceptual distance beside the L1.
 
     Raises:
         CheckpointError: `perceptual_network` is not there, or not such a file.
@@ -40,7 +42,7 @@ class VQLoss(nn.Module):
         super().__init__()
         self.perceptual_weight = perceptual_weight
         # In a tuple, so that it is neither trained nor stored in every checkpoint.
-        self._perceptual = (load_lpips(Path(perceptual_network)),) if perceptual_network else ()
+        self._perceptual = (_perceptual(perceptual_network),) if perceptual_network else ()
         self.l2_weight = l2_weight
         self.codebook_weight = codebook_weight
         self.disc_weight = disc_weight
@@ -100,3 +102,8 @@ class VQLoss(nn.Module):
         loss = active * 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
         log = {"disc_loss": loss, "logits_real": real.mean(), "logits_fake": made.mean()}
         return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
+
+
+def _perceptual(network: str) -> nn.Module:
+    """Return the perceptual distance that a YAML names."""
+    return PerceptualDistance() if network == "efficientnet-lite0" else load_lpips(Path(network))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.checkpoints.config_files import parse_json
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.checkpoints.io import build_model
@@ -197,7 +197,7 @@ def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[fl
         file = cached_file(str(path), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
         file = None
-    said: Mapping[str, Any] = json.loads(Path(file).read_text()) if file else {}
+    said: Mapping[str, Any] = parse_json(Path(file).read_text()) if file else {}
     size = said.get("size", 512)
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else next(iter(size.values()))

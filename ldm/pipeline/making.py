@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.checkpoints.free_memory import free_bytes
 from ldm.data.labels import UNLABELLED, LabelSet, one_hot
 from ldm.pipeline.editing import blend, shrink
-from ldm.pipeline.memory import SHARE, bytes_of, free_bytes
+from ldm.pipeline.memory import SHARE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling
 from ldm.sampling import guide, invert, sample
 from ldm.sampling.locking import lock

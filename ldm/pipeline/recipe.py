@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.checkpoints.config_files import parse_json
 from ldm.data.images import ImageError, encode_png, open_image, read_rgb, to_tensor
 from ldm.data.label_text import labels_from_text, labels_to_text
 from ldm.pipeline.face_pipeline import FacePipeline
@@ -90,7 +91,7 @@ class Recipe:
             RecipeError: something else, a damaged text, or the recipe of another model.
         """
         try:
-            facts = json.loads(text)
+            facts = parse_json(text)
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                 raise RecipeError("this picture carries no recipe of the studio")
             if facts["model"] != pipe.name:
@@ -142,7 +143,7 @@ def read_recipe(picture: bytes, pipe: FacePipeline) -> Recipe:
 def said_in(text: str) -> Mapping[str, Any]:
     """Return what a recipe's text says to people, empty where it is none; needs no model."""
     try:
-        said = json.loads(text)["said"]
+        said = parse_json(text)["said"]
     except (ValueError, KeyError, TypeError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from ldm.checkpoints.config_files import check_extent, read_yaml
 from ldm.targets import ConfigError
 
 # Keys that a config may have, by the path of the mapping that holds them. Everything below a `params` is checked
@@ -64,6 +65,7 @@ def load_config(
                     f"override {override!r}: wanted dotted.key=value, such as data.params.batch_size=4"
                 )
             merged.merge_with(OmegaConf.from_dotlist([override]))
+        check_extent(OmegaConf.to_container(merged), "the config")
         config = OmegaConf.to_container(merged, resolve=True, throw_on_missing=complete)
     except MissingMandatoryValue as error:
         key = error.full_key
@@ -134,10 +136,7 @@ def _read_yaml(path: Path) -> DictConfig:
         beside = [str(found) for found in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
         hint = f"; did you mean {nearest(path, beside)}?" if beside else ""
         raise ConfigError(f"there is no file {path}{hint}")
-    try:
-        loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    loaded = OmegaConf.create(read_yaml(path))
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path} holds no mapping; wanted model:, data: and lightning:")
     return loaded

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 

@@ -1,26 +1,9 @@
 """What a model consists of, before and after it is built."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 # The attributes that checkpoints name, and what a person calls them.
 PARTS = {"first_stage_model": "first stage", "model": "UNet", "cond_stage_model": "style encoder"}
-
-
-def without_weight_files(config: Any) -> Any:
-    """Return a model's config that starts from no file: to count parameters, none has to be there."""
-    if isinstance(config, Mapping):
-        return {
-            key: None if key == "ckpt_path" else without_weight_files(value) for key, value in config.items()
-        }
-    return [without_weight_files(value) for value in config] if isinstance(config, list) else config
-
-
-def bytes_of(model: torch.nn.Module) -> int:
-    """Return how many bytes a model's parameters and buffers take."""
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def parameter_table(model: torch.nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning.pytorch.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import lightning.pytorch as pl
+import pytorch_lightning as pl
 import safetensors
 import torch
 from safetensors.torch import load_file, save

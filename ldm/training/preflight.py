@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.model_helpers import is_overridden
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from ldm.checkpoints.errors import CheckpointError

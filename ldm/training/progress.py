@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from ldm.training.checkpointing import batches_done

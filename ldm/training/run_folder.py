@@ -14,14 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from ldm.targets import ConfigError
 from ldm.training.config import to_yaml
 
 # Processes that Lightning starts for further devices must not choose a folder of their own.
 FOLDER_VARIABLE = "SCADM_RUN_FOLDER"
-RECORDED_PACKAGES = ("torch", "lightning", "numpy", "omegaconf", "pillow", "safetensors")
+RECORDED_PACKAGES = ("torch", "pytorch-lightning", "numpy", "omegaconf", "pillow", "safetensors")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ What a model draws for single pictures does not depend on the rank either, see `
 import random
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
+import pytorch_lightning as pl
 import torch
 
 from ldm.models.per_sample_rng import Turn

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.model_size import bytes_of, shapes_of, without_weight_files
 from ldm.data.datamodule import DataError
-from ldm.targets import ConfigError, instantiate_from_config
+from ldm.targets import ConfigError, check_config, foreign_targets, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
 from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.heap import return_large_blocks
 from ldm.training.learning_rate import scaled_learning_rate
 from ldm.training.metrics_csv import MetricsCSV
-from ldm.training.model_parts import bytes_of, parameter_table, without_weight_files
+from ldm.training.model_parts import parameter_table
 from ldm.training.parallel import keep_averages_local, strategy_named
 from ldm.training.preflight import (
     check_cached_latents,
@@ -68,6 +68,8 @@ class Options:
         seed: of everything random; None takes the config's.
         logdir: where run folders lie.
         scale_lr: multiply the base learning rate; False keeps it.
+        allow_targets: packages outside the project whose classes may be built of a config that is perhaps not the
+            user's own. One that is given with `base` for training is, and needs none.
     """
 
     action: str
@@ -78,6 +80,7 @@ class Options:
     seed: int | None = None
     logdir: Path = field(default=Path("runs"))
     scale_lr: bool = True
+    allow_targets: tuple[str, ...] = ()
 
 
 def run(options: Options) -> int:
@@ -143,7 +146,11 @@ class _Session:
         """Return how to go on after an interruption, as the end of a sentence."""
         if self.folder is None or not (self.folder.checkpoints / "last.ckpt").is_file():
             return ", before the first checkpoint"
-        return f"; go on from the last checkpoint with: python main.py --resume {self.folder.path} -t"
+        packages = sorted({target.partition(".")[0] for target in foreign_targets(self.config)})
+        allowed = f" --allow-targets {','.join(packages)}" if packages else ""
+        return (
+            f"; go on from the last checkpoint with: python main.py --resume {self.folder.path} -t{allowed}"
+        )
 
     def _prepare(self) -> None:
         """Do everything that can fail for a reason of the user's before the first step."""
@@ -151,14 +158,14 @@ class _Session:
         resumed = RunFolder.resumed(options.resume) if options.resume else None
         files = [*([resumed.config] if resumed else []), *options.base]
         self.config = load_config(files, options.overrides, complete=options.action != "dry-run")
+        self._check_targets()
         self.seed = self.config.setdefault("seed", DEFAULT_SEED) if options.seed is None else options.seed
         self.config["seed"] = self.seed
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed is {self.seed!r}; wanted a whole number, 0 or more")
         trainer_settings = trainer_options(self.config, parameters_of(pl.Trainer.__init__))
         if options.action == "dry-run":
-            with torch.device("meta"):  # shapes without memory: the published model takes 4 GB
-                model = instantiate_from_config(without_weight_files(self.config["model"]))
+            model = shapes_of(self.config["model"])
             print(to_yaml(self.config) + "\n" + parameter_table(model), flush=True)
             return
         pl.seed_everything(self.seed, verbose=False)
@@ -175,6 +182,22 @@ class _Session:
             if self.trainer.is_global_zero:
                 self.folder.open(self.config, self.seed)
                 print(self._summary(), formula, sep="\n", flush=True)
+
+    def _check_targets(self) -> None:
+        """Refuse classes of others in a config that may be somebody else's, and what no class would take."""
+        options = self.options
+        own = options.action == "train" and options.resume is None
+        if not own and (foreign := foreign_targets(self.config, options.allow_targets)):
+            packages = ",".join(sorted({target.partition(".")[0] for target in foreign}))
+            raise ConfigError(
+                f"the config names classes outside of this project: {', '.join(dict.fromkeys(foreign))}; building them "
+                f"runs their code. If you trust them, add --allow-targets {packages}"
+            )
+        check_config(self.config["model"], "model")
+        check_config(self.config["data"], "data")
+        for name, callback in ((self.config.get("lightning") or {}).get("callbacks") or {}).items():
+            if callback and "target" in callback:
+                check_config(callback, f"lightning.callbacks.{name}")
 
     def _new_folder(self) -> RunFolder:
         """Make the folder of a new run; one that only evaluates writes nothing and needs none, but weights."""
@@ -303,7 +326,7 @@ class _Session:
 
 def _quieten() -> None:
     """Silence what Lightning says that nobody at the command line can act on."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message)

@@ -214,12 +214,12 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ImageError, match=rf"7\.{suffix} is truncated or damaged"):
         load_image(path, 8)
     path.write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=rf"7\.{suffix} is not a picture"):
+    with pytest.raises(ImageError, match=rf"7\.{suffix} is no PNG or JPEG image"):
         load_image(path)
     path.unlink()
     with pytest.raises(ImageError, match=rf"7\.{suffix} does not exist"):
         load_image(path)
-    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match="cannot be read: it is a folder"):
         load_image(tmp_path)
 
 
@@ -254,10 +254,12 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
         load_labels(path, CELEBAMASK_HQ)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1"])
-def test_masks_saved_in_colour_are_refused(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "found"), [("RGB", r": 1 of its 1 colours"), ("RGBA", "has transparent"), ("1", "has mode 1")]
+)
+def test_masks_in_other_colours_are_refused(tmp_path: Path, mode: str, found: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "3.png")
-    with pytest.raises(ImageError, match=rf"3\.png is saved in colour or black and white \(mode {mode}\)"):
+    with pytest.raises(ImageError, match=rf"3\.png ?{found}"):
         load_labels(tmp_path / "3.png", CELEBAMASK_HQ)
 
 

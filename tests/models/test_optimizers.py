@@ -3,8 +3,8 @@
 from copy import deepcopy
 from functools import partial
 
-import lightning.pytorch as pl
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR

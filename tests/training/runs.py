@@ -49,7 +49,16 @@ def train_here(folder: Path, *overrides: str, resume: Path | None = None, base: 
         1
     )  # threads that wait for each other on a busy machine take longer than these layers
     try:
-        return run(Options("train", base=yamls, overrides=overrides, resume=resume, logdir=folder / "runs"))
+        return run(
+            Options(
+                "train",
+                base=yamls,
+                overrides=overrides,
+                resume=resume,
+                logdir=folder / "runs",
+                allow_targets=("tests",),
+            )
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -65,7 +74,11 @@ def start_process(
 
     As a process group if wanted.
     """
-    start = ["--resume", str(resume)] if resume else ["-b", str(base or write_tiny(folder))]
+    start = (
+        ["--resume", str(resume), "--allow-targets", "tests"]
+        if resume
+        else ["-b", str(base or write_tiny(folder))]
+    )
     command = [
         sys.executable,
         "main.py",

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ldm.data.datasets.folders import PHOTO_SUFFIXES, files_by_name, pair_by_name
+from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 from ldm.data.images import Size, label_table
 from ldm.data.labels import ADE20K as REGIONS
-from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 
 SPLITS = {"train": "training", "training": "training", "val": "validation", "validation": "validation"}
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ldm.data.datasets.folders import (
     PHOTO_SUFFIXES,
@@ -14,9 +15,12 @@ from ldm.data.datasets.folders import (
     pair_by_name,
     read_names,
 )
-from ldm.data.images import ImageError, Size, open_image
-from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.datasets.paired_images import PairedImages, wanted_keys
+from ldm.data.images import ImageError, Size, label_table, open_image
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
+from ldm.data.png_checksums import verify_png
+
+BLACK, WHITE = 64, 192  # of a part's image: below is outside, from there on inside, between is neither
 
 
 class CelebAMaskHQ(PairedImages):
@@ -33,6 +37,7 @@ class CelebAMaskHQ(PairedImages):
         ids: A text file with one name N a line: takes these, in this order.
         horizontal_flip: Flip with probability 1/2, left and right labels swapped.
         seed: Seed of the flips.
+        ignored_regions: Regions whose pixels become unlabelled: of predicted label maps, those that are often wrong.
 
     Raises:
         FolderError: a folder or file is missing, or has no partner.
@@ -50,6 +55,7 @@ class CelebAMaskHQ(PairedImages):
         ids: str | None = None,
         horizontal_flip: bool = False,
         seed: int = 0,
+        ignored_regions: Sequence[str] = (),
     ) -> None:
         root = Path(path).expanduser()
         entries = wanted_keys(keys)
@@ -64,7 +70,12 @@ class CelebAMaskHQ(PairedImages):
         else:
             _warn_if_beyond(images or labels or {}, first, last, root)
             images, labels = (files and _numbered(files, first, last) for files in (images, labels))
-        super().__init__(pair_by_name(images, labels), CELEBAMASK_HQ, size, entries, horizontal_flip, seed)
+        table = None
+        if ignored_regions:
+            table = label_table(CELEBAMASK_HQ)
+            table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELLED
+        pairs = pair_by_name(images, labels)
+        super().__init__(pairs, CELEBAMASK_HQ, size, entries, horizontal_flip, seed, table)
 
 
 def merge_parts(folder: Path, number: int) -> np.ndarray:
@@ -83,7 +94,7 @@ def merge_parts(folder: Path, number: int) -> np.ndarray:
         if not path.is_file():
             continue  # a face without glasses has no file for glasses
         with open_image(path) as part:
-            inside = np.asarray(part.convert("L")) != 0
+            inside = _inside(part, path)
         if labels is None:
             labels = np.zeros(inside.shape, np.uint8)
         if labels.shape != inside.shape:
@@ -94,6 +105,24 @@ def merge_parts(folder: Path, number: int) -> np.ndarray:
     if labels is None:
         raise ImageError(f"{folder} has no {number:05d}_skin.png nor another part; unpack the download again")
     return labels
+
+
+def _inside(part: Image.Image, path: Path) -> np.ndarray:
+    """Return which pixels (H, W) belong to a part: white ones; black or transparent ones do not.
+
+    Raises:
+        ImageError: it is neither black nor white.
+    """
+    verify_png(part)
+    rgba = part.convert("RGBA")
+    grey = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L"))
+    between = (grey >= BLACK) & (grey < WHITE)
+    if between.any() or (grey.any() and grey.max() < WHITE):
+        raise ImageError(
+            f"{path} has the grey value {grey[between].flat[0] if between.any() else grey.max()}, expected black (0) "
+            "and white (255) alone; unpack the download again"
+        )
+    return grey >= WHITE
 
 
 def _check_root(root: Path) -> None:

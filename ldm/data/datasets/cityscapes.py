@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ldm.data.datasets.folders import files_by_name, pair_by_name
+from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 from ldm.data.images import Size
 from ldm.data.labels import CITYSCAPES, CITYSCAPES_TRAIN, UNLABELLED
-from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 
 SPLITS = ("train", "val", "test")
 

@@ -13,9 +13,9 @@ from ldm.data.datasets.folders import (
     pair_by_name,
     read_names,
 )
+from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 from ldm.data.images import Size
 from ldm.data.labels import DEEPFASHION
-from ldm.data.datasets.paired_images import PairedImages, wanted_keys
 
 SPLITS = ("train", "test", "all")
 _TEST_SHARE = 10  # without lists, one item in so many is for testing

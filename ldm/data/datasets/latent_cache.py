@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.checkpoints.config_files import parse_json
+from ldm.data.datasets.paired_images import EpochFlips
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.labels import LabelSet
-from ldm.data.datasets.paired_images import EpochFlips
 
 INDEX = "index.json"
 
@@ -187,7 +188,7 @@ def _digest(first_stage: str, flips: bool, *tensors: Tensor) -> str:
 
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / INDEX).read_text())
+        return parse_json((folder / INDEX).read_text())
     except FileNotFoundError:
         raise LatentCacheError(
             f"{folder} holds no finished cache of latents; make one by scripts/cache_latents.py, which also goes "

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.data.datasets.folders import PHOTO_SUFFIXES, files_by_name, pair_by_name
-from ldm.data.images import to_uint8, write_atomically
-from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.data.datasets.shards import INDEX, ShardIndex
 from ldm.data.datasets.tar_shard import LABELS_SUFFIX, ShardError
+from ldm.data.images import to_uint8, write_atomically
+from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.targets import ConfigError
 
 Sample = tuple[str, dict[str, bytes]]  # name; content by suffix

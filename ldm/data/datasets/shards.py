@@ -8,21 +8,27 @@ to know the order of every epoch without opening one. So an epoch's order stays 
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from ldm.data.images import Size, as_size
-from ldm.data.labels import LABEL_SETS, LabelSet
+from ldm.checkpoints.config_files import parse_json
+from ldm.data.datasets.download import check_url, fetch_file, fetch_text, is_url
 from ldm.data.datasets.paired_images import EpochFlips, flip, load_entries, wanted_keys
 from ldm.data.datasets.tar_shard import ShardError, open_shard
+from ldm.data.images import Size, as_size
+from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.targets import ConfigError
 
 INDEX = "index.json"
+MAX_INDEX = 2**28  # bytes
+FILE_NAME = re.compile(r"\w[\w.-]*\.tar")  # of a shard in its folder: no path, no scheme, nothing for a shell
 
 
 @dataclass(frozen=True)
@@ -55,21 +61,30 @@ class ShardIndex:
             ShardError: it is damaged, or names a label set that does not exist.
         """
         try:
-            found = json.loads(text)
-            shards = found["shards"]
-            columns = ([shard[key] for shard in shards] for key in ("file", "pictures", "bytes"))
-            return cls(LABEL_SETS[found["label_set"]], *map(tuple, columns))
+            found = parse_json(text)
+            rows = [_checked_row(shard) for shard in found["shards"]]
+            return cls(LABEL_SETS[found["label_set"]], *zip(*rows, strict=True))
         except (ValueError, KeyError, TypeError) as error:
             raise ShardError(
                 f"{where} is no index of shards ({error!r}); scripts/make_shards.py makes it"
             ) from error
 
 
+def _checked_row(shard: Any) -> tuple[str, int, int]:
+    """Return the file, pictures and bytes of a shard as its index has them; raise ValueError where they cannot be."""
+    file, count, size = shard["file"], shard["pictures"], shard["bytes"]
+    if not isinstance(file, str) or not FILE_NAME.fullmatch(file):
+        raise ValueError(f"a shard is called {file!r:.80}, expected NAME.tar")
+    if type(count) is not int or type(size) is not int or not 0 < count <= size:
+        raise ValueError(f"{file} has {count!r:.40} pictures in {size!r:.40} bytes")
+    return file, count, size
+
+
 class ShardedFaces(Dataset[dict[str, Any]]):
     """The items of `PairedImages`, from shards that `scripts/make_shards.py` has written.
 
     Args:
-        path: their folder, or its URL, such as https://HOST/faces: whatever webdataset's `gopen` can open.
+        path: their folder, or its URL: https://HOST/faces, http:// or file://; no scheme that starts a program.
         size: Size of the items, an int or [H, W].
         keys: The entries to load, by a name in `paired_images.KEYS`; None loads all.
         horizontal_flip: Flip each item left to right with probability 1/2; left and right regions swap labels.
@@ -80,7 +95,7 @@ class ShardedFaces(Dataset[dict[str, Any]]):
 
     Raises:
         ShardError: there is no index, or a shard is missing or not as long as the index says.
-        ConfigError: a URL without `cache`, or webdataset is not installed.
+        ConfigError: a URL without `cache`, or with another scheme.
         ValueError: a wrong size, key, or number of streams.
     """
 
@@ -98,7 +113,9 @@ class ShardedFaces(Dataset[dict[str, Any]]):
             raise ValueError(f"streams is {streams!r}; wanted a whole number, at least 1")
         self.path, self.size, self.streams = path.rstrip("/"), as_size(size), streams
         self.keys = wanted_keys(keys)
-        self.remote = ":" in self.path.partition("/")[0]
+        self.remote = is_url(self.path)
+        if self.remote:
+            check_url(self.path)
         if self.remote and cache is None:
             raise ConfigError(f"path is {path}; give `cache`, a folder on a disk of this machine, too")
         self.cache = None if cache is None else Path(cache).expanduser()
@@ -147,8 +164,12 @@ class ShardedFaces(Dataset[dict[str, Any]]):
     def _read_index(self) -> ShardIndex:
         where = f"{self.path}/{INDEX}"
         try:
-            text = _fetch(where) if self.remote else (Path(self.path).expanduser() / INDEX).read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            text = (
+                fetch_text(where, MAX_INDEX)
+                if self.remote
+                else (Path(self.path).expanduser() / INDEX).read_text()
+            )
+        except (OSError, ValueError) as error:
             raise ShardError(f"{where} cannot be read ({error}); scripts/make_shards.py makes it") from error
         return ShardIndex.from_json(text, where)
 
@@ -156,20 +177,14 @@ class ShardedFaces(Dataset[dict[str, Any]]):
         """Return the file of a shard, fetched first where it is not on this machine."""
         if not self.remote:
             return Path(self.path).expanduser() / self.index.files[number]
-        from webdataset.cache import FileCache
-
-        # Its own check of a file would let a truncated one pass; ours has the length.
-        cache = FileCache(str(self.cache), url_to_name=_cache_name, validator=None)
+        assert self.cache is not None
         url = f"{self.path}/{self.index.files[number]}"
-        try:
-            file = Path(cache.get_file(url))
-        except (OSError, ValueError) as error:
-            raise ShardError(f"{url} cannot be fetched ({error})") from error
-        try:
-            self._check_size(number, file)
-        except ShardError:
-            file.unlink(missing_ok=True)  # the next attempt fetches it again
-            raise
+        file = self.cache / _cache_name(url)
+        if not (file.is_file() and file.stat().st_size == self.index.bytes[number]):
+            try:
+                fetch_file(url, file, self.index.bytes[number])
+            except (OSError, ValueError, HTTPException) as error:
+                raise ShardError(f"{url} cannot be fetched ({error})") from error
         return file
 
     def _check_size(self, number: int, file: Path) -> None:
@@ -178,17 +193,6 @@ class ShardedFaces(Dataset[dict[str, Any]]):
         if found != wanted:
             state = "is missing" if found is None else f"has {found:,} bytes; its index says {wanted:,}"
             raise ShardError(f"{file} {state}; copy it again, or make the shards anew")
-
-
-def _fetch(url: str) -> str:
-    """Return the text behind a URL."""
-    try:
-        from webdataset.gopen import gopen
-    except ImportError as error:
-        raise ConfigError('shards behind a URL need webdataset; pip install -e ".[shards]"') from error
-    stream: BinaryIO
-    with gopen(url) as stream:
-        return stream.read().decode()
 
 
 def _cache_name(url: str) -> str:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 
 PATTERNS = ("plain", "stripes", "hoops", "diagonal", "checks", "dots")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 
 BLUSH: Colour = (0.86, 0.30, 0.30)
 

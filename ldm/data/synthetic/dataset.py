@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.synthetic.points import Points
 from ldm.data.synthetic.rasterize import LEFT, SIDES, Layout
 from ldm.data.synthetic.rng import FLIP_STREAM, Draws
-from ldm.data.synthetic.points import Points
-from ldm.data.synthetic.shape import FaceShape
 from ldm.data.synthetic.sample_shape import draw_shape
 from ldm.data.synthetic.sample_style import FaceStyle, draw_style
-from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.synthetic.shape import FaceShape
 
 __all__ = ["FaceShape", "FaceStyle", "SyntheticFaces", "draw_shape", "draw_style", "render"]
 

@@ -6,9 +6,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.synthetic.rng import Array, wave
 from ldm.data.synthetic.shape import FaceShape
-from ldm.data.labels import CELEBAMASK_HQ
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint8]

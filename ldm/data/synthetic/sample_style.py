@@ -3,6 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.synthetic.accessories import (
+    PATTERNS,
+    BackgroundLook,
+    ClothLook,
+    EarringLook,
+    GlassesLook,
+    HatLook,
+    NecklaceLook,
+)
 from ldm.data.synthetic.appearance import (
     BrowLook,
     EarLook,
@@ -14,18 +24,8 @@ from ldm.data.synthetic.appearance import (
     NoseLook,
     SkinLook,
 )
-from ldm.data.synthetic.rng import STYLE_STREAM, Colour, Draws, blend_colours
 from ldm.data.synthetic.points import Look
-from ldm.data.synthetic.accessories import (
-    PATTERNS,
-    BackgroundLook,
-    ClothLook,
-    EarringLook,
-    GlassesLook,
-    HatLook,
-    NecklaceLook,
-)
-from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.synthetic.rng import STYLE_STREAM, Colour, Draws, blend_colours
 
 SKIN_TONES: tuple[Colour, ...] = (
     (1.00, 0.89, 0.82),

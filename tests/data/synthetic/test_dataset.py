@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ldm.data.synthetic.rasterize import rasterise
-from ldm.data.synthetic.rng import bump, wave
 from ldm.data.labels import CELEBAMASK_HQ, one_hot
 from ldm.data.synthetic.dataset import SyntheticFaces, draw_shape, draw_style, render
+from ldm.data.synthetic.rasterize import rasterise
+from ldm.data.synthetic.rng import bump, wave
 
 R = len(CELEBAMASK_HQ.regions)
 

@@ -1,0 +1,35 @@
+"""Colour profiles of photos: everything here computes in sRGB."""
+
+import io
+import warnings
+
+from PIL import Image, ImageCms
+
+# The colour space of a profile, as it names it -> the modes whose channels it explains.
+CHANNELS = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
+
+
+def to_srgb(photo: Image.Image) -> Image.Image:
+    """Return a decoded photo in sRGB: RGB or RGBA where it has another profile, itself where it has none.
+
+    A profile that is damaged, or of other channels than the photo's, is passed over with a warning, as browsers do.
+    """
+    profile = photo.info.get("icc_profile")
+    if not profile:
+        return photo
+    photo = photo.convert("RGBA" if "transparency" in photo.info else "RGB") if photo.mode == "P" else photo
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if photo.mode not in CHANNELS.get(space, ()):
+            raise ImageCms.PyCMSError(f"it is for {space}, the photo has the mode {photo.mode}")
+        if "srgb" in (source.profile.profile_description or "").lower():
+            return photo
+        mode = "RGBA" if photo.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        name = getattr(photo, "filename", "") or "a photo"
+        warnings.warn(f"{name}: its colour profile cannot be used ({error}); read as sRGB", stacklevel=2)
+        return photo
+    assert converted is not None
+    return converted

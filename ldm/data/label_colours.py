@@ -1,0 +1,105 @@
+"""Label maps whose numbers a tool has changed: the colours still say which region each pixel is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ldm.data.labels import UNLABELLED, LabelSet
+
+SCALED = {
+    "L;2": 85,
+    "L;4": 17,
+}  # what Pillow multiplies grey of 2 and 4 bits with, by the name of its decoder
+LISTED = 5  # colours in a message
+
+
+def unscaled(mask: Image.Image) -> int:
+    """Return what to divide the numbers of an opened grey image with, 1 for 8 bits; look before it is decoded."""
+    tiles: Any = getattr(mask, "tile", None)
+    arguments = tiles[0][3] if tiles else None
+    mode = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    return SCALED.get(mode, 1) if mask.mode == "L" else 1
+
+
+def labels_by_colour(mask: Image.Image, label_set: LabelSet) -> np.ndarray | None:
+    """Return the labels uint8 (H, W) of an image in the label set's own colours, None where its numbers are the labels.
+
+    Args:
+        mask: decoded, in mode P, RGB or RGBA.
+        label_set: whose palette is compared. A colour that two regions share stands for the first.
+
+    Raises:
+        ValueError: it has colours and they are not those of the label set, or only some are; says which.
+    """
+    known: dict[tuple[int, ...], int] = {
+        colour: label for label, colour in reversed(list(enumerate(label_set.palette)))
+    }
+    if mask.mode == "P":
+        return _of_palette(mask, label_set, known)
+    pixels = np.asarray(mask.convert("RGB")).astype(np.uint32)
+    packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    codes, where = np.unique(packed, return_inverse=True)
+    colours = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes]
+    foreign = [colour for colour in colours if colour not in known]
+    if foreign:
+        raise ValueError(_foreign(foreign, len(colours), label_set))
+    return np.array([known[colour] for colour in colours], np.uint8)[where].reshape(packed.shape)
+
+
+def _of_palette(
+    mask: Image.Image, label_set: LabelSet, known: dict[tuple[int, ...], int]
+) -> np.ndarray | None:
+    flat = mask.getpalette("RGB") or []
+    palette = [tuple(flat[start : start + 3]) for start in range(0, len(flat) - 2, 3)]
+    used = [int(index) for index in np.flatnonzero(mask.histogram())]
+    colours = {index: palette[index] for index in used if index < len(palette)}
+    regions = {index: colour for index, colour in colours.items() if index != UNLABELLED}
+    if all(
+        index < len(label_set) and colour == label_set.palette[index] for index, colour in regions.items()
+    ):
+        return None
+    greys = {index: colour[0] for index, colour in regions.items() if len(set(colour)) == 1}
+    if len(greys) == len(regions) and any(index != grey for index, grey in greys.items()):
+        return _of_grey_palette(mask, label_set, greys)
+    of_set = [index for index, colour in regions.items() if colour in known]
+    if (
+        len(of_set) <= 1
+    ):  # a palette of other colours, or one that happens to share one: the numbers are the labels
+        return None
+    foreign = [colour for index, colour in regions.items() if colour not in known]
+    if foreign:
+        raise ValueError(_foreign(foreign, len(regions), label_set))
+    table = np.full(UNLABELLED + 1, UNLABELLED, np.uint8)
+    for index, colour in regions.items():
+        table[index] = known[colour]
+    return table[np.asarray(mask)]
+
+
+def _of_grey_palette(mask: Image.Image, label_set: LabelSet, greys: dict[int, int]) -> np.ndarray | None:
+    """Return the labels of an image whose palette is grey: its shades, where they alone can be labels."""
+
+    def possible(numbers: list[int]) -> bool:
+        return all(number < len(label_set) or number == UNLABELLED for number in numbers)
+
+    if not possible(list(greys.values())):
+        return None
+    if possible(list(greys)):
+        raise ValueError(
+            f"its palette is grey, and neither its numbers {sorted(greys)[:LISTED]} nor its shades "
+            f"{sorted(greys.values())[:LISTED]} are known to be the labels; save it in grey, without a palette"
+        )
+    table = np.full(UNLABELLED + 1, UNLABELLED, np.uint8)
+    for index, grey in greys.items():
+        table[index] = grey
+    return table[np.asarray(mask)]
+
+
+def _foreign(foreign: Sequence[tuple[int, ...]], count: int, label_set: LabelSet) -> str:
+    shown = ", ".join(map(str, foreign[:LISTED])) + (" ..." if len(foreign) > LISTED else "")
+    return (
+        f"{len(foreign)} of its {count} colours are not of {label_set.name}'s palette: {shown}; expected one region "
+        f"number a pixel, 0..{len(label_set) - 1}, in a grey or palette PNG, or exactly the colours of the palette "
+        "(ldm.data.labels), without smoothing or compression"
+    )

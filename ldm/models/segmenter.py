@@ -1,0 +1,178 @@
+"""Training and scores of a network that finds the regions of a photo."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.checkpoints.io import read_checkpoint
+from ldm.checkpoints.state_dict import load_weights
+from ldm.data.augmentation import Augmentation
+from ldm.data.labels import LABEL_SETS, UNLABELLED
+from ldm.metrics.overlap import confusion, overlap
+from ldm.models.optimizers import annealed
+from ldm.modules.face_parser import FaceParserNetwork
+from ldm.targets import ConfigError
+
+Batch = Mapping[str, Any]
+
+
+class Segmenter(pl.LightningModule):
+    """A segmentation network, its loss and its scores; subclasses bring the network.
+
+    Args (the YAML's keys, beside those of the subclass):
+        label_set: whose regions it tells apart, a name in `ldm.data.labels.LABEL_SETS`.
+        augmentation: arguments of `ldm.data.augmentation.Augmentation`, on training batches; None for none.
+        ckpt_path: weights to start from.
+        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it.
+        monitor: the logged value by which the best checkpoint is chosen.
+
+    Raises:
+        ConfigError: an unknown label set.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        label_set: str,
+        augmentation: Mapping[str, Any] | None,
+        ckpt_path: str | None,
+        anneal_steps: int,
+        monitor: str,
+    ) -> None:
+        super().__init__()
+        if label_set not in LABEL_SETS:
+            raise ConfigError(f"label_set must be one of {', '.join(LABEL_SETS)}, got {label_set!r}")
+        self.label_set = LABEL_SETS[label_set]
+        self.monitor, self.anneal_steps = monitor, anneal_steps
+        self.learning_rate = 0.0  # set by main.py from base_learning_rate
+        self.augment = None if augmentation is None else Augmentation(**augmentation)
+        self.network = self._network()
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(0), persistent=False)
+        if ckpt_path is not None:
+            load_weights(self, read_checkpoint(ckpt_path).state_dict)
+
+    def _network(self) -> nn.Module:
+        """Return the network, untrained."""
+        raise NotImplementedError
+
+    def _logits(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to logits (B, R, h, w)."""
+        raise NotImplementedError
+
+    def _training_logits(self, image: Tensor) -> Tensor:
+        """Return the logits that the loss is computed on, of the image's size or smaller."""
+        return self(image)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map image (B, 3, H, W) in [-1, 1] to logits (B, R, H, W)."""
+        logits = self._logits(image)  # (B, R, h, w)
+        return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Take a step on pictures that are changed at random."""
+        image, labels = batch["image"], batch["labels"]
+        if self.augment is not None:
+            image, labels = self.augment(image, labels)
+        logits = self._training_logits(image)
+        labels = F.interpolate(labels[:, None], size=logits.shape[-2:], mode="nearest-exact")[:, 0]
+        loss = self._loss(logits, labels)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset the confusion counts."""
+        R = len(self.label_set)
+        self.seen = torch.zeros(R, R + 1, dtype=torch.int64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss, count the pixels."""
+        logits = self(batch["image"])
+        loss = self._loss(logits, batch["labels"])
+        self.log("val/loss", loss, batch_size=len(logits), sync_dist=True)
+        self.seen += confusion(logits.argmax(1), batch["labels"], len(self.label_set))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean intersection over union, that of each region, and the pixel accuracy."""
+        found = overlap(self._of_all_processes(self.seen))
+        self.log("val/miou", found.miou, prog_bar=True)
+        self.log("val/pixel_accuracy", found.pixel_accuracy)
+        for region, iou in zip(self.label_set.regions, found.iou, strict=True):
+            self.log(f"val/iou/{region}", iou)
+
+    def _of_all_processes(self, counts: Tensor) -> Tensor:
+        gathered = self.all_gather(counts)  # (R, R + 1), with several processes (N, R, R + 1)
+        assert isinstance(gathered, Tensor)
+        return gathered.view(-1, *counts.shape).sum(0)
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW; no weight decay on biases and norms, which have one dimension."""
+        weights = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        return annealed(torch.optim.AdamW(groups, lr=self.learning_rate), self.anneal_steps)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy plus one minus the soft Dice coefficient (arXiv 1606.04797), mean of the regions.
+
+        The second makes a region of few pixels, such as an earring, count as much as the background.
+        """
+        logits, labels = logits.float(), labels.long()
+        known = (labels != UNLABELLED)[:, None]  # (B, 1, H, W)
+        truth = F.one_hot(labels.clamp(max=len(self.label_set)), len(self.label_set) + 1)
+        truth = truth[..., :-1].movedim(-1, 1) * known  # (B, R, H, W)
+        guess = logits.softmax(1) * known
+        both, either = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
+        there = truth.sum((0, 2, 3)) > 0
+        dice = (2 * both / either.clamp(min=1))[there]
+        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
+        return cross_entropy + 1 - dice.mean()
+
+    @torch.no_grad()
+    def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
+        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        image = batch["image"][:n]
+        painted = [torch.from_numpy(self.label_set.colourise(one)) for one in self(image).argmax(1)]
+        found = torch.stack(painted).permute(0, 3, 1, 2) / 127.5 - 1
+        return {"input": image, "found": found.to(image.device)}
+
+
+class EfficientFaceParser(Segmenter):
+    """`ldm.modules.face_parser.FaceParserNetwork`, trained.
+
+    Args (the YAML's keys):
+        widths, pretrained: of the network.
+        label_set, augmentation, ckpt_path, anneal_steps, monitor: as `Segmenter`.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 96, 128, 128),
+        pretrained: bool = False,
+        label_set: str = "CelebAMask-HQ",
+        augmentation: Mapping[str, Any] | None = None,
+        ckpt_path: str | None = None,
+        anneal_steps: int = 0,
+        monitor: str = "val/miou",
+    ) -> None:
+        self._widths, self._pretrained = tuple(widths), pretrained
+        super().__init__(label_set, augmentation, ckpt_path, anneal_steps, monitor)
+        self.to(memory_format=torch.channels_last)
+
+    def _network(self) -> nn.Module:
+        return FaceParserNetwork(len(self.label_set), self._widths, self._pretrained)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.network(image.contiguous(memory_format=torch.channels_last))  # (B, R, H/2, W/2)
+
+    def _training_logits(self, image: Tensor) -> Tensor:
+        return self._logits(image)  # at half the side, where the loss costs a quarter
