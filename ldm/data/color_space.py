@@ -6,14 +6,12 @@ sRGB survive: only what the network sees is sRGB.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image, ImageCms
 
 WHITE = np.array([0.9642, 1.0, 0.8249])  # D50
 _SRGB_TO_XYZ = np.array(  # adapted to D50 by Bradford's matrix, as in sRGB's own profile
@@ -101,21 +99,6 @@ def lab_to_linear(lab: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], -1)
     ratio = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
     return ratio @ np.linalg.inv(matrix.T / WHITE).astype(np.float32)
-
-
-def to_srgb_image(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert an image of any profile (CMYK, grey, lookup tables) to sRGB by littleCMS.
-
-    Raises:
-        ColorProfileError: the profile is damaged or does not fit the image.
-    """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        raise ColorProfileError(f"the colour profile cannot be used ({error})") from error
-    assert converted is not None  # it is None only for conversions in place
-    return converted
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:

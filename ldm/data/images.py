@@ -33,7 +33,7 @@ Source = str | Path | BinaryIO
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
 _FORBIDDEN = -1  # in a label table: no such label
 _ORIENTATION = 0x0112  # the EXIF tag
-_GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(ValueError):
@@ -167,7 +167,7 @@ def read_labels(
     meanings = label_table(label_set) if table is None else table
     verify_png(mask)
     factor = unscaled(mask)
-    if mask.mode in _GREY_16_BIT:
+    if mask.mode in GREY_16_BIT:
         mask = _narrow(mask, path, label_set)
     elif mask.mode != "L" and table is None:
         mask = _by_colour(mask, path, label_set)
@@ -184,7 +184,7 @@ def read_labels(
 def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     """Raise ImageError where an opened file can be no label map; looks at its header alone."""
     path = getattr(mask, "filename", "the label map")
-    if mask.mode not in ("L", "P", "RGB", "RGBA", *_GREY_16_BIT):
+    if mask.mode not in ("L", "P", "RGB", "RGBA", *GREY_16_BIT):
         raise ImageError(
             f"{path} has mode {mask.mode}, expected one region number a pixel, 0..{len(label_set) - 1} "
             f"({label_set.name}), in a grey or palette PNG; a tool that converts the mode may change the numbers"
@@ -280,6 +280,12 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
         part.unlink(missing_ok=True)
 
 
+def narrowed(image: Image.Image) -> Image.Image:
+    """Return a 16-bit grey image (a mode in GREY_16_BIT) with 8 bits."""
+    grey = np.asarray(image).astype(np.float64) / 257
+    return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+
+
 def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     """Return a label map of 16 bits with 8; raise ImageError for numbers that do not fit."""
     numbers = np.asarray(mask)
@@ -319,9 +325,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: transparency over white, 16-bit grey to its upper 8 bits."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in _GREY_16_BIT:
-        grey = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in GREY_16_BIT:
+        return narrowed(image).convert("RGB")
     if image.mode == "F":
         raise ImageError(
             f"{getattr(image, 'filename', 'picture')} holds floating point numbers; save it with 8 bits"

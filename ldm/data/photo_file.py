@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from ldm.data.color_space import ColorProfileError, ColorSpace, to_srgb_image
-from ldm.data.images import ImageError, open_image, write_atomically
+from ldm.data.color_space import ColorProfileError, ColorSpace
+from ldm.data.colour_profiles import to_srgb
+from ldm.data.images import FORMATS, GREY_16_BIT, ImageError, narrowed, open_image, write_atomically
 from ldm.data.photo_metadata import edited_xmp, kept_exif
 
 MAX_PIXELS = 128_000_000  # a phone's 108 megapixels
@@ -75,7 +76,7 @@ class PhotoFile:
             ImageError: missing, damaged, truncated, no image, too large, or a panorama.
         """
         _register_heif()
-        with open_image(path, max_pixels=MAX_PIXELS) as image:
+        with open_image(path, (*FORMATS, "HEIF"), max_pixels=MAX_PIXELS) as image:
             _check_shape(path, image)
             notes = _notes(image)
             encoding = _encoding(image)
@@ -167,9 +168,8 @@ def _as_rgb(
     image: Image.Image, profile: bytes | None
 ) -> tuple[Image.Image, ColorSpace, bytes | None, list[str]]:
     """Return pixels in RGB, their colour space, the profile to save, and what was converted."""
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
-        grey = np.asarray(image).astype(np.float64) / 257
-        image, profile = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)), None
+    if image.mode in GREY_16_BIT:
+        image, profile = narrowed(image), None
     if profile is None and image.mode not in ("CMYK", "LAB"):
         return image.convert("RGB"), ColorSpace.srgb(), None, []
     if profile is not None and image.mode in ("RGB", "RGBA"):
@@ -177,13 +177,10 @@ def _as_rgb(
             return image.convert("RGB"), ColorSpace.from_profile(profile), profile, []
         except ColorProfileError:
             pass  # lookup tables, which littleCMS reads
-    try:
-        if profile is None or image.mode in ("P", "PA", "LA", "1"):
-            raise ColorProfileError("no profile that fits")
-        rgb = to_srgb_image(image.convert("RGB") if image.mode == "RGBA" else image, profile)
-    except ColorProfileError:
+    converted = to_srgb(image)
+    if converted is image:
         return image.convert("RGB"), ColorSpace.srgb(), None, [f"its colours ({image.mode}) are read as sRGB"]
-    return rgb, ColorSpace.srgb(), None, ["its colour profile was converted to sRGB"]
+    return converted.convert("RGB"), ColorSpace.srgb(), None, ["its colour profile was converted to sRGB"]
 
 
 def _alpha(image: Image.Image) -> np.ndarray | None:

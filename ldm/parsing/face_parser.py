@@ -108,9 +108,9 @@ class FaceParser:
             return cls(network, regions, size, normalise, label_set)
         checkpoint, config = find_model(path)
         model: Any = build_model(config, checkpoint, weights="raw")
-        from ldm.models.segformer import SegFormer
+        from ldm.models.segmenter import Segmenter
 
-        if not isinstance(model, SegFormer):
+        if not isinstance(model, Segmenter):
             raise CheckpointError(f"{checkpoint.path}: holds a {type(model).__name__}; wanted a face parser")
         # Our networks take pixels in [-1, 1].
         return cls(
