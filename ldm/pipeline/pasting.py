@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.data.color_space import ColorSpace
+from ldm.parsing.alignment import Crop
+
 LEAST_ALPHA = 1 / 512  # below it a pixel is outside: it could not change a byte by more than half
 EXTEND = 1 / 64  # of the crop's side: how far a region's change is smoothed beyond its edge
+FADE = 1 / 12  # of the crop's half side: the edit of a region that goes on beyond the crop fades out over it
+ROWS = 256  # of the photo that are changed at once, which bounds the memory
 EDGE = 0.02  # standard deviation of lightness (0..1) from which on the guided filter keeps an edge
 
 
@@ -91,6 +96,68 @@ def enlarge(image: np.ndarray, grid: Tensor) -> np.ndarray:
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
     found = F.grid_sample(tensor, grid[None], mode="bicubic", padding_mode="border", align_corners=False)
     return found[0].permute(1, 2, 0).numpy()
+
+
+def paste(
+    photo: np.ndarray,
+    space: ColorSpace,
+    crop: Crop,
+    change: np.ndarray,
+    mask: np.ndarray,
+    *,
+    strength: float = 1.0,
+    replace: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the photo with a region of a crop changed, and the matte, float32 (H, W) in 0..1.
+
+    Where the matte is 0 the pixels keep their bytes.
+
+    Args:
+        photo: uint8 (H, W, 3) in the colour space `space`.
+        space: the photo's.
+        crop: where `change` and `mask` are in the photo.
+        change: (h, w, 3), CIELAB: what to add, or with `replace` the colours themselves.
+        mask: (m, n) in 0..1, the region.
+        strength: factor of the change.
+        replace: as `change` says.
+    """
+    result, weights = photo.copy(), np.zeros(photo.shape[:2], np.float32)
+    reach = abs(crop.axis.real) + abs(crop.axis.imag)
+    top, bottom = (_within(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
+    left, right = (_within(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
+    window = np.s_[top:bottom, left:right]
+    grid = _grid(crop, top, bottom, left, right)
+    bands = [np.s_[start : start + ROWS] for start in range(0, bottom - top, ROWS)]
+    lightness = np.concatenate([space.to_lab(photo[window][band])[..., 0] for band in bands]) / 100
+    region = enlarge(mask[..., None], grid)[..., 0].clip(0, 1)
+    beyond = grid.abs().amax(-1).numpy()
+    region[beyond > 1] = 0
+    fade = np.clip((1 - beyond) / FADE, 0, 1)
+    weights[window] = matte(region, lightness, 2 * abs(crop.axis)) * fade
+    weights[weights < LEAST_ALPHA] = 0
+    for band in bands:
+        alpha, before = weights[window][band], photo[window][band]
+        lab, new = space.to_lab(before), enlarge(change, grid[band])
+        added = (new - lab if replace else new) * (strength * alpha)[..., None]
+        # The difference of two codes is added, so that no rounding on the way through CIELAB stays.
+        step = np.rint(255 * (space.from_lab(lab + added) - space.from_lab(lab)))
+        result[window][band] = np.clip(before + step, 0, 255).astype(np.uint8)
+    return result, weights
+
+
+def _within(place: float, length: int) -> int:
+    return min(max(0, round(place)), length)
+
+
+def _grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Return where the pixels of a window are in a crop, (H, W, 2) in -1..1 within it."""
+    y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
+    dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)
+    inverse = 1 / crop.axis
+    places = np.stack(
+        [dx * inverse.real - dy * inverse.imag, dx * inverse.imag + dy * inverse.real], -1, dtype=np.float32
+    )
+    return torch.from_numpy(places)
 
 
 def gradient_energy(lightness: np.ndarray, weights: np.ndarray) -> float:
