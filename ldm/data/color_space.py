@@ -57,7 +57,11 @@ class ColorSpace:
         except (struct.error, KeyError, ValueError, OverflowError) as error:
             raise ColorProfileError(f"the colour profile is not of the RGB matrix kind ({error})") from error
         matrix = np.array(columns).T / 65536
-        if abs(np.linalg.det(matrix)) < 1e-4 or not np.isfinite(curves).all() or (np.ptp(curves, 1) < 0.5).any():
+        if (
+            abs(np.linalg.det(matrix)) < 1e-4
+            or not np.isfinite(curves).all()
+            or (np.ptp(curves, 1) < 0.5).any()
+        ):
             raise ColorProfileError("the colour profile is damaged: its primaries or curves are degenerate")
         return cls(matrix, np.maximum.accumulate(curves, 1))
 
@@ -141,4 +145,4 @@ def _parametric(kind: int, numbers: Sequence[float]) -> np.ndarray:
         return _CODES**g
     if kind in (1, 2):  # their linear part is constant: the number c of type 2
         c, d, e, f = 0.0, -b / a, c, c
-    return np.where(_CODES >= d, np.maximum(a * _CODES + b, 0) ** g + e, c * _CODES + f)
+    return np.where(d <= _CODES, np.maximum(a * _CODES + b, 0) ** g + e, c * _CODES + f)

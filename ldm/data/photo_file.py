@@ -111,7 +111,11 @@ class PhotoFile:
     def suffix(self) -> str:
         """The file name suffix of the format that it is saved in."""
         own = self.path.suffix.lower()
-        return own if SUFFIXES.get(own) == self.format else next(s for s, f in SUFFIXES.items() if f == self.format)
+        return (
+            own
+            if SUFFIXES.get(own) == self.format
+            else next(s for s, f in SUFFIXES.items() if f == self.format)
+        )
 
     def save(self, path: str | Path, pixels: np.ndarray, recipe: str, *, gps: bool = False) -> None:
         """Write edited pixels, uint8 (H, W, 3), as this photo's file was: format, orientation, profile, metadata.
@@ -217,7 +221,9 @@ def _notes(image: Image.Image) -> list[str]:
     """Return one sentence for each thing that is lost."""
     notes = []
     if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
-        notes.append(f"it is animated ({getattr(image, 'n_frames', 1)} frames): only the first frame is edited")
+        notes.append(
+            f"it is animated ({getattr(image, 'n_frames', 1)} frames): only the first frame is edited"
+        )
     if image.mode.startswith("I") or image.mode == "F" or _deep_png(image):
         notes.append("it has 16 bits a channel: it is edited and saved with 8")
     if image.format == "MPO" or (image.format == "JPEG" and b"hdrgm" in (image.info.get("xmp") or b"")):

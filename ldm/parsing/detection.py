@@ -23,7 +23,13 @@ UPRIGHT_PIXELS, TILTED_PIXELS = 12_000_000, 3_000_000  # that a scan looks at: a
 MOST_PIXELS = 400_000_000  # of a thorough scan: 100 megapixels enlarged twofold
 BAND_ROWS = 4096  # rows scanned at once, which bounds the memory
 THRESHOLD, TILTED_THRESHOLD = -0.1, 0.2  # of dlib's score; a turned photo shows more that looks like a face
-TEMPLATE_TILT = (0.0, 0.0, 0.0, 20.0, -20.0)  # degrees counter-clockwise at which dlib's five templates fit best
+TEMPLATE_TILT = (
+    0.0,
+    0.0,
+    0.0,
+    20.0,
+    -20.0,
+)  # degrees counter-clockwise at which dlib's five templates fit best
 
 Point = complex
 

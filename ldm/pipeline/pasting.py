@@ -5,6 +5,8 @@ Everything is numpy, (H, W) or (H, W, 3) float32, on the window of the photo aro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,9 +17,12 @@ from ldm.parsing.alignment import Crop
 
 LEAST_ALPHA = 1 / 512  # below it a pixel is outside: it could not change a byte by more than half
 EXTEND = 1 / 64  # of the crop's side: how far a region's change is smoothed beyond its edge
+WIDER = 1.5  # sides of the crop in which regions are found beyond it
 FADE = 1 / 12  # of the crop's half side: the edit of a region that goes on beyond the crop fades out over it
 ROWS = 256  # of the photo that are changed at once, which bounds the memory
 EDGE = 0.02  # standard deviation of lightness (0..1) from which on the guided filter keeps an edge
+
+Edit = Callable[[np.ndarray, Tensor], np.ndarray]
 
 
 def box_mean(image: np.ndarray, radius: int) -> np.ndarray:
@@ -99,57 +104,85 @@ def enlarge(image: np.ndarray, grid: Tensor) -> np.ndarray:
 
 
 def paste(
-    photo: np.ndarray,
-    space: ColorSpace,
-    crop: Crop,
-    change: np.ndarray,
-    mask: np.ndarray,
-    *,
-    strength: float = 1.0,
-    replace: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the photo with a region of a crop changed, and the matte, float32 (H, W) in 0..1.
-
-    Where the matte is 0 the pixels keep their bytes.
+    photo: np.ndarray, space: ColorSpace, weights: np.ndarray, crop: Crop, edit: Edit, strength: float
+) -> np.ndarray:
+    """Return uint8 (H, W, 3), the photo with an edit; where the weights are 0 pixels keep their bytes.
 
     Args:
         photo: uint8 (H, W, 3) in the colour space `space`.
         space: the photo's.
-        crop: where `change` and `mask` are in the photo.
-        change: (h, w, 3), CIELAB: what to add, or with `replace` the colours themselves.
-        mask: (m, n) in 0..1, the region.
+        weights: (H, W) in 0..1, of `region_weights`.
+        crop: what the edit's grid refers to.
+        edit: CIELAB (h, w, 3) and its grid (h, w, 2) within the crop to the edited CIELAB (h, w, 3).
         strength: factor of the change.
-        replace: as `change` says.
     """
-    result, weights = photo.copy(), np.zeros(photo.shape[:2], np.float32)
-    reach = abs(crop.axis.real) + abs(crop.axis.imag)
-    top, bottom = (_within(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
-    left, right = (_within(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
-    window = np.s_[top:bottom, left:right]
-    grid = _grid(crop, top, bottom, left, right)
-    bands = [np.s_[start : start + ROWS] for start in range(0, bottom - top, ROWS)]
-    lightness = np.concatenate([space.to_lab(photo[window][band])[..., 0] for band in bands]) / 100
-    region = enlarge(mask[..., None], grid)[..., 0].clip(0, 1)
-    beyond = grid.abs().amax(-1).numpy()
-    region[beyond > 1] = 0
-    fade = np.clip((1 - beyond) / FADE, 0, 1)
-    weights[window] = matte(region, lightness, 2 * abs(crop.axis)) * fade
-    weights[weights < LEAST_ALPHA] = 0
-    for band in bands:
-        alpha, before = weights[window][band], photo[window][band]
-        lab, new = space.to_lab(before), enlarge(change, grid[band])
-        added = (new - lab if replace else new) * (strength * alpha)[..., None]
+    result = photo.copy()
+    rows, columns = weights.any(1).nonzero()[0], weights.any(0).nonzero()[0]
+    if not len(rows):
+        return result
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    for top in range(int(rows[0]), int(rows[-1]) + 1, ROWS):
+        bottom = min(top + ROWS, int(rows[-1]) + 1)
+        before, alpha = photo[top:bottom, left:right], weights[top:bottom, left:right]
+        lab = space.to_lab(before)
+        added = (edit(lab, crop_grid(crop, top, bottom, left, right)) - lab) * (strength * alpha)[..., None]
         # The difference of two codes is added, so that no rounding on the way through CIELAB stays.
         step = np.rint(255 * (space.from_lab(lab + added) - space.from_lab(lab)))
-        result[window][band] = np.clip(before + step, 0, 255).astype(np.uint8)
-    return result, weights
+        result[top:bottom, left:right] = np.clip(before + step, 0, 255).astype(np.uint8)
+    return result
+
+
+def region_weights(
+    photo: np.ndarray, space: ColorSpace, crop: Crop, mask: np.ndarray, surroundings: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the weights of an edit of a region, float32 (H, W) in 0..1.
+
+    Args:
+        photo: uint8 (H, W, 3) in the colour space `space`.
+        space: the photo's.
+        crop: of the face.
+        mask: (m, n) in 0..1, the region within the crop.
+        surroundings: the same within the crop of WIDER the side, for a region that goes on beyond the crop; with None
+            the weights fade out at the crop's edge.
+    """
+    weights = np.zeros(photo.shape[:2], np.float32)
+    outer = crop if surroundings is None else wider(crop)
+    reach = abs(outer.axis.real) + abs(outer.axis.imag)
+    top, bottom = (_within(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
+    left, right = (_within(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
+    if bottom <= top or right <= left:
+        return weights
+    bands = [photo[start : min(start + ROWS, bottom), left:right] for start in range(top, bottom, ROWS)]
+    lightness = np.concatenate([space.to_lab(band)[..., 0] for band in bands]) / 100
+    inner = _faded(crop_grid(crop, top, bottom, left, right))
+    region = enlarge(mask[..., None], crop_grid(crop, top, bottom, left, right))[..., 0].clip(0, 1)
+    edge = inner
+    if surroundings is not None:
+        grid = crop_grid(outer, top, bottom, left, right)
+        around = enlarge(surroundings[..., None], grid)[..., 0].clip(0, 1)
+        region = inner * region + (1 - inner) * around
+        edge = _faded(grid)
+    alpha = matte(region * (edge > 0), lightness, 2 * abs(crop.axis)) * edge
+    alpha[alpha < LEAST_ALPHA] = 0
+    weights[top:bottom, left:right] = alpha
+    return weights
+
+
+def wider(crop: Crop) -> Crop:
+    """Return the crop around a face's crop in which hair beyond it is found."""
+    return Crop(crop.centre, WIDER * crop.axis)
+
+
+def _faded(grid: Tensor) -> np.ndarray:
+    """Return weights (H, W): 1 within a crop, falling to 0 at its edge over FADE, 0 beyond it."""
+    return np.clip((1 - grid.abs().amax(-1).numpy()) / FADE, 0, 1)
 
 
 def _within(place: float, length: int) -> int:
     return min(max(0, round(place)), length)
 
 
-def _grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
+def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Return where the pixels of a window are in a crop, (H, W, 2) in -1..1 within it."""
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
     dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)

@@ -19,15 +19,15 @@ from ldm.data.color_space import ColorSpace
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
+from ldm.parsing.alignment import Crop
 from ldm.parsing.photo_faces import Face, cut_face, find_faces
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import SamplingOptions
-from ldm.pipeline.pasting import extended, paste
-from ldm.pipeline.region_color import lab_of, parse_color, shifted
+from ldm.pipeline.pasting import Edit, enlarge, extended, paste, region_weights, wider
+from ldm.pipeline.region_color import Color, lab_of, shifted
 from ldm.pipeline.style_code import StyleCode
 
 Detail = Literal["keep", "replace"]
-Color = str | tuple[int, int, int]
 SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
 DEMO = Path(__file__).resolve().parents[2] / "checkpoints" / "demo"
 
@@ -110,12 +110,12 @@ class Photo:
 
     def labels(self, face: int = 0) -> Tensor:
         """Return a face's label map, uint8 (H, W), at the size the parser works at."""
-        return self.editor.parser.parse(self._cut(face, self.editor.parser.size))
+        return self._parsed(self.faces[face].crop)
 
     def style(self, face: int = 0) -> StyleCode:
         """Return a face's style."""
-        image, labels = self._input(face)
-        return self.editor.pipe.read_style(image, labels)
+        style: StyleCode = self.editor.pipe.read_style(*self._input(face))
+        return style
 
     def random_style(self, face: int = 0) -> StyleCode:
         """Return the style with which the seed's noise decides how a face's regions look."""
@@ -151,33 +151,16 @@ class Photo:
                 range. ValueError: an unknown colour or region, or an option of sampling that cannot be.
         """
         self._check(face, style, color, regions, strength, detail)
-        image, labels = self._input(face)
-        own = self.editor.pipe.read_style(image, labels)
-        target = None if color is None else lab_of(parse_color(color) if isinstance(color, str) else color)
-        if target is not None:
-            source = self._recolored(image, labels, regions, target)
+        crop, file = self.faces[face].crop, self.file
+        mask = self._inside(self.labels(face), regions)
+        if color is not None and detail == "keep":
+            edit = self._recoloring(face, mask, color)
         else:
-            source = style.style() if isinstance(style, Photo) else style
-            assert source is not None  # _check
-        looks = [own, own.swap(source, regions)]
-        sampled = self.editor.pipe(labels, looks, **options).cpu()
-        before, after = (ColorSpace.srgb().to_lab(to_uint8(one)) for one in sampled)
-        inside = self._inside(labels, regions)
-        change = after - before if detail == "keep" else after
-        if target is not None and detail == "keep" and inside.any():  # to the colour asked for, exactly
-            mean = ColorSpace.srgb().to_lab(to_uint8(image))[inside].mean(0)
-            change = change + (target - mean - change[inside].mean(0))
-        change = extended(change.astype(np.float32), inside.astype(np.float32))
-        mask = self._inside(self.labels(face), regions).astype(np.float32)
-        pixels, matte = paste(
-            self.file.pixels,
-            self.file.space,
-            self.faces[face].crop,
-            change,
-            mask,
-            strength=strength,
-            replace=detail == "replace",
-        )
+            edit = self._sampled(face, style, color, regions, detail, options)
+        # Sampled pixels end with the crop; colours go on with the hair beyond it.
+        around = self._inside(self._parsed(wider(crop)), regions) if detail == "keep" else None
+        weights = region_weights(file.pixels, file.space, crop, mask, around)
+        pixels = paste(file.pixels, file.space, weights, crop, edit, strength)
         recipe = {
             "format": "sca-dm photo edit 1",
             "model": self.editor.pipe.name,
@@ -188,7 +171,51 @@ class Photo:
             "detail": detail,
             "options": {key: value for key, value in options.items() if key not in ("progress", "preview")},
         }
-        return EditedPhoto(self.file, pixels, matte, json.dumps(recipe))
+        return EditedPhoto(file, pixels, weights, json.dumps(recipe))
+
+    def _recoloring(self, face: int, mask: np.ndarray, color: Color) -> Edit:
+        """Return the edit that shifts the colours of a region (H, W) of a face to a mean."""
+        small = ColorSpace.srgb().to_lab(to_uint8(self._cut(self.faces[face].crop, mask.shape)))
+        mean, target = small[mask > 0].mean(0), lab_of(color)
+        around = extended(shifted(small, mean, target) - small, mask)
+
+        def edit(lab: np.ndarray, grid: Tensor) -> np.ndarray:
+            # Beyond the region's edge a pixel shows a little of the region over what is behind it: it changes as the
+            # region beside it does, whatever its own colour.
+            inside = enlarge(mask[..., None], grid).clip(0, 1)
+            return lab + inside * (shifted(lab, mean, target) - lab) + (1 - inside) * enlarge(around, grid)
+
+        return edit
+
+    def _sampled(
+        self,
+        face: int,
+        style: StyleCode | Photo | None,
+        color: Color | None,
+        regions: Sequence[str],
+        detail: Detail,
+        options: SamplingOptions,
+    ) -> Edit:
+        """Return the edit that the model makes: sampled pixels, or their difference from a reconstruction."""
+        image, labels = self._input(face)
+        own = self.editor.pipe.read_style(image, labels)
+        inside = self._inside(labels, regions)
+        if not inside.any():
+            raise PhotoError(
+                f"{self.file.path}: {', '.join(regions)} of face {face} is too small for this model, which works at "
+                f'{labels.shape[1]} x {labels.shape[0]} pixels; detail="keep" with a color works at any size'
+            )
+        if color is not None:
+            source = self._recolored(image, labels, inside > 0, color)
+        else:
+            source = style.style() if isinstance(style, Photo) else style
+            assert source is not None  # _check
+        sampled = self.editor.pipe(labels, [own, own.swap(source, regions)], **options).cpu()
+        before, after = (ColorSpace.srgb().to_lab(to_uint8(one)) for one in sampled)
+        if detail == "replace":
+            return lambda lab, grid: enlarge(after, grid)
+        change = extended(after - before, inside)
+        return lambda lab, grid: lab + enlarge(change, grid)
 
     def _check(
         self,
@@ -212,20 +239,22 @@ class Photo:
         found = self.labels(face)
         for region in regions:
             if not bool((found == self.editor.parser.label_set.index(region)).any()):
-                seen = [name for i, name in enumerate(self.editor.parser.label_set.regions) if (found == i).any()]
-                raise PhotoError(
-                    f"{self.file.path}: face {face} shows no {region}; it has {', '.join(seen)}"
-                )
+                seen = [
+                    name for i, name in enumerate(self.editor.parser.label_set.regions) if (found == i).any()
+                ]
+                raise PhotoError(f"{self.file.path}: face {face} shows no {region}; it has {', '.join(seen)}")
 
     def _input(self, face: int) -> tuple[Tensor, Tensor]:
         """Return what the model reads: the face (3, H, W) in sRGB and [-1, 1], and its label map (H, W)."""
         size = self.editor.pipe.size
         labels = F.interpolate(self.labels(face)[None, None].float(), size=size, mode="nearest-exact")
-        return self._cut(face, size), labels[0, 0].to(torch.uint8)
+        return self._cut(self.faces[face].crop, size), labels[0, 0].to(torch.uint8)
 
-    def _cut(self, face: int, size: tuple[int, int]) -> Tensor:
-        crop = to_uint8(cut_face(self._image, self.faces[face].crop, size))
-        srgb = ColorSpace.srgb().from_lab(self.file.space.to_lab(crop))
+    def _parsed(self, crop: Crop) -> Tensor:
+        return self.editor.parser.parse(self._cut(crop, self.editor.parser.size))
+
+    def _cut(self, crop: Crop, size: tuple[int, int]) -> Tensor:
+        srgb = ColorSpace.srgb().from_lab(self.file.space.to_lab(to_uint8(cut_face(self._image, crop, size))))
         return as_unit(torch.from_numpy((255 * srgb).round().astype(np.uint8)).permute(2, 0, 1))
 
     @cached_property
@@ -234,15 +263,16 @@ class Photo:
 
     def _inside(self, labels: Tensor, regions: Sequence[str]) -> np.ndarray:
         numbers = torch.tensor(self.editor.pipe.label_set.indices(regions), dtype=labels.dtype)
-        return torch.isin(labels.cpu(), numbers).numpy()
+        return torch.isin(labels.cpu(), numbers).float().numpy()
 
-    def _recolored(
-        self, image: Tensor, labels: Tensor, regions: Sequence[str], target: np.ndarray
-    ) -> StyleCode:
-        """Return the style of the face whose regions have been shifted to a colour, CIELAB (3,)."""
-        lab = shifted(ColorSpace.srgb().to_lab(to_uint8(image)), self._inside(labels, regions), target)
-        pixels = (255 * ColorSpace.srgb().from_lab(lab)).round().astype(np.uint8)
-        return self.editor.pipe.read_style(as_unit(torch.from_numpy(pixels).permute(2, 0, 1)), labels)
+    def _recolored(self, image: Tensor, labels: Tensor, inside: np.ndarray, color: Color) -> StyleCode:
+        """Return the style of the face whose pixels `inside` have been shifted to a mean colour."""
+        srgb = ColorSpace.srgb()
+        lab = srgb.to_lab(to_uint8(image))
+        lab[inside] = shifted(lab[inside], lab[inside].mean(0), lab_of(color))
+        pixels = torch.from_numpy((255 * srgb.from_lab(lab)).round().astype(np.uint8)).permute(2, 0, 1)
+        style: StyleCode = self.editor.pipe.read_style(as_unit(pixels), labels)
+        return style
 
 
 @dataclass(frozen=True, eq=False)

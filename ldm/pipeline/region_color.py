@@ -9,6 +9,7 @@ from PIL import ImageColor
 
 from ldm.data.color_space import ColorSpace
 
+Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
 # Colours of hair and lips that CSS has no name for; each is the region's mean, shadows and lights included.
 NAMED = {
     "auburn": "#6d3524",
@@ -56,26 +57,21 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
     return dict.fromkeys(names, parse_color(color))
 
 
-def lab_of(color: tuple[int, int, int]) -> np.ndarray:
-    """Return the CIELAB, float32 (3,), of an sRGB colour 0..255."""
-    return ColorSpace.srgb().to_lab(np.array(color, np.uint8))
+def lab_of(color: Color) -> np.ndarray:
+    """Return the CIELAB, float32 (3,), of a colour; raises ValueError as `parse_color`."""
+    rgb = parse_color(color) if isinstance(color, str) else color
+    return ColorSpace.srgb().to_lab(np.array(rgb, np.uint8))
 
 
-def shifted(lab: np.ndarray, inside: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return CIELAB (H, W, 3) whose pixels `inside` (H, W) have the mean colour `target` (3,).
+def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
 
     Light and shade stay: lightness is scaled where the region becomes darker and shifted where it becomes lighter,
     and colourfulness follows lightness, as on a lit surface.
     """
-    result = lab.copy()
-    if not inside.any():
-        return result
-    region = lab[inside]
-    mean = region.mean(0)
-    light = region[:, 0] + (target[0] - mean[0])
+    light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:
-        light = region[:, 0] * (target[0] / max(mean[0], 1))
-    shade = np.clip(light / max(float(target[0]), 1), 0.3, 1.5)[:, None]
-    chroma = target[1:] * shade + 0.3 * (region[:, 1:] - mean[1:])
-    result[inside] = np.concatenate([np.clip(light, 0, 100)[:, None], chroma], 1)
-    return result
+        light = lab[..., 0] * (target[0] / max(float(mean[0]), 1))
+    shade = np.clip(light / max(float(target[0]), 1), 0.3, 1.5)[..., None]
+    chroma = target[1:] * shade + 0.3 * (lab[..., 1:] - mean[1:])
+    return np.concatenate([np.clip(light, 0, 100)[..., None], chroma], -1)
