@@ -70,7 +70,7 @@ def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
     radius = max(1, round(min(side / 64, area**0.5 / 12)))
     soft = guided_filter(lightness, mask, radius, EDGE**2)
     near = box_mean(mask, radius)  # 0 farther than the radius from the region, 1 farther than it inside
-    alpha = np.clip((soft - 0.06) / 0.88, 0, 1)
+    alpha = np.clip((soft - 0.25) / 0.65, 0, 1)
     alpha = np.where(near <= 0.002, 0, np.where(near >= 0.999, 1, alpha))
     alpha[alpha < LEAST_ALPHA] = 0
     return alpha.astype(np.float32)
