@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from ldm.data.color_space import ColorProfileError, ColorSpace
@@ -212,7 +212,7 @@ def _encoding(image: Image.Image) -> dict[str, Any]:
 
 def _lossless_webp(image: Image.Image) -> bool:
     """Return whether a WebP's pixels are in a lossless chunk, which comes early in the file."""
-    assert image.fp is not None  # it is open
+    assert isinstance(image, ImageFile.ImageFile) and image.fp is not None  # it is open
     image.fp.seek(0)
     return b"VP8L" in image.fp.read(4096)
 
@@ -233,7 +233,7 @@ def _notes(image: Image.Image) -> list[str]:
 
 def _deep_png(image: Image.Image) -> bool:
     """Return whether a PNG has 16 bits a channel, of which Pillow reads 8."""
-    if image.format != "PNG":
+    if image.format != "PNG" or not isinstance(image, ImageFile.ImageFile):
         return False
     return any("16" in str(tile[3]) for tile in image.tile)
 

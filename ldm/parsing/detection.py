@@ -2,7 +2,7 @@
 
 dlib's detector (histograms of oriented gradients; five templates: frontal, turned left and right, tilted left and
 right) finds faces of 80 pixels and more that tilt up to 30 degrees. Scans of an enlarged and of a turned photo extend
-that to 40 pixels and 60 degrees. `docs/photos.md` compares it with others.
+that to 40 pixels and 60 degrees. `docs/photos.md` has figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TILTED = 30  # degrees between two scans
 UPRIGHT_PIXELS, TILTED_PIXELS = 12_000_000, 3_000_000  # that a scan looks at: a second, and a quarter
 MOST_PIXELS = 400_000_000  # of a thorough scan: 100 megapixels enlarged twofold
 BAND_ROWS = 4096  # rows scanned at once, which bounds the memory
-THRESHOLD, TILTED_THRESHOLD = -0.1, 0.2  # of dlib's score; a turned photo shows more that looks like a face
+THRESHOLD, TILTED_THRESHOLD = 0.0, 0.2  # of dlib's score; a turned photo shows more that looks like a face
 TEMPLATE_TILT = (
     0.0,
     0.0,

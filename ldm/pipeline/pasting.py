@@ -117,7 +117,7 @@ def paste(
         strength: factor of the change.
     """
     result = photo.copy()
-    rows, columns = weights.any(1).nonzero()[0], weights.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(weights.max(1)), np.flatnonzero(weights.max(0))
     if not len(rows):
         return result
     left, right = int(columns[0]), int(columns[-1]) + 1
@@ -191,10 +191,3 @@ def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tenso
         [dx * inverse.real - dy * inverse.imag, dx * inverse.imag + dy * inverse.real], -1, dtype=np.float32
     )
     return torch.from_numpy(places)
-
-
-def gradient_energy(lightness: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted mean of squared differences between neighbours of (H, W): how much detail there is."""
-    dy, dx = np.diff(lightness, axis=0)[:, :-1], np.diff(lightness, axis=1)[:-1]
-    w = weights[:-1, :-1]
-    return float((w * (dx**2 + dy**2)).sum() / max(w.sum(), 1e-6))

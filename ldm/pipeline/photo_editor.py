@@ -29,6 +29,7 @@ from ldm.pipeline.style_code import StyleCode
 
 Detail = Literal["keep", "replace"]
 SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
+LEAST_REGION = 1 / 4000  # of the crop; less is a mistake of the parser: an eye is ten times as large
 DEMO = Path(__file__).resolve().parents[2] / "checkpoints" / "demo"
 
 
@@ -206,10 +207,10 @@ class Photo:
                 f'{labels.shape[1]} x {labels.shape[0]} pixels; detail="keep" with a color works at any size'
             )
         if color is not None:
-            source = self._recolored(image, labels, inside > 0, color)
+            source: StyleCode | None = self._recolored(image, labels, inside > 0, color)
         else:
             source = style.style() if isinstance(style, Photo) else style
-            assert source is not None  # _check
+        assert source is not None  # _check
         sampled = self.editor.pipe(labels, [own, own.swap(source, regions)], **options).cpu()
         before, after = (ColorSpace.srgb().to_lab(to_uint8(one)) for one in sampled)
         if detail == "replace":
@@ -237,11 +238,14 @@ class Photo:
         if not regions:
             raise PhotoError("regions must name at least one region, such as hair")
         found = self.labels(face)
+
+        def share(label: int) -> float:
+            return float((found == label).float().mean())
+
         for region in regions:
-            if not bool((found == self.editor.parser.label_set.index(region)).any()):
-                seen = [
-                    name for i, name in enumerate(self.editor.parser.label_set.regions) if (found == i).any()
-                ]
+            if share(self.editor.parser.label_set.index(region)) < LEAST_REGION:
+                names = enumerate(self.editor.parser.label_set.regions)
+                seen = [name for i, name in names if share(i) >= LEAST_REGION]
                 raise PhotoError(f"{self.file.path}: face {face} shows no {region}; it has {', '.join(seen)}")
 
     def _input(self, face: int) -> tuple[Tensor, Tensor]:
