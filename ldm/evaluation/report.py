@@ -174,6 +174,9 @@ SWAP = {
     "change": "change",
     "leakage": "leakage",
     "leakage_ratio": "ratio",
+    "colour_error": "colour error",
+    "colour_unswapped": "not swapped",
+    "colour_ratio": "ratio",
 }
 CHANCE = {
     "faces": "faces",

@@ -128,5 +128,6 @@ MEASURES: dict[str, dict[str, Callable[[Tensor, Tensor], float]]] = {
     "inception": {"KID": kid, "FID": frechet},
     "dinov2": {"FD-DINOv2": frechet},
     "clip": {"CMMD": cmmd},
+    "efficientnet": {"KID (EfficientNet)": kid, "FD (EfficientNet)": frechet},
     "parser": {"KID (parser)": kid, "FD (parser)": frechet},
 }

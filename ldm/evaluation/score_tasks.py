@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.data.faces import Face
 from ldm.evaluation.comparing import Comparison, Pooled, Scores, area_of, means, read_back
 from ldm.evaluation.faces import Faces
 from ldm.evaluation.plan import FIRST_STAGE, Picture, drawn, swapped, unchanged
 from ldm.evaluation.protocol import Protocol
+from ldm.metrics.colour import ciede2000, mean_colour
 from ldm.metrics.pixels import absolute_error
 from ldm.modules.lpips import LPIPS
 
@@ -47,7 +49,11 @@ class TaskScores:
 
 
 # Of a swap: how much of the difference remains, and how much of the change went astray.
-RATIOS = (("error_ratio", "error", "error_unswapped"), ("leakage_ratio", "leakage", "change"))
+RATIOS = (
+    ("error_ratio", "error", "error_unswapped"),
+    ("leakage_ratio", "leakage", "change"),
+    ("colour_ratio", "colour_error", "colour_unswapped"),
+)
 
 
 class Scorer:
@@ -107,6 +113,7 @@ class Scorer:
             inside = area_of(face.labels, self.faces.label_set.indices(picture.regions))
             change = absolute_error(made[None], before[None])[0]
             scores = {"change": float(change[inside].mean()), "leakage": float(change[~inside].mean())}
+            scores |= self._colour_errors(made, face, self.faces[picture.other], picture.regions)
             truth = self.faces.truth(number, picture.other, picture.regions)
             if truth is not None:
                 compared = Comparison(made, truth, self.lpips)
@@ -116,6 +123,26 @@ class Scorer:
                 scores["error_unswapped"] = float(unswapped[inside].mean())
             found.faces[face.name] = scores
         return found.finish()
+
+    def _colour_errors(
+        self, made: Tensor, face: Face, reference: Face | None, regions: Sequence[str]
+    ) -> Scores:
+        """Return how far the regions' mean colours are from the reference's, of the swap and of the photo unswapped.
+
+        CIEDE2000, mean of the regions that both faces have; needs no rendered truth.
+        """
+        pairs = []
+        for region in self.faces.label_set.indices(regions):
+            if reference is None:
+                continue
+            here, there = face.labels == region, reference.labels == region
+            if here.any() and there.any():
+                expected = mean_colour(reference.image, there)
+                pairs.append([float(ciede2000(mean_colour(x, here), expected)) for x in (made, face.image)])
+        if not pairs:
+            return {}
+        errors, unswapped = zip(*pairs, strict=True)
+        return {"colour_error": sum(errors) / len(pairs), "colour_unswapped": sum(unswapped) / len(pairs)}
 
     def variety(self, task: str, variant: str) -> TaskScores:
         """Return how far the pictures of one mask are from each other: mean of all pairs, inside and outside."""

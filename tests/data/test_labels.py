@@ -124,3 +124,15 @@ def test_one_hot_refuses(labels: torch.Tensor, regions: int, message: str) -> No
 def test_label_set_refuses_a_mirror_that_is_not_its_own_inverse() -> None:
     with pytest.raises(ValueError, match="mirroring twice"):
         LabelSet("three", ("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), (1, 2, 0))
+
+
+def test_exchanged_sides_are_repaired_and_right_ones_stay() -> None:
+    left, right, brow = (CELEBAMASK_HQ.index(name) for name in ("l_eye", "r_eye", "l_brow"))
+    labels = torch.ones(6, 8, dtype=torch.uint8)
+    labels[3, 5:7], labels[3, 1:3], labels[1, 5:7] = left, right, brow
+    assert torch.equal(CELEBAMASK_HQ.repair_sides(labels), labels)
+    exchanged = CELEBAMASK_HQ.flip(labels).flip(-1)  # the photo as it is, the names of its mirror image
+    assert exchanged[3, 5] == right and exchanged[1, 5] == CELEBAMASK_HQ.index("r_brow")
+    assert torch.equal(CELEBAMASK_HQ.repair_sides(exchanged), labels)
+    one_eye = torch.where(labels == right, 1, labels)
+    assert torch.equal(CELEBAMASK_HQ.repair_sides(one_eye), one_eye)  # nothing says which side it is

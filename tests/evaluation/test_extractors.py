@@ -9,8 +9,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2
 
 from ldm.checkpoints.errors import CheckpointError
 from ldm.data.labels import CELEBAMASK_HQ
-from ldm.evaluation.extractors import Extractor, clip, dinov2, inception, resized
+from ldm.evaluation.extractors import Extractor, clip, dinov2, efficientnet, inception, resized
 from ldm.evaluation.judges import find_judges
+from ldm.modules.efficientnet import imagenet_file, load_imagenet
 from ldm.targets import ConfigError
 from tests import small
 
@@ -120,7 +121,7 @@ def test_judges_are_found_by_name_and_in_the_folder_and_the_others_say_where_the
     named = transformer("dinov2", tmp_path / "my dino")
     transformer("clip", tmp_path / "judges/clip")
     judges = find_judges(tmp_path / "judges", {"dinov2": str(named)}, CPU, CELEBAMASK_HQ)
-    assert set(judges.extractors) == {"dinov2", "clip"}
+    assert set(judges.extractors) == {"dinov2", "clip", "efficientnet"}
     assert set(judges.missing) == {"lpips", "inception", "parser"}
     assert str(tmp_path / "judges/alexnet-owt-7be5be79.pth") in judges.missing["lpips"]
     assert "main.py -b configs/face-parser" in judges.missing["parser"]
@@ -129,3 +130,12 @@ def test_judges_are_found_by_name_and_in_the_folder_and_the_others_say_where_the
     for name in ("lpips", "inception", "clip", "parser"):
         with pytest.raises(CheckpointError, match="nowhere"):
             find_judges(tmp_path / "judges", {name: str(tmp_path / "nowhere")}, CPU, CELEBAMASK_HQ)
+
+
+def test_efficientnet_has_the_mean_of_its_last_features() -> None:
+    extractor = efficientnet(str(imagenet_file()), CPU)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = extractor.of(images)
+    expected = load_imagenet()(resized(images, 224).clamp(-1, 1))[-1].mean((2, 3))
+    assert found.shape == (2, 320)
+    torch.testing.assert_close(found, expected.detach())

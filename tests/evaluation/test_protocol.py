@@ -37,7 +37,7 @@ def test_the_published_preset_is_what_is_published() -> None:
         ("first: 3", "names no data"),
         ("data: ???", "names no data"),
         ("data: faces\nsamples: many", "wrong kind"),
-        ("data: [", "not a YAML"),
+        ("data: [", "is not YAML"),
     ],
 )
 def test_what_cannot_be_is_named(text: str, said: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def build(case: dict[str, Any]) -> Any:
     """Build the module of a case and fill it with the weights that its key names stand for."""
-    return fill(instantiate_from_config(case)).eval()
+    return fill(instantiate_from_config({key: case[key] for key in ("target", "params")})).eval()
 
 
 def mask_of(tensors: dict[str, Tensor], regions: int = 19) -> Tensor:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from ldm.checkpoints.io import write_checkpoint
 from ldm.data.synthetic.dataset import SyntheticFaces
+from ldm.models.autoencoder import VQModel, VQModelInterface
 from ldm.targets import instantiate_from_config
 from tests import small
 from tests.training.runs import TINY, only_run, rows, train_here
@@ -230,3 +232,26 @@ def test_annealing_and_a_discriminator_exclude_each_other() -> None:
     loss = {"target": "ldm.modules.losses.VQLoss", "params": {"disc_weight": 0.5}}
     with pytest.raises(ValueError, match="anneal_steps"):
         model(lossconfig=loss, anneal_steps=10)
+
+
+def test_patches_of_the_latent_are_channels_and_decode_to_the_same_image() -> None:
+    config = {"embed_dim": 3, "n_embed": 32, "ddconfig": small.DDCONFIG}
+    plain, patched = VQModelInterface(**config).eval(), VQModelInterface(**config, patch=2).eval()
+    patched.load_state_dict(plain.state_dict())
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = patched.encode(image)
+    assert z.shape == (2, 12, 2, 2) and patched.factor == 2 * plain.factor
+    torch.testing.assert_close(patched.decode(z), plain.decode(plain.encode(image)))
+    torch.testing.assert_close(patched(image)[0], plain(image)[0])
+
+
+def test_scale_equivariance_is_the_l1_at_half_size_and_reaches_the_encoder() -> None:
+    torch.manual_seed(0)
+    model = VQModel(**small.FIRST_STAGE["params"], scale_equivariance=0.5)
+    image = torch.rand(2, 3, 16, 16) * 2 - 1
+    z = model.encode(image)
+    half = F.avg_pool2d(image, 2)
+    expected = (model.decode(F.avg_pool2d(z, 2), force_not_quantize=True) - half).abs().mean()
+    torch.testing.assert_close(model._scale_loss(image, z), expected)
+    model._scale_loss(image, z).backward()
+    assert float(model.encoder.conv_in.weight.grad.abs().sum()) > 0

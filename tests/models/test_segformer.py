@@ -89,5 +89,5 @@ def test_it_accepts_any_size_that_it_can_halve(tmp_path: Path) -> None:
 
 
 def test_an_unknown_label_set_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there are CelebAMask-HQ, Cityscapes"):
+    with pytest.raises(ConfigError, match=r"one of CelebAMask-HQ, Cityscapes.*got .celeba"):
         SegFormer(NETWORK, label_set="celeba")

@@ -92,9 +92,9 @@ def test_a_phone_photo_is_turned_upright_and_its_metadata_is_gone() -> None:
     [
         (b"", "empty"),
         (None, "empty"),
-        (b"<svg/>", "not a picture"),
-        (encoded(Image.new("RGB", (32, 24)), "GIF"), "not a picture"),
-        (encoded(Image.new("RGB", (32, 24)), "TIFF"), "not a picture"),
+        (b"<svg/>", "no JPEG or PNG image"),
+        (encoded(Image.new("RGB", (32, 24)), "GIF"), "no JPEG or PNG image"),
+        (encoded(Image.new("RGB", (32, 24)), "TIFF"), "no JPEG or PNG image"),
         (encoded(Image.new("1", (9000, 9000))), "64 million"),
         (encoded(Image.effect_noise((256, 256), 50))[:-5000], "truncated or damaged"),
         (encoded(Image.new("RGB", (64, 24))), "same shape"),
