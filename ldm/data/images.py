@@ -94,7 +94,7 @@ def open_image(
     source: Source | bytes,
     formats: tuple[str, ...] | None = None,
     name: str = "",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
 ) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
 
@@ -102,11 +102,12 @@ def open_image(
         source: The file, or the bytes of one.
         formats: What it may be, in Pillow's words, such as "PNG"; None for FORMATS.
         name: What errors call it; by default the path, or an open file's `str`.
-        max_pixels: more are refused before they are decoded.
+        max_pixels: More are refused before they are decoded; None for MAX_PIXELS.
 
     Raises:
         ImageError: missing, not a picture of these formats, damaged, or more than `max_pixels`.
     """
+    max_pixels = max_pixels or MAX_PIXELS
     path = name or ("the picture" if isinstance(source, bytes) else source)
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         found = "a folder" if Path(source).is_dir() else "a pipe or device"
@@ -123,7 +124,7 @@ def open_image(
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(path, "far more pixels than a photo")) from error
+        raise ImageError(_too_large(path, "far more pixels than a photo", max_pixels)) from error
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist") from error
     except (IsADirectoryError, PermissionError) as error:
@@ -369,5 +370,5 @@ def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
     return f"is no {' or '.join(formats[:2])} image, or its beginning is damaged; copy or download it again"
 
 
-def _too_large(path: Source, found: str, max_pixels: int = MAX_PIXELS) -> str:
+def _too_large(path: Source, found: str, max_pixels: int) -> str:
     return f"{path} has {found}; at most {max_pixels // 1_000_000} million are read. Make it smaller first"
