@@ -13,6 +13,9 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import Checkpoint, read_checkpoint, read_config
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints"
+DEMO = BUNDLED / "demo"  # a model of drawn faces
+FACE_PARSER = BUNDLED / "faces" / "parser"
 
 
 def find_model(

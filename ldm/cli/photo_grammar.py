@@ -19,9 +19,9 @@ def add_photo_tasks(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]"
         task.add_argument(
             "--parser",
             type=Path,
-            required=True,
             metavar="PATH",
-            help="the face parser: a run folder of main.py, or a folder in transformers' format",
+            help="the face parser: a run folder of main.py, or a folder in transformers' format "
+            "(checkpoints/faces/parser)",
         )
         task.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
         if name == "photo":

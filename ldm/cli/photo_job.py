@@ -6,11 +6,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ldm.checkpoints.locate import DEMO, FACE_PARSER
 from ldm.data.images import save_png
 from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import Face, find_faces
-from ldm.pipeline.photo_editor import DEMO, Photo, PhotoEditor
+from ldm.pipeline.photo_editor import Photo, PhotoEditor
 from ldm.pipeline.region_color import parse_colors
 from ldm.pipeline.style_code import StyleCode
 
@@ -20,7 +21,9 @@ def run_photo(options: argparse.Namespace) -> int:
     if options.task == "faces":
         return _faces(options)
     colors = None if options.color is None else parse_colors(options.color)  # before seconds of loading
-    editor = PhotoEditor.from_pretrained(options.parser, options.checkpoint or DEMO, device=options.device)
+    editor = PhotoEditor.from_pretrained(
+        options.checkpoint or DEMO, options.parser or FACE_PARSER, device=options.device
+    )
     photo = editor.open(options.photo)
     for note in photo.file.notes:
         print(f"{options.photo}: {note}")
@@ -48,7 +51,7 @@ def _style(editor: PhotoEditor, photo: Photo, options: argparse.Namespace) -> St
 
 
 def _faces(options: argparse.Namespace) -> int:
-    parser = FaceParser.from_pretrained(options.parser, device=options.device)
+    parser = FaceParser.from_pretrained(options.parser or FACE_PARSER, device=options.device)
     image = Image.fromarray(PhotoFile.open(options.photo).pixels)
     faces = find_faces(image, parser)
     facts = [

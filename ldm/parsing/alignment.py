@@ -12,14 +12,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from ldm.data.images import to_tensor
 from ldm.data.labels import LabelSet
 from ldm.parsing.face_parser import FaceParser
 
-LONGEST = 2048  # pixels of a photo's side that are looked at
 PASSES = 4  # crops at most: each is found in the one before
 SETTLED = 0.01  # of the crop's half side; nearer than this two crops are the same
 SMALLEST_PART = 4  # pixels; of fewer an eye's centre is chance
@@ -61,25 +58,6 @@ class Crop:
         where = F.affine_grid(torch.tensor([moves]), [1, 3, *size], align_corners=False)
         cut = F.grid_sample(small, where, mode="bicubic", padding_mode="border", align_corners=False)
         return cut[0].clamp(-1, 1)
-
-
-def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the face in an RGB photo (3, H, W) in [-1, 1] as (H, W) = `size`, and its label map.
-
-    Raises:
-        AlignmentError: the parser finds no two eyes and mouth.
-    """
-    photo = photo.copy()
-    photo.thumbnail((LONGEST, LONGEST))
-    pixels = to_tensor(photo)
-    for crop in whole_photo_crops(photo.width, photo.height):
-        found = settle(pixels, crop, parser)
-        if found is not None:
-            image = as_bytes(found.cut(pixels, size))
-            return image, parser.parse(image)
-    raise AlignmentError(
-        "no face was found in the photo; take one in which both eyes and the mouth are seen, larger or from the front"
-    )
 
 
 def as_bytes(image: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ldm.checkpoints.config_files import parse_json
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.checkpoints.io import build_model
-from ldm.checkpoints.locate import find_model, usable_device
+from ldm.checkpoints.locate import FACE_PARSER, find_model, usable_device
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
@@ -91,12 +91,18 @@ class FaceParser:
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        path: str | Path = FACE_PARSER,
         *,
         device: str | torch.device | None = None,
         label_set: LabelSet = CELEBAMASK_HQ,
     ) -> FaceParser:
-        """Load a run folder of main.py, or a network in transformers' format: a folder, or owner/name on the hub.
+        """Load a face parser; without a path the one in the repository, `checkpoints/faces/parser`.
+
+        Args:
+            path: A run folder of main.py, a folder of `scripts/export_model.py`, or a network in transformers' format:
+                a folder, or owner/name on the hub.
+            device: "cpu", "cuda", "mps"; by default the fastest there is.
+            label_set: What the label maps number.
 
         Raises:
             CheckpointError: neither, or its classes have no names that `label_set` knows.

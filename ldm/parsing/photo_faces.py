@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ldm.data.images import to_tensor
-from ldm.parsing.alignment import Crop, settle, whole_photo_crops
+from ldm.parsing.alignment import AlignmentError, Crop, as_bytes, settle, whole_photo_crops
 from ldm.parsing.detection import Candidate, find_candidates, overlap
 from ldm.parsing.face_parser import FaceParser
 
@@ -19,6 +20,10 @@ WINDOW = 2.0  # half side of the window around a candidate, in sides of its box
 WINDOW_PIXELS = 512  # longest side of the window that the parser looks at
 CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are no faces
 LEAST_SKIN = 0.1  # of the crop
+MOST_TURN = (
+    25  # degrees between the detector's tilt and the parser's; a pattern that is no face differs by any angle
+)
+PARSED_AT = 512  # least side of the crop whose label map is made
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,34 @@ def cut_face(photo: Image.Image, crop: Crop, size: tuple[int, int]) -> Tensor:
     return inner.cut(pixels, size)
 
 
+def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the largest face in an upright RGB photo, cropped as CelebA-HQ does, and its label map.
+
+    The parser looks at a crop of at least PARSED_AT pixels, whatever `size` is.
+
+    Args:
+        photo: the photo.
+        parser: finds the regions.
+        size: (H, W) of the result.
+
+    Returns:
+        The crop (3, H, W) in [-1, 1], rounded to 8 bits, and labels (H, W), uint8.
+
+    Raises:
+        AlignmentError: no face was found. DetectionError: dlib is not installed.
+    """
+    faces = find_faces(photo, parser)
+    if not faces:
+        raise AlignmentError(
+            "no face was found in the photo; take one that shows both eyes and the mouth, larger or from the front"
+        )
+    image = as_bytes(cut_face(photo, faces[0].crop, size))
+    scale = max(1, math.ceil(PARSED_AT / min(size)))
+    fine = parser.parse(cut_face(photo, faces[0].crop, (scale * size[0], scale * size[1])))
+    labels = F.interpolate(fine[None, None], size=size, mode="nearest-exact")[0, 0]
+    return image, labels
+
+
 def _confirmed(photo: Image.Image, candidate: Candidate, parser: FaceParser) -> Crop | None:
     """Return the crop of the face in a candidate's box, None if the parser finds none."""
     turn = math.radians(-candidate.tilt)  # y points down
@@ -84,7 +117,8 @@ def _confirmed(photo: Image.Image, candidate: Candidate, parser: FaceParser) -> 
     left, top = _corner(photo, first, WINDOW * candidate.side)
     crop = Crop(crop.centre / scale + complex(left, top), crop.axis / scale)
     side = 2 * abs(crop.axis)
-    fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1]
+    turn = (Face(crop).tilt - candidate.tilt + 180) % 360 - 180
+    fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1] and abs(turn) <= MOST_TURN
     return crop if fits and overlap(crop.centre, side, candidate.centre, candidate.side) else None
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ldm.checkpoints.locate import DEMO, FACE_PARSER
 from ldm.data.color_space import ColorSpace
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.photo_file import PhotoFile
@@ -30,7 +31,6 @@ from ldm.pipeline.style_code import StyleCode
 Detail = Literal["keep", "replace"]
 SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
 LEAST_REGION = 1 / 4000  # of the crop; less is a mistake of the parser: an eye is ten times as large
-DEMO = Path(__file__).resolve().parents[2] / "checkpoints" / "demo"
 
 
 class PhotoError(ValueError):
@@ -56,17 +56,17 @@ class PhotoEditor:
     @classmethod
     def from_pretrained(
         cls,
-        parser: str | Path,
         checkpoint: str | Path = DEMO,
+        parser: str | Path = FACE_PARSER,
         *,
         device: str | torch.device | None = None,
     ) -> PhotoEditor:
         """Load both networks.
 
         Args:
-            parser: what `FaceParser.from_pretrained` takes.
-            checkpoint: what `FacePipeline.from_pretrained` takes; by default the demo weights in the repository,
+            checkpoint: What `FacePipeline.from_pretrained` takes; by default the demo weights in the repository,
                 which were trained on drawn faces.
+            parser: What `FaceParser.from_pretrained` takes; by default the parser in the repository.
             device: "cpu", "cuda", "mps"; by default the fastest there is.
 
         Raises:

@@ -12,6 +12,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ldm.checkpoints.locate import FACE_PARSER
+from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
 from ldm.studio import page
 from ldm.studio.faces import shelf
@@ -56,10 +58,10 @@ def prepare(options: argparse.Namespace, root: Path = ROOT) -> gr.Blocks:
     """
     models = Models(chosen_checkpoint(root, options.checkpoint), options)
     found = shelf(options.dataset, root / EXAMPLES, models.pipe.label_set, models.pipe.size)
-    parser = None
-    if options.parser is not None:
+    parser, label_set = None, models.pipe.label_set
+    if options.parser is not None or label_set.regions == CELEBAMASK_HQ.regions:
         parser = FaceParser.from_pretrained(
-            options.parser, device=options.device, label_set=models.pipe.label_set
+            options.parser or FACE_PARSER, device=options.device, label_set=label_set
         )
     return page.build(models, found, parser, Jobs(options.line))
 

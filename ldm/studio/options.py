@@ -32,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument(
-        "--parser", metavar="NAME", help="face parser for own photos: a run folder, or owner/name on the hub"
+        "--parser",
+        metavar="NAME",
+        help="face parser for own photos: a run folder, or owner/name on the hub (checkpoints/faces/parser)",
     )
     page = parser.add_argument_group("the page")
     page.add_argument("--port", type=int, help="where it listens (the first free one from 7860)")

@@ -9,7 +9,7 @@ from ldm.data.faces import Face
 from ldm.data.images import ImageError, open_image, read_labels, read_rgb, to_tensor, upright_size
 from ldm.data.labels import LabelSet
 from ldm.parsing import FaceParser
-from ldm.parsing.alignment import align
+from ldm.parsing.photo_faces import align
 
 PHOTOS, MASKS = ("JPEG", "PNG", "WEBP"), ("PNG",)
 MAX_BYTES = 20_000_000

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.parsing import FaceParser
-from ldm.parsing.alignment import AlignmentError, Crop, align, crop_around, landmarks
+from ldm.parsing.alignment import AlignmentError, Crop, crop_around, landmarks
+from ldm.parsing.photo_faces import align
 from ldm.studio.uploads import aligned_face
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from ldm.checkpoints.locate import DEMO
 from ldm.cli import main
 from ldm.cli.photo_grammar import PHOTO_TASKS
 from ldm.data.color_space import ColorSpace
@@ -15,7 +16,6 @@ from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.photo_metadata import SOURCE_TYPE
 from ldm.parsing import FaceParser
 from ldm.pipeline import FacePipeline, Photo, PhotoEditor, PhotoError
-from ldm.pipeline.photo_editor import DEMO
 from ldm.pipeline.region_color import lab_of
 from tests.parsing.test_alignment import FACE, NearestColour, painted
 
@@ -134,7 +134,7 @@ def test_a_photo_without_a_face_is_refused(editor: PhotoEditor, tmp_path: Path) 
 
 @pytest.fixture
 def patched(editor: PhotoEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line load the stand-in parser: no parser's weights are in the repository."""
+    """Let the command line load the stand-in parser, which knows drawn faces by their colours."""
     monkeypatch.setattr(FaceParser, "from_pretrained", lambda *_, **__: editor.parser)
 
 
