@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ldm.atomic_files import write_at
 from ldm.checkpoints.config_files import check_extent, parse_json, read_foreign_config
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.file_type import HEAD, is_safetensors, is_torch_file, what_it_is
@@ -105,7 +106,8 @@ def write_checkpoint(
         The weight file.
 
     Raises:
-        CheckpointError: a value is not a tensor, `path` has another suffix, or the disk refuses.
+        CheckpointError: a value is not a tensor, or `path` has another suffix.
+        WriteError: the disk is full or refuses.
     """
     target = Path(path)
     as_folder = target.is_dir() or not target.suffix
@@ -118,11 +120,10 @@ def write_checkpoint(
     if config is not None and not as_folder:
         facts["config"] = json.dumps(plain(config))
     tensors = _storable(state_dict, dtype)
-    write_atomically(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_at(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}), size)
     if config is not None and as_folder:
-        write_atomically(
-            target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial)
-        )
+        write_at(target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial))
     return file
 
 
@@ -319,23 +320,3 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> di
         tensors[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return tensors
-
-
-def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path beside `file`, then move it there; a failure leaves the old file and nothing else.
-
-    Raises:
-        CheckpointError: the disk refuses.
-    """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be written: {error}") from error
-    finally:
-        if partial.exists():
-            partial.unlink()

@@ -16,6 +16,7 @@ from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+from ldm.atomic_files import PARTIAL, write_text
 from ldm.targets import ConfigError
 from ldm.training.config import to_yaml
 
@@ -104,15 +105,15 @@ class RunFolder:
         os.environ[FOLDER_VARIABLE] = str(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         (self.path / "images").mkdir(exist_ok=True)
-        for leftover in self.checkpoints.glob(".*.partial"):
+        for leftover in self.checkpoints.glob(f".*{PARTIAL}"):
             leftover.unlink()
-        write_atomically(self.config, to_yaml(config))
+        write_text(self.config, to_yaml(config))
         versions = self.path / "versions.json"
         starts = json.loads(versions.read_text())["starts"] if versions.is_file() else []
         starts.append(
             {**describe_start(), "seed": seed, "resumed_from": self.checkpoint and self.checkpoint.name}
         )
-        write_atomically(versions, json.dumps({"starts": starts}, indent=2) + "\n")
+        write_text(versions, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
 def describe_start() -> dict[str, Any]:
@@ -145,10 +146,3 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one move, so that a killed process leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

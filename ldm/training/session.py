@@ -123,7 +123,7 @@ class _Session:
                     self.folder.discard()
                 raise
         if self.options.action != "dry-run":
-            with explained(CheckpointError):
+            with explained(CheckpointError, OSError):
                 self._work()
 
     def _work(self) -> None:

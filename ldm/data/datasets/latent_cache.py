@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.atomic_files import write_at, write_text
 from ldm.checkpoints.config_files import parse_json
 from ldm.data.datasets.paired_images import EpochFlips
 from ldm.data.images import as_unit, to_uint8
@@ -142,9 +143,7 @@ def write_latents(
         "shards": shards,
         "names": names,
     }
-    partial = folder / f"{INDEX}.partial"
-    partial.write_text(json.dumps(index))
-    partial.rename(folder / INDEX)
+    write_text(folder / INDEX, json.dumps(index))
     for stale in set(folder.glob("*.safetensors")) - {folder / shard for shard in shards}:
         stale.unlink()
     return computed
@@ -159,9 +158,8 @@ def without_flips(source: Mapping[str, Any]) -> tuple[dict[str, Any], bool, int]
 
 def _save(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write a file that is whole or not there."""
-    partial = file.with_name(f"{file.name}.partial")
-    save_file(tensors, partial)
-    partial.rename(file)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_at(file, lambda partial: save_file(tensors, partial), size)
 
 
 def _encode(pixels: Tensor, encode: Callable[[Tensor], Tensor], flips: bool, batch_size: int) -> Tensor:
