@@ -13,6 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ldm.atomic_files import write_at
 from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.torch_files import verify_checksums
 from ldm.training.finite import FiniteLossGuard
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest
@@ -274,12 +275,14 @@ def load_saved(checkpoint: Path, mmap: bool = False) -> Any:
 
     Args:
         checkpoint: the file.
-        mmap: leave tensors in the file until they are used.
+        mmap: leave tensors in the file until they are used; their checksums are not verified.
 
     Raises:
         CheckpointError: the file is damaged; says which one to take instead.
     """
     try:
+        if not mmap:
+            verify_checksums(checkpoint)
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch has no common class for what can be wrong with a file
         other = checkpoint.with_name("last.ckpt" if checkpoint.name == "best.ckpt" else "best.ckpt")

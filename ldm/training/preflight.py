@@ -90,7 +90,7 @@ def check_processes(trainer: pl.Trainer, model: pl.LightningModule) -> None:
 
 def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:
     """Raise CheckpointError unless a run's checkpoint can be read and its weights have the model's names and shapes."""
-    content = load_saved(checkpoint, mmap=True)
+    content = load_saved(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; wanted one that main.py has written")
     try:
