@@ -179,6 +179,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
         return next((d.first_stage for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
 
     @property
+    def latent_shape(self) -> tuple[int, int, int] | None:
+        """(C, h, w) of cached latents, or None without any."""
+        self.setup()
+        return next((d.latent_shape for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
+
+    @property
     def label_set(self) -> Any:
         """The LabelSet of the datasets, or None where they have none."""
         self.setup()

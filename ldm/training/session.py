@@ -28,6 +28,7 @@ from ldm.training.preflight import (
     check_processes,
     check_resumed_weights,
     check_validation_interval,
+    load_first_stage,
     warn_of_changes,
 )
 from ldm.training.progress import TrainingProgress
@@ -178,7 +179,7 @@ class _Session:
             check_validation_interval(self.trainer, self.data.train_batches(self.trainer.world_size))
             check_optimization(self.trainer, self.model)
             check_processes(self.trainer, self.model)
-            check_cached_latents(self.model, getattr(self.data, "first_stage", None))
+            self._check_latents()
             if self.trainer.is_global_zero:
                 self.folder.open(self.config, self.seed)
                 print(self._summary(), formula, sep="\n", flush=True)
@@ -233,6 +234,14 @@ class _Session:
         if split not in self.data.configs:
             raise ConfigError(f"data.params has no {split!r} dataset, which --{self.options.action} needs")
         self.data.setup()
+
+    def _check_latents(self) -> None:
+        """Hold cached latents against the model, which by now has the weights that it resumes from."""
+        assert self.folder is not None
+        first_stage, shape = (getattr(self.data, name, None) for name in ("first_stage", "latent_shape"))
+        if first_stage is not None and self.folder.checkpoint is not None:
+            load_first_stage(self.model, self.folder.checkpoint)
+        check_cached_latents(self.model, first_stage, shape)
 
     def _make_trainer(self, settings: dict[str, Any]) -> pl.Trainer:
         """Build the Trainer with its loggers and callbacks."""
