@@ -288,4 +288,6 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     Without them the batch that the parent wants to finish would fail. They leave once it has, and with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENTS_TIME))

@@ -87,7 +87,10 @@ class RunFolder:
             ConfigError: there is no such run, or it has no checkpoint.
         """
         if run.is_file():
-            folder, checkpoint = run.resolve().parent.parent, run.resolve()
+            checkpoint = run.absolute()  # not resolved first: checkpoints/ may be a link to another disk
+            folder = checkpoint.parent.parent
+            if not (folder / "config.yaml").is_file():
+                folder, checkpoint = run.resolve().parent.parent, run.resolve()
         else:
             folder, checkpoint = run, run / "checkpoints" / "last.ckpt"
         if not folder.is_dir() or not (folder / "config.yaml").is_file():
@@ -99,6 +102,14 @@ class RunFolder:
                 f"--resume {run}: it has no checkpoint {checkpoint}; the run ended before its first one"
             )
         return cls(folder, checkpoint)
+
+    def started_in(self) -> Path | None:
+        """Return the directory in which the run was started, None where it does not say."""
+        try:
+            started = json.loads((self.path / "versions.json").read_text())["starts"][0]["directory"]
+            return Path(started)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def open(self, config: Mapping[str, Any], seed: int) -> None:
         """Make the folder, write the config, and add this start of the run to versions.json."""
@@ -127,6 +138,7 @@ def describe_start() -> dict[str, Any]:
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "directory": str(Path.cwd()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         **packages,

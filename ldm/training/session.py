@@ -15,7 +15,14 @@ from ldm.checkpoints.model_size import bytes_of, shapes_of, without_weight_files
 from ldm.data.datamodule import DataError
 from ldm.targets import ConfigError, check_config, foreign_targets, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
-from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
+from ldm.training.config import (
+    DEFAULT_SEED,
+    found_again,
+    load_config,
+    parameters_of,
+    to_yaml,
+    trainer_options,
+)
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.heap import return_large_blocks
 from ldm.training.learning_rate import scaled_learning_rate
@@ -159,6 +166,8 @@ class _Session:
         resumed = RunFolder.resumed(options.resume) if options.resume else None
         files = [*([resumed.config] if resumed else []), *options.base]
         self.config = load_config(files, options.overrides, complete=options.action != "dry-run")
+        if resumed is not None and (started := resumed.started_in()) is not None:
+            self.config["data"] = found_again(self.config["data"], started)
         self._check_targets()
         self.seed = self.config.setdefault("seed", DEFAULT_SEED) if options.seed is None else options.seed
         self.config["seed"] = self.seed
