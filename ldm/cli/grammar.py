@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ldm.cli.photo_grammar import PHOTO_TASKS, add_photo_tasks, check_photo
+
 TASKS = {
     "reconstruct": "each face from its own label map and style; prints the PSNR",
     "swap": "each face with the style of another, in all regions or in some",
@@ -23,7 +25,8 @@ OTHER = "a name in --data, `next` for each face's neighbour there, a file of the
 def build_parser(program: str | None = None) -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     parser = argparse.ArgumentParser(
-        program, description="Make faces from label maps and styles: one task, on every face of a folder."
+        program,
+        description="Make faces from label maps and styles: one task, on every face of a folder, or on a photo.",
     )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, description in TASKS.items():
@@ -36,11 +39,15 @@ def build_parser(program: str | None = None) -> argparse.ArgumentParser:
         if name != "style":
             _add_sampling(task)
         _add_output(task, name)
+    add_photo_tasks(tasks)
     return parser
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Exit with one sentence if options contradict each other."""
+    if options.task in PHOTO_TASKS:
+        check_photo(parser, options)
+        return
     if (options.data is None) == (options.image is None):
         parser.error("give the faces: either --data FOLDER, or --image FILE with --mask FILE")
     if options.image is not None and options.mask is None:

@@ -32,7 +32,7 @@ Source = str | Path | BinaryIO
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
 _FORBIDDEN = -1  # in a label table: no such label
 _ORIENTATION = 0x0112  # the EXIF tag
-_GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(ValueError):
@@ -90,7 +90,10 @@ def load_labels(
 
 @contextmanager
 def open_image(
-    source: Source | bytes, formats: tuple[str, ...] | None = None, name: str = ""
+    source: Source | bytes,
+    formats: tuple[str, ...] | None = None,
+    name: str = "",
+    max_pixels: int | None = None,
 ) -> Iterator[Image.Image]:
     """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
 
@@ -98,10 +101,12 @@ def open_image(
         source: The file, or the bytes of one.
         formats: What it may be, in Pillow's words, such as "PNG"; None for FORMATS.
         name: What errors call it; by default the path, or an open file's `str`.
+        max_pixels: More are refused before they are decoded; None for MAX_PIXELS.
 
     Raises:
-        ImageError: missing, not a picture of these formats, damaged, or more than MAX_PIXELS.
+        ImageError: missing, not a picture of these formats, damaged, or more than `max_pixels`.
     """
+    max_pixels = max_pixels or MAX_PIXELS
     path = name or ("the picture" if isinstance(source, bytes) else source)
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         found = "a folder" if Path(source).is_dir() else "a pipe or device"
@@ -111,14 +116,14 @@ def open_image(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats or FORMATS
         ) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(_too_large(path, f"{width} x {height} pixels"))
+            if width * height > max_pixels:
+                raise ImageError(_too_large(path, f"{width} x {height} pixels", max_pixels))
             image.filename = str(path)
             yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(path, "far more pixels than a photo")) from error
+        raise ImageError(_too_large(path, "far more pixels than a photo", max_pixels)) from error
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist") from error
     except (IsADirectoryError, PermissionError) as error:
@@ -162,7 +167,7 @@ def read_labels(
     meanings = label_table(label_set) if table is None else table
     verify_png(mask)
     factor = unscaled(mask)
-    if mask.mode in _GREY_16_BIT:
+    if mask.mode in GREY_16_BIT:
         mask = _narrow(mask, path, label_set)
     elif mask.mode != "L" and table is None:
         mask = _by_colour(mask, path, label_set)
@@ -179,7 +184,7 @@ def read_labels(
 def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     """Raise ImageError where an opened file can be no label map; looks at its header alone."""
     path = getattr(mask, "filename", "the label map")
-    if mask.mode not in ("L", "P", "RGB", "RGBA", *_GREY_16_BIT):
+    if mask.mode not in ("L", "P", "RGB", "RGBA", *GREY_16_BIT):
         raise ImageError(
             f"{path} has mode {mask.mode}, expected one region number a pixel, 0..{len(label_set) - 1} "
             f"({label_set.name}), in a grey or palette PNG; a tool that converts the mode may change the numbers"
@@ -262,6 +267,12 @@ def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelS
     save_png(path, picture)
 
 
+def narrowed(image: Image.Image) -> Image.Image:
+    """Return a 16-bit grey image (a mode in GREY_16_BIT) with 8 bits."""
+    grey = np.asarray(image).astype(np.float64) / 257
+    return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+
+
 def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     """Return a label map of 16 bits with 8; raise ImageError for numbers that do not fit."""
     numbers = np.asarray(mask)
@@ -301,9 +312,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: transparency over white, 16-bit grey to its upper 8 bits."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in _GREY_16_BIT:
-        grey = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in GREY_16_BIT:
+        return narrowed(image).convert("RGB")
     if image.mode == "F":
         raise ImageError(
             f"{getattr(image, 'filename', 'picture')} holds floating point numbers; save it with 8 bits"
@@ -346,5 +356,5 @@ def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
     return f"is no {' or '.join(formats[:2])} image, or its beginning is damaged; copy or download it again"
 
 
-def _too_large(path: Source, found: str) -> str:
-    return f"{path} has {found}; at most {MAX_PIXELS // 1_000_000} million are read. Make it smaller first"
+def _too_large(path: Source, found: str, max_pixels: int) -> str:
+    return f"{path} has {found}; at most {max_pixels // 1_000_000} million are read. Make it smaller first"

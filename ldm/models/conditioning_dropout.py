@@ -69,8 +69,13 @@ class StyleDropout:
             image = image * kept[:, None, None, None]
         context = encode(image, seen)
         if self.region:
-            dropped = draws.uniform((R, 1)) < self.region
-            context = torch.where(dropped, encode(torch.zeros_like(image), seen), context)
+            dropped = draws.uniform((R, 1)) < self.region  # B R 1
+            # Only images that drop a region need the empty image's code. Without one, the first image stands in: under
+            # FSDP every process calls the encoder equally often.
+            rows = dropped.any(1).flatten().nonzero().flatten()
+            rows = rows if len(rows) else rows.new_zeros(1)
+            empty = encode(torch.zeros_like(image[rows]), seen[rows])
+            context = context.index_copy(0, rows, torch.where(dropped[rows], empty, context[rows]))
         if self.mask:
             kept = (draws.uniform() >= self.mask).to(y.dtype)
             context, y = context * kept[:, None, None], y * kept[:, None, None, None]

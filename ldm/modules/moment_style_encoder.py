@@ -39,9 +39,11 @@ class MomentStyleEncoder(nn.Module):
         frames: the UNet's `style_frames`: for some regions, by number, what their grid lies about instead of them. For
             looks that do not go with the region's outline: those of a background stay where they are in the picture,
             those of hair go with the head, that is with the skin.
+        reduce: Average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
+            encoder four times as cheap, and a code still shows 16x16 places of each region.
 
     Raises:
-        ValueError: a region that does not exist, or a coarse grid that is not coarser.
+        ValueError: a region that does not exist, a coarse grid that is not coarser, or `reduce` below 1.
     """
 
     def __init__(
@@ -54,10 +56,13 @@ class MomentStyleEncoder(nn.Module):
         grid: int = 1,
         coarse: Mapping[int, int] | None = None,
         frames: Mapping[int, int | str] | None = None,
+        reduce: int = 1,
     ) -> None:
         super().__init__()
-        self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
-        self.factor, self.grid, self.coarse = 2**num_downsample, grid, dict(coarse or {})
+        if reduce < 1:
+            raise ValueError(f"reduce is {reduce}, expected at least 1")
+        self.num_regions, self.style_dim, self.reduce = num_mask_channels, output_dim * grid**2, reduce
+        self.factor, self.grid, self.coarse = reduce * 2**num_downsample, grid, dict(coarse or {})
         self.frames = check_frames(frames, num_mask_channels, grid)
         for region, side in self.coarse.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
@@ -76,10 +81,12 @@ class MomentStyleEncoder(nn.Module):
         """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1); D is n*n*output_dim.
 
         Raises:
-            ValueError: the image cannot be halved N times, or the mask has another number of regions.
+            ValueError: H or W is no multiple of reduce * 2^N, or the mask has another number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)
+        if self.reduce > 1:
+            image, mask = F.avg_pool2d(image, self.reduce), F.avg_pool2d(mask, self.reduce)
         levels = [image]
         for conv in self.trunk:
             levels.append(F.silu(conv(levels[-1])))

@@ -72,8 +72,8 @@ def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tupl
     photo = photo.copy()
     photo.thumbnail((LONGEST, LONGEST))
     pixels = to_tensor(photo)
-    for crop in _first_looks(photo.width, photo.height):
-        found = _settle(pixels, crop, parser)
+    for crop in whole_photo_crops(photo.width, photo.height):
+        found = settle(pixels, crop, parser)
         if found is not None:
             image = as_bytes(found.cut(pixels, size))
             return image, parser.parse(image)
@@ -115,7 +115,7 @@ def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point]
     return left, right, mouth
 
 
-def _settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
+def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
     """Return the crop in which the parser finds the face where it belongs; None where it finds none."""
     for _ in range(PASSES):
         found = landmarks(parser.parse(crop.cut(photo, (SEEN_AT, SEEN_AT))), parser.label_set)
@@ -129,7 +129,7 @@ def _settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
     return crop
 
 
-def _first_looks(width: int, height: int) -> list[Crop]:
+def whole_photo_crops(width: int, height: int) -> list[Crop]:
     """Return where to look first: all of the photo, its middle, the middle of its upper part."""
     centre, half, short = complex(width, height) / 2, max(width, height) / 2, min(width, height) / 2
     upper = complex(width / 2, short * 0.9)

@@ -235,9 +235,10 @@ def _words(name: str) -> str:
 
 
 def _trained_size(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the (H, W) of a run's training data."""
+    """Return the (H, W) of a run's training data; of several datasets, the first one's."""
     try:
-        size = config["data"]["params"]["train"]["params"]["size"]
-    except (KeyError, TypeError) as error:
+        params = config["data"]["params"]["train"]["params"]
+        size = (params["datasets"][0]["params"] if "datasets" in params else params)["size"]
+    except (KeyError, TypeError, IndexError) as error:
         raise CheckpointError("the parser's config does not say the size of its training data") from error
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

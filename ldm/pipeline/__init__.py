@@ -3,7 +3,20 @@
 from ldm.checkpoints.locate import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import Sampling
+from ldm.pipeline.photo_editor import EditedPhoto, Photo, PhotoEditor, PhotoError
 from ldm.pipeline.recipe import Recipe, RecipeError
 from ldm.pipeline.style_code import StyleCode, StyleError
 
-__all__ = ["FacePipeline", "Recipe", "RecipeError", "Sampling", "StyleCode", "StyleError", "usable_device"]
+__all__ = [
+    "EditedPhoto",
+    "FacePipeline",
+    "Photo",
+    "PhotoEditor",
+    "PhotoError",
+    "Recipe",
+    "RecipeError",
+    "Sampling",
+    "StyleCode",
+    "StyleError",
+    "usable_device",
+]

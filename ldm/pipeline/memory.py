@@ -7,7 +7,7 @@ from torch import Tensor
 SHARE = 0.7  # of the free memory; the rest is for what is not counted
 
 
-def told(error: Exception, batch_size: int) -> str:
+def told(error: Exception, batch_size: int | None) -> str:
     """Return an error as one line for a command's user; on whatever device, too little memory says what to do.
 
     Raises:
@@ -16,6 +16,8 @@ def told(error: Exception, batch_size: int) -> str:
     said = " ".join(str(error).split())
     short = ("out of memory", "can't allocate memory", "cannot allocate memory")
     if isinstance(error, MemoryError) or any(words in said.lower() for words in short):
+        if batch_size is None:
+            return "too little memory for this photo; make it smaller first"
         return f"too little memory for {batch_size} pictures at once; lower --batch-size"
     if isinstance(error, RuntimeError):
         raise error

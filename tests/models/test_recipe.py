@@ -24,7 +24,7 @@ def dropped(dropout: StyleDropout) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
 
     def encode(image: Tensor, y: Tensor) -> Tensor:
-        return image.amax((1, 2, 3))[:, None, None].expand(B, R, D)
+        return image.amax((1, 2, 3))[:, None, None].expand(-1, R, D)
 
     return dropout(encode, torch.ones(B, 3, 4, 4), torch.ones(B, R, 4, 4))
 
@@ -34,7 +34,7 @@ def test_regions_lose_their_style_each_for_itself() -> None:
     assert torch.equal(context[..., :1].expand_as(context), context)  # a region's whole code
     share = 1 - context[..., 0].mean(0)
     assert ((share > 0.2) & (share < 0.4)).all()
-    # Independent: as many images lose none as chance says, 0.7^4 = 0.24.
+    # Independent: a share of 0.7^4 of the images loses none, 0.24.
     assert 0.15 < (context[..., 0] == 1).all(1).float().mean() < 0.34
     assert (y == 1).all()
 

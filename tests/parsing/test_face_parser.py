@@ -9,6 +9,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import write_checkpoint
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
+from ldm.parsing.face_parser import _trained_size
 from tests import small
 from tests.models.test_segformer import NETWORK
 
@@ -99,3 +100,11 @@ def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:
         parser.parse(torch.zeros(1, 16, 16))
     with pytest.raises(ValueError, match="finite"):
         parser.parse(torch.full((3, 16, 16), torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [({"size": 96}, (96, 96)), ({"datasets": [{"params": {"size": [64, 80]}}, {"params": {}}]}, (64, 80))],
+)
+def test_the_size_is_that_of_the_training_data(params: dict, size: tuple[int, int]) -> None:
+    assert _trained_size({"data": {"params": {"train": {"params": params}}}}) == size

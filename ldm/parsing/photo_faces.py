@@ -1,0 +1,129 @@
+"""Every face in a photo: candidates of the detector, each confirmed and aligned by the face parser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.images import to_tensor
+from ldm.parsing.alignment import Crop, settle, whole_photo_crops
+from ldm.parsing.detection import Candidate, find_candidates, overlap
+from ldm.parsing.face_parser import FaceParser
+
+MOST_FACES = 50  # the largest candidates that the parser looks at
+WINDOW = 2.0  # half side of the window around a candidate, in sides of its box
+WINDOW_PIXELS = 512  # longest side of the window that the parser looks at
+CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are no faces
+LEAST_SKIN = 0.1  # of the crop
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a photo.
+
+    Attributes:
+        crop: CelebA-HQ's crop around it, in pixels of the photo.
+        score: the detector's, higher is surer; 0 where only the parser found it.
+    """
+
+    crop: Crop
+    score: float = 0.0
+
+    @property
+    def side(self) -> float:
+        """The crop's side in pixels of the photo."""
+        return 2 * abs(self.crop.axis)
+
+    @property
+    def tilt(self) -> float:
+        """Degrees counter-clockwise by which the face is turned in the image plane."""
+        return -math.degrees(math.atan2(self.crop.axis.imag, self.crop.axis.real))
+
+
+def find_faces(photo: Image.Image, parser: FaceParser, smallest: float | None = None) -> list[Face]:
+    """Return the faces in an upright RGB photo, largest first.
+
+    Args:
+        photo: the photo.
+        parser: confirms each candidate: it must find two eyes and a mouth where the crop expects them.
+        smallest: see `find_candidates`.
+
+    Raises:
+        DetectionError: dlib is not installed.
+    """
+    found: list[Face] = []
+    for candidate in find_candidates(photo, smallest)[:MOST_FACES]:
+        crop = _confirmed(photo, candidate, parser)
+        if crop is not None and not any(_same(crop, other.crop) for other in found):
+            found.append(Face(crop, candidate.score))
+    if not found:  # a face that fills the photo, or one that the detector does not know
+        crop = _in_whole_photo(photo, parser)
+        found = [] if crop is None else [Face(crop)]
+    return sorted(found, key=lambda face: -face.side)
+
+
+def cut_face(photo: Image.Image, crop: Crop, size: tuple[int, int]) -> Tensor:
+    """Return a crop of an RGB photo, (3, *size) in [-1, 1], looking at the pixels around it alone."""
+    reach = math.sqrt(2) * abs(crop.axis) + 2
+    pixels, inner, _ = _window(photo, crop, reach, math.ceil(4 * max(size)))
+    return inner.cut(pixels, size)
+
+
+def _confirmed(photo: Image.Image, candidate: Candidate, parser: FaceParser) -> Crop | None:
+    """Return the crop of the face in a candidate's box, None if the parser finds none."""
+    turn = math.radians(-candidate.tilt)  # y points down
+    first = Crop(candidate.centre, candidate.side * complex(math.cos(turn), math.sin(turn)))
+    pixels, inner, scale = _window(photo, first, WINDOW * candidate.side, WINDOW_PIXELS)
+    crop = settle(pixels, inner, parser)
+    if crop is None or not _looks_like_a_face(pixels, crop, parser):
+        return None
+    left, top = _corner(photo, first, WINDOW * candidate.side)
+    crop = Crop(crop.centre / scale + complex(left, top), crop.axis / scale)
+    side = 2 * abs(crop.axis)
+    fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1]
+    return crop if fits and overlap(crop.centre, side, candidate.centre, candidate.side) else None
+
+
+def _in_whole_photo(photo: Image.Image, parser: FaceParser) -> Crop | None:
+    scale = min(1.0, 2 * WINDOW_PIXELS / max(photo.size))
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    pixels = to_tensor(photo.resize(size, Image.Resampling.BICUBIC))
+    for first in whole_photo_crops(*size):
+        crop = settle(pixels, first, parser)
+        if crop is not None and _looks_like_a_face(pixels, crop, parser):
+            return Crop(crop.centre / scale, crop.axis / scale)
+    return None
+
+
+def _looks_like_a_face(pixels: Tensor, crop: Crop, parser: FaceParser) -> bool:
+    labels = parser.parse(crop.cut(pixels, parser.size))
+    names = [name for name in ("skin", "nose") if name in parser.label_set.regions]
+    numbers = torch.tensor(parser.label_set.indices(names), dtype=labels.dtype, device=labels.device)
+    return float(torch.isin(labels, numbers).float().mean()) >= LEAST_SKIN
+
+
+def _same(crop: Crop, other: Crop) -> bool:
+    return abs(crop.centre - other.centre) < 0.5 * max(abs(crop.axis), abs(other.axis))
+
+
+def _corner(photo: Image.Image, crop: Crop, reach: float) -> tuple[int, int]:
+    left = min(max(0, math.floor(crop.centre.real - reach)), photo.width - 1)
+    return left, min(max(0, math.floor(crop.centre.imag - reach)), photo.height - 1)
+
+
+def _window(photo: Image.Image, crop: Crop, reach: float, longest: int) -> tuple[Tensor, Crop, float]:
+    """Return the pixels up to `reach` from a crop's centre, the crop within them, and their scale."""
+    left, top = _corner(photo, crop, reach)
+    right = max(left + 1, min(photo.width, math.ceil(crop.centre.real + reach)))
+    bottom = max(top + 1, min(photo.height, math.ceil(crop.centre.imag + reach)))
+    scale = min(1.0, longest / max(right - left, bottom - top))
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    pixels = photo.crop((left, top, right, bottom))
+    if size != pixels.size:
+        pixels = pixels.resize(size, Image.Resampling.BICUBIC)
+    inner = Crop((crop.centre - complex(left, top)) * scale, crop.axis * scale)
+    return to_tensor(pixels), inner, scale

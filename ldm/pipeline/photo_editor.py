@@ -1,0 +1,304 @@
+"""PhotoEditor: open a photo of anybody, change regions of a face in it, save the same photo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Unpack, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.color_space import ColorSpace
+from ldm.data.images import as_unit, to_uint8
+from ldm.data.photo_file import PhotoFile
+from ldm.parsing import FaceParser
+from ldm.parsing.alignment import Crop
+from ldm.parsing.photo_faces import Face, cut_face, find_faces
+from ldm.pipeline.face_pipeline import FacePipeline
+from ldm.pipeline.options import SamplingOptions
+from ldm.pipeline.pasting import Edit, enlarge, extended, paste, region_weights, wider
+from ldm.pipeline.region_color import Color, lab_of, shifted
+from ldm.pipeline.style_code import StyleCode
+
+Detail = Literal["keep", "replace"]
+SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
+LEAST_REGION = 1 / 4000  # of the crop; less is a mistake of the parser: an eye is ten times as large
+DEMO = Path(__file__).resolve().parents[2] / "checkpoints" / "demo"
+
+
+class PhotoError(ValueError):
+    """The photo cannot be edited as asked; the message says what to do."""
+
+
+class PhotoEditor:
+    """A face model and a face parser, and the photos that they edit."""
+
+    def __init__(self, pipe: FacePipeline, parser: FaceParser) -> None:
+        """Take a model and a parser of the same regions.
+
+        Raises:
+            PhotoError: the model's regions are not the parser's.
+        """
+        if pipe.label_set.regions != parser.label_set.regions:
+            raise PhotoError(
+                f"the model edits {pipe.label_set.name}, the parser finds {parser.label_set.name}; "
+                "both must have the same regions"
+            )
+        self.pipe, self.parser = pipe, parser
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        parser: str | Path,
+        checkpoint: str | Path = DEMO,
+        *,
+        device: str | torch.device | None = None,
+    ) -> PhotoEditor:
+        """Load both networks.
+
+        Args:
+            parser: what `FaceParser.from_pretrained` takes.
+            checkpoint: what `FacePipeline.from_pretrained` takes; by default the demo weights in the repository,
+                which were trained on drawn faces.
+            device: "cpu", "cuda", "mps"; by default the fastest there is.
+
+        Raises:
+            CheckpointError: one of the two cannot be loaded. PhotoError: they do not fit each other.
+        """
+        pipe = FacePipeline.from_pretrained(checkpoint, device=device)
+        return cls(pipe, FaceParser.from_pretrained(parser, device=device))
+
+    def open(self, path: str | Path) -> Photo:
+        """Read a photo and find its faces.
+
+        Raises:
+            ImageError: the file cannot be read as a photo. PhotoError: no face was found in it.
+        """
+        file = PhotoFile.open(path)
+        faces = [
+            face
+            for face in find_faces(Image.fromarray(file.pixels), self.parser)
+            if face.side >= SMALLEST_FACE
+        ]
+        if not faces:
+            raise PhotoError(
+                f"{path}: no face was found; both eyes and the mouth must be visible, "
+                f"and head and hair together at least {SMALLEST_FACE} pixels wide"
+            )
+        return Photo(self, file, tuple(faces))
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An opened photo.
+
+    Attributes:
+        editor: what edits it.
+        file: pixels and metadata.
+        faces: largest first.
+    """
+
+    editor: PhotoEditor
+    file: PhotoFile
+    faces: tuple[Face, ...]
+
+    def labels(self, face: int = 0) -> Tensor:
+        """Return a face's label map, uint8 (H, W), at the size the parser works at."""
+        return self._parsed(self.faces[face].crop)
+
+    def style(self, face: int = 0) -> StyleCode:
+        """Return a face's style."""
+        style: StyleCode = self.editor.pipe.read_style(*self._input(face))
+        return style
+
+    def random_style(self, face: int = 0) -> StyleCode:
+        """Return the style with which the seed's noise decides how a face's regions look."""
+        style: StyleCode = self.editor.pipe.random_style(self._input(face)[1])
+        return style
+
+    @torch.no_grad()
+    def edit(
+        self,
+        face: int = 0,
+        *,
+        style: StyleCode | Photo | None = None,
+        color: Color | None = None,
+        regions: Sequence[str],
+        strength: float = 1.0,
+        detail: Detail = "keep",
+        **options: Unpack[SamplingOptions],
+    ) -> EditedPhoto:
+        """Change regions of a face; every pixel away from them keeps its bytes.
+
+        Args:
+            face: which of `faces`.
+            style: how the regions shall look: a style, or a photo, whose largest face gives its style.
+            color: instead of a style, the regions' mean colour: `#7a3b2e`, a name, or sRGB 0..255.
+            regions: names, such as hair or u_lip.
+            strength: 0 keeps the photo, 1 is the whole edit; scales the change of colour (CIELAB).
+            detail: "keep" adds the difference between the sampled face and its sampled reconstruction, so that
+                strands, pores and grain stay; "replace" pastes the sampled pixels.
+            options: how to sample, `seed` among them; see `Sampling`.
+
+        Raises:
+            PhotoError: no such face or region in the photo, both or neither of style and color, or a value out of
+                range. ValueError: an unknown colour or region, or an option of sampling that cannot be.
+        """
+        self._check(face, style, color, regions, strength, detail)
+        crop, file = self.faces[face].crop, self.file
+        mask = self._inside(self.labels(face), regions)
+        if color is not None and detail == "keep":
+            edit = self._recoloring(face, mask, color)
+        else:
+            edit = self._sampled(face, style, color, regions, detail, options)
+        # Sampled pixels end with the crop; colours go on with the hair beyond it.
+        around = self._inside(self._parsed(wider(crop)), regions) if detail == "keep" else None
+        weights = region_weights(file.pixels, file.space, crop, mask, around)
+        pixels = paste(file.pixels, file.space, weights, crop, edit, strength)
+        recipe = {
+            "format": "sca-dm photo edit 1",
+            "model": self.editor.pipe.name,
+            "face": face,
+            "regions": list(regions),
+            "color": color,
+            "strength": strength,
+            "detail": detail,
+            "options": {key: value for key, value in options.items() if key not in ("progress", "preview")},
+        }
+        return EditedPhoto(file, pixels, weights, json.dumps(recipe))
+
+    def _recoloring(self, face: int, mask: np.ndarray, color: Color) -> Edit:
+        """Return the edit that shifts the colours of a region (H, W) of a face to a mean."""
+        small = ColorSpace.srgb().to_lab(to_uint8(self._cut(self.faces[face].crop, mask.shape)))
+        mean, target = small[mask > 0].mean(0), lab_of(color)
+        around = extended(shifted(small, mean, target) - small, mask)
+
+        def edit(lab: np.ndarray, grid: Tensor) -> np.ndarray:
+            # Beyond the region's edge a pixel shows a little of the region over what is behind it: it changes as the
+            # region beside it does, whatever its own colour.
+            inside = enlarge(mask[..., None], grid).clip(0, 1)
+            return lab + inside * (shifted(lab, mean, target) - lab) + (1 - inside) * enlarge(around, grid)
+
+        return edit
+
+    def _sampled(
+        self,
+        face: int,
+        style: StyleCode | Photo | None,
+        color: Color | None,
+        regions: Sequence[str],
+        detail: Detail,
+        options: SamplingOptions,
+    ) -> Edit:
+        """Return the edit that the model makes: sampled pixels, or their difference from a reconstruction."""
+        image, labels = self._input(face)
+        own = self.editor.pipe.read_style(image, labels)
+        inside = self._inside(labels, regions)
+        if not inside.any():
+            raise PhotoError(
+                f"{self.file.path}: {', '.join(regions)} of face {face} is too small for this model, which works at "
+                f'{labels.shape[1]} x {labels.shape[0]} pixels; detail="keep" with a color works at any size'
+            )
+        if color is not None:
+            source: StyleCode | None = self._recolored(image, labels, inside > 0, color)
+        else:
+            source = style.style() if isinstance(style, Photo) else style
+        assert source is not None  # _check
+        sampled = self.editor.pipe(labels, [own, own.swap(source, regions)], **options).cpu()
+        before, after = (ColorSpace.srgb().to_lab(to_uint8(one)) for one in sampled)
+        if detail == "replace":
+            return lambda lab, grid: enlarge(after, grid)
+        change = extended(after - before, inside)
+        return lambda lab, grid: lab + enlarge(change, grid)
+
+    def _check(
+        self,
+        face: int,
+        style: StyleCode | Photo | None,
+        color: Color | None,
+        regions: Sequence[str],
+        strength: float,
+        detail: str,
+    ) -> None:
+        if not 0 <= face < len(self.faces):
+            raise PhotoError(f"{self.file.path}: face must be in 0..{len(self.faces) - 1}, got {face}")
+        if (style is None) == (color is None):
+            raise PhotoError("give either a style or a color for the regions")
+        if not 0 <= strength <= 1:
+            raise PhotoError(f"strength must be in [0, 1], got {strength}")
+        if detail not in get_args(Detail):
+            raise PhotoError(f"detail must be one of {', '.join(get_args(Detail))}, got {detail!r}")
+        if not regions:
+            raise PhotoError("regions must name at least one region, such as hair")
+        found = self.labels(face)
+
+        def share(label: int) -> float:
+            return float((found == label).float().mean())
+
+        for region in regions:
+            if share(self.editor.parser.label_set.index(region)) < LEAST_REGION:
+                names = enumerate(self.editor.parser.label_set.regions)
+                seen = [name for i, name in names if share(i) >= LEAST_REGION]
+                raise PhotoError(f"{self.file.path}: face {face} shows no {region}; it has {', '.join(seen)}")
+
+    def _input(self, face: int) -> tuple[Tensor, Tensor]:
+        """Return what the model reads: the face (3, H, W) in sRGB and [-1, 1], and its label map (H, W)."""
+        size = self.editor.pipe.size
+        labels = F.interpolate(self.labels(face)[None, None].float(), size=size, mode="nearest-exact")
+        return self._cut(self.faces[face].crop, size), labels[0, 0].to(torch.uint8)
+
+    def _parsed(self, crop: Crop) -> Tensor:
+        return self.editor.parser.parse(self._cut(crop, self.editor.parser.size))
+
+    def _cut(self, crop: Crop, size: tuple[int, int]) -> Tensor:
+        srgb = ColorSpace.srgb().from_lab(self.file.space.to_lab(to_uint8(cut_face(self._image, crop, size))))
+        return as_unit(torch.from_numpy((255 * srgb).round().astype(np.uint8)).permute(2, 0, 1))
+
+    @cached_property
+    def _image(self) -> Image.Image:
+        return Image.fromarray(self.file.pixels)
+
+    def _inside(self, labels: Tensor, regions: Sequence[str]) -> np.ndarray:
+        numbers = torch.tensor(self.editor.pipe.label_set.indices(regions), dtype=labels.dtype)
+        return torch.isin(labels.cpu(), numbers).float().numpy()
+
+    def _recolored(self, image: Tensor, labels: Tensor, inside: np.ndarray, color: Color) -> StyleCode:
+        """Return the style of the face whose pixels `inside` have been shifted to a mean colour."""
+        srgb = ColorSpace.srgb()
+        lab = srgb.to_lab(to_uint8(image))
+        lab[inside] = shifted(lab[inside], lab[inside].mean(0), lab_of(color))
+        pixels = torch.from_numpy((255 * srgb.from_lab(lab)).round().astype(np.uint8)).permute(2, 0, 1)
+        style: StyleCode = self.editor.pipe.read_style(as_unit(pixels), labels)
+        return style
+
+
+@dataclass(frozen=True, eq=False)
+class EditedPhoto:
+    """A photo after an edit.
+
+    Attributes:
+        file: the photo it was made from.
+        pixels: uint8 (H, W, 3), upright, in the photo's colour space.
+        matte: float32 (H, W) in 0..1, how far each pixel takes the edit; 0 where its bytes are the photo's.
+        recipe: what was done, as JSON.
+    """
+
+    file: PhotoFile
+    pixels: np.ndarray
+    matte: np.ndarray
+    recipe: str
+
+    def save(self, path: str | Path, *, gps: bool = False) -> None:
+        """Write it in the photo's own size, orientation and colour profile; the suffix decides the format.
+
+        Raises:
+            ImageError: an unknown suffix, or the photo itself.
+        """
+        self.file.save(path, self.pixels, self.recipe, gps=gps)

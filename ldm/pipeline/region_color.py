@@ -1,0 +1,77 @@
+"""Colours for regions: names to colours, and a photo whose region is shifted to one."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+from PIL import ImageColor
+
+from ldm.data.color_space import ColorSpace
+
+Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
+# Colours of hair and lips that CSS has no name for; each is the region's mean, shadows and lights included.
+NAMED = {
+    "auburn": "#6d3524",
+    "black": "#17130f",
+    "blond": "#b8935a",
+    "blonde": "#b8935a",
+    "brunette": "#3f2a1e",
+    "burgundy": "#5f1a2c",
+    "chestnut": "#5a3825",
+    "copper": "#a1572c",
+    "ginger": "#b0612f",
+    "nude": "#b9836f",
+    "platinum": "#d3c7b1",
+    "rose": "#b8586a",
+}
+
+
+def parse_color(text: str) -> tuple[int, int, int]:
+    """Return the sRGB colour of `#7a3b2e`, a CSS name or a name in NAMED.
+
+    Raises:
+        ValueError: it is none of these; the message names the nearest.
+    """
+    name = text.strip().lower()
+    try:
+        return ImageColor.getrgb(NAMED.get(name, name))[:3]
+    except ValueError:
+        known = [*NAMED, *ImageColor.colormap]
+        nearest = difflib.get_close_matches(name, known, 3, 0) or known[:3]
+        raise ValueError(
+            f"unknown color {text!r}; write it as #7a3b2e, or by a name such as {', '.join(nearest)}"
+        ) from None
+
+
+def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
+    """Return the colours by region of `u_lip,l_lip=crimson`.
+
+    Raises:
+        ValueError: no region, or an unknown colour.
+    """
+    regions, _, color = text.partition("=")
+    names = [name.strip() for name in regions.split(",") if name.strip()]
+    if not names or not color:
+        raise ValueError(f"{text!r} must be REGIONS=COLOR, such as hair=#7a3b2e or u_lip,l_lip=crimson")
+    return dict.fromkeys(names, parse_color(color))
+
+
+def lab_of(color: Color) -> np.ndarray:
+    """Return the CIELAB, float32 (3,), of a colour; raises ValueError as `parse_color`."""
+    rgb = parse_color(color) if isinstance(color, str) else color
+    return ColorSpace.srgb().to_lab(np.array(rgb, np.uint8))
+
+
+def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
+
+    Light and shade stay: lightness is scaled where the region becomes darker and shifted where it becomes lighter,
+    and colourfulness follows lightness, as on a lit surface.
+    """
+    light = lab[..., 0] + (target[0] - mean[0])
+    if target[0] < mean[0]:
+        light = lab[..., 0] * (target[0] / max(float(mean[0]), 1))
+    shade = np.clip(light / max(float(target[0]), 1), 0.3, 1.5)[..., None]
+    chroma = target[1:] * shade + 0.3 * (lab[..., 1:] - mean[1:])
+    return np.concatenate([np.clip(light, 0, 100)[..., None], chroma], -1)
