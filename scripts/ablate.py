@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ldm.atomic_files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("PSNR", "whole swap", "hair: error", "leakage", "lips: error", "random hair: inside", "outside")
 
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (folder / "report" / "report.json").is_file():
             rows.append((name, *_figures(json.loads((folder / "report" / "report.json").read_text()))))
     table = _table(rows)
-    (options.out / "table.md").write_text(table + "\n")
+    write_text(options.out / "table.md", table + "\n")
     print(table)
     return 0
 

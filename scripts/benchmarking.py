@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ldm.atomic_files import write_text
+
 MATRIX = 2048  # side of the square matrices whose product gives the machine's rate
 
 
@@ -77,7 +79,7 @@ def publish(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
     print(table(rows))
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
+    write_text(out, json.dumps({**facts, "rows": [row._asdict() for row in rows]}, indent=1))
     print(f"written to {out}")
 
 

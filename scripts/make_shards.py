@@ -5,6 +5,8 @@ without loss, at the dataset's size. Pictures are dealt to the shards in a rando
 """
 
 import argparse
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -47,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
             index = write_shards(options.out, label_set, samples, options.per_shard)
     except UserError as error:
         parser.error(error_sentence(error))
-    print(
-        f"{options.out}: {sum(index.pictures):,} pictures in {len(index.files)} shards; train with "
-        "data.params.train={target: ldm.data.datasets.shards.ShardedFaces, "
-        f"params: {{path: {options.out}, size: SIZE}}}}"
+    override = (
+        "data.params.train={target: ldm.data.datasets.shards.ShardedFaces, params: {path: "
+        f"{json.dumps(str(options.out))}, size: '${{data.params.validation.params.size}}'}}}}"
     )
+    print(f"{options.out}: {sum(index.pictures):,} images in {len(index.files)} shards; train with")
+    print(f"  python main.py -b YAML -t {shlex.quote(override)}")
     return 0
 
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.atomic_files import PARTIAL, write_file, write_text
+
 PHOTOS = "CelebA-HQ-img"
 PARTS = "CelebAMask-HQ-mask-anno"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -170,15 +172,13 @@ def remember_settings(output: Path, settings: dict[str, Any]) -> None:
             )
         return
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / ".prepare.json.part"
-    partial.write_text(json.dumps(settings) + "\n")
-    partial.replace(path)  # in one move, so that a kill leaves no half file
+    write_text(path, json.dumps(settings) + "\n")
 
 
 def remove_leftovers(jobs: list[Job]) -> None:
     """Delete the half-written files that a killed run left."""
     for folder in {job.output for job in jobs}:
-        for path in (*folder.glob("images/.*.part"), *folder.glob("labels/.*.part")):
+        for path in (*folder.glob(f"images/.*{PARTIAL}"), *folder.glob(f"labels/.*{PARTIAL}")):
             path.unlink(missing_ok=True)
 
 
@@ -220,7 +220,7 @@ def report(errors: list[str], count: int, output: Path) -> int:
         listing.unlink(missing_ok=True)
         print(f"{count} faces are in {output}")
         return 0
-    listing.write_text("\n".join(errors) + "\n")
+    write_text(listing, "\n".join(errors) + "\n")
     print(f"{len(errors)} of {count} faces failed (all of them: {listing}):", file=sys.stderr)
     for error in errors[:ERRORS_SHOWN]:
         print(f"  {error}", file=sys.stderr)
@@ -272,12 +272,12 @@ def is_complete(path: Path) -> bool:
 
 def place_photo(job: Job, target: Path) -> None:
     """Put the photo in its place: resized, or else linked, or copied where links do not work."""
-    from ldm.data.images import open_image, read_rgb, write_atomically
+    from ldm.data.images import open_image, read_rgb
 
     with open_image(job.photo) as photo:
         rgb = read_rgb(photo, job.size or 64)  # unresized photos are decoded only to notice damage
     if job.size is not None:
-        write_atomically(target, lambda file: rgb.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0))
+        write_file(target, lambda file: rgb.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0))
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -285,7 +285,7 @@ def place_photo(job: Job, target: Path) -> None:
         os.link(job.photo, target)
     except OSError:
         with job.photo.open("rb") as source:
-            write_atomically(target, lambda file: shutil.copyfileobj(source, file))
+            write_file(target, lambda file: shutil.copyfileobj(source, file))
 
 
 if __name__ == "__main__":

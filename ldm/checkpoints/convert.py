@@ -10,10 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ldm.atomic_files import write_file, write_text
 from ldm.checkpoints.config_files import parse_json
 from ldm.checkpoints.diffusers_vq import CLASS, from_diffusers, to_diffusers
 from ldm.checkpoints.errors import CheckpointError
-from ldm.checkpoints.io import read_checkpoint, write_atomically, write_checkpoint
+from ldm.checkpoints.io import read_checkpoint, write_checkpoint
 from ldm.checkpoints.locate import find_weights
 from ldm.checkpoints.model_size import shapes_of
 from ldm.checkpoints.state_dict import (
@@ -87,7 +88,8 @@ def write_first_stage(stage: FirstStage, to: Format, out: Path) -> Path:
         The weight file.
 
     Raises:
-        CheckpointError: the format cannot express the network, `out` has another suffix, or the disk refuses.
+        CheckpointError: the format cannot express the network, or `out` has another suffix.
+        WriteError: the disk is full or refuses.
     """
     if to == "compvis":
         return _write_compvis(stage, out)
@@ -99,7 +101,7 @@ def write_first_stage(stage: FirstStage, to: Format, out: Path) -> Path:
     weights, config = to_diffusers(stage.weights, stage.params, stage.scale_factor)
     file = write_checkpoint(out / f"{THEIRS}.safetensors", weights)
     text = json.dumps(config, indent=2) + "\n"
-    write_atomically(out / "config.json", lambda partial: partial.write_text(text))
+    write_text(out / "config.json", text)
     return file
 
 
@@ -114,9 +116,10 @@ def _write_compvis(stage: FirstStage, out: Path) -> Path:
         )
     # A clone of its own: torch.save writes all of the memory that a view shows a part of.
     saved = {"state_dict": {key: value.clone().contiguous() for key, value in stage.weights.items()}}
-    write_atomically(out, lambda partial: torch.save(saved, partial))
+    size = sum(value.nbytes for value in saved["state_dict"].values())
+    write_file(out, lambda file: torch.save(saved, file), size)
     config = OmegaConf.create(_model_config(stage))
-    write_atomically(out.with_suffix(".yaml"), lambda partial: OmegaConf.save(config, partial))
+    write_text(out.with_suffix(".yaml"), OmegaConf.to_yaml(config))
     return out
 
 

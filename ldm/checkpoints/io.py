@@ -4,6 +4,7 @@ What the file is counts, not what it is called. Tensors are views of the mapped 
 model, so a checkpoint's optimiser state is never read.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ldm.atomic_files import write_at
 from ldm.checkpoints.config_files import check_extent, parse_json, read_foreign_config
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.file_type import HEAD, is_safetensors, is_torch_file, what_it_is
@@ -37,6 +39,8 @@ from ldm.targets import ConfigError, canonical, check_config, instantiate_from_c
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"  # the two files of our folders
 DIFFUSION = "ldm.models.diffusion.LatentDiffusion"
+TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops")  # of Lightning's checkpoints
+DIGEST = "sha256"  # of the tensors, in the metadata of our safetensors
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -105,7 +109,8 @@ def write_checkpoint(
         The weight file.
 
     Raises:
-        CheckpointError: a value is not a tensor, `path` has another suffix, or the disk refuses.
+        CheckpointError: a value is not a tensor, or `path` has another suffix.
+        WriteError: the disk is full or refuses.
     """
     target = Path(path)
     as_folder = target.is_dir() or not target.suffix
@@ -118,11 +123,11 @@ def write_checkpoint(
     if config is not None and not as_folder:
         facts["config"] = json.dumps(plain(config))
     tensors = _storable(state_dict, dtype)
-    write_atomically(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}))
+    facts[DIGEST] = _digest(tensors)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_at(file, lambda partial: save_file(tensors, partial, metadata={"format": "pt", **facts}), size)
     if config is not None and as_folder:
-        write_atomically(
-            target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial)
-        )
+        write_at(target / CONFIG, lambda partial: OmegaConf.save(OmegaConf.create(plain(config)), partial))
     return file
 
 
@@ -255,6 +260,11 @@ def _read_safetensors(file: Path) -> Checkpoint:
             f"{file}: damaged safetensors file of {file.stat().st_size:,} bytes ({error}); the download was cut off "
             "or altered, get it again"
         ) from error
+    if DIGEST in facts and facts[DIGEST] != _digest(state_dict):
+        raise CheckpointError(
+            f"{file}: damaged: its weights are not those that were written (their SHA-256 differs); copy or download "
+            "it again"
+        )
     step, epoch = (int(facts[key]) if facts.get(key, "").isdecimal() else None for key in ("step", "epoch"))
     try:
         config = parse_json(facts["config"]) if "config" in facts else None
@@ -265,7 +275,7 @@ def _read_safetensors(file: Path) -> Checkpoint:
 
 def _read_torch(file: Path) -> Checkpoint:
     """Read a file of torch.save: Lightning's, or a dictionary of tensors."""
-    saved, skipped = read_torch_file(file)
+    saved, skipped = read_torch_file(file, without=TRAINING_STATE)
     if not isinstance(saved, dict):
         raise CheckpointError(f"{file}: holds a {type(saved).__name__}; wanted a dictionary of weights")
     nested = isinstance(saved.get("state_dict"), dict)
@@ -304,6 +314,16 @@ def _checked_config(config: Any, file: Path) -> dict[str, Any] | None:
     return {str(key): value for key, value in config.items()}
 
 
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors with their names, types and shapes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Return the tensors as safetensors takes them: dense, on the CPU, none sharing memory."""
     tensors: dict[str, Tensor] = {}
@@ -319,23 +339,3 @@ def _storable(state_dict: Mapping[str, Tensor], dtype: torch.dtype | None) -> di
         tensors[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return tensors
-
-
-def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path beside `file`, then move it there; a failure leaves the old file and nothing else.
-
-    Raises:
-        CheckpointError: the disk refuses.
-    """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be written: {error}") from error
-    finally:
-        if partial.exists():
-            partial.unlink()

@@ -66,10 +66,10 @@ def fitting(
     strict: bool = True,
     ignore_prefixes: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """Return the weights that a module has a place for, looking at names and shapes alone; see `load_weights`.
+    """Return the weights that a module has a place for, by their names, shapes and types; see `load_weights`.
 
     Raises:
-        CheckpointError: missing, unexpected or misshaped keys, with the likely reason.
+        CheckpointError: missing, unexpected or misshaped keys, with the likely reason; integers for floats.
     """
     wanted = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     ignored = tuple(ignore_prefixes)
@@ -85,7 +85,26 @@ def fitting(
         raise CheckpointError(
             _explain(type(module).__name__, wanted, state_dict, missing, unexpected, misshaped)
         )
+    strange = [
+        f"{key} is {value.dtype}, expected a kind of {wanted[key].dtype}"
+        for key, value in common.items()
+        if not _converts(value.dtype, wanted[key].dtype)
+    ]
+    if strange:
+        raise CheckpointError(f"{len(strange)} weights are of another kind of number: {listed(strange)}")
     return common
+
+
+def _converts(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Tell whether numbers of a type can stand for those of another; integers for weights are quantised ones.
+
+    Floats for integers are counters in a file that somebody has converted as a whole.
+    """
+    return (
+        found == wanted
+        or found.is_floating_point
+        or not (wanted.is_floating_point or found.is_complex or found == torch.bool)
+    )
 
 
 def check_finite(state_dict: Mapping[str, Tensor]) -> None:

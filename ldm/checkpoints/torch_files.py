@@ -2,7 +2,7 @@
 
 torch.load hands TorchScript archives to torch.jit.load and tar files to an extractor; here the two containers
 are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimiser's share of a
-training checkpoint is never read.
+training checkpoint is never read. What is read is held against the archive's checksums.
 """
 
 import io
@@ -11,7 +11,8 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ LONGEST_ORDER = 16  # bytes
 Locate = Callable[[StorageRecord], int]
 
 
-def read_torch_file(path: Path) -> tuple[Any, list[str]]:
+def read_torch_file(path: Path, without: Collection[str] = ()) -> tuple[Any, list[str]]:
     """Read a file of `torch.save`, in either form.
+
+    Args:
+        path: the file.
+        without: keys at its top that are left out, unread.
 
     Returns:
         The saved object, and one line "where: name" for each reference to a class that was left out.
@@ -50,6 +55,8 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
             saved, locate = _open_zip(path, mapped)
         else:
             saved, locate = _open_legacy(path, mapped)
+        if isinstance(saved, dict):
+            saved = {key: value for key, value in saved.items() if key not in without}
         reader = _Reader(mapped, locate)
         return reader.resolve(saved, ""), reader.skipped
     except CheckpointError:
@@ -96,9 +103,30 @@ def _open_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
             raise ValueError(f"{entry.filename} has {entry.file_size} bytes, too few")
         header = mapped[entry.header_offset : entry.header_offset + 30]
         name_length, extra_length = struct.unpack("<HH", header[26:])
-        return entry.header_offset + 30 + name_length + extra_length
+        start = entry.header_offset + 30 + name_length + extra_length
+        with memoryview(mapped) as whole, whole[start : start + entry.file_size] as content:
+            if zlib.crc32(content) != entry.CRC:
+                raise ValueError(f"{entry.filename} does not have its checksum")
+        return start
 
     return saved, locate
+
+
+def verify_checksums(path: Path) -> None:
+    """Hold every part of a zip file of `torch.save` against its CRC-32; a file of the older form has none.
+
+    Raises:
+        CheckpointError: one differs, or the file is cut off.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError) as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from error
+    if bad is not None:
+        raise CheckpointError(f"{path}: damaged ({bad} does not have its checksum)")
 
 
 def _root_of(path: Path, names: list[str]) -> str:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.atomic_files import write_text
 from ldm.cli.others import Others
 from ldm.data.animation import save_animation
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.image_grid import draw_grid
-from ldm.data.images import save_png, write_atomically
+from ldm.data.images import save_png
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
 from ldm.pipeline.options import SamplingOptions, inverting, sampling
@@ -248,7 +249,7 @@ class Job:
             for column in ("first_stage", "reconstruct")
         }
         text = json.dumps({"psnr_db": means, "faces": self.scores}, indent=1)
-        write_atomically(self.out / "scores.json", lambda file: file.write(text.encode()))
+        write_text(self.out / "scores.json", text)
         print(
             f"PSNR, mean of {len(self.scores)} faces: first stage alone {means['first_stage']:.2f} dB, "
             f"reconstruct {means['reconstruct']:.2f} dB"

@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.images import to_uint8, write_atomically
+from ldm.atomic_files import write_file
+from ldm.data.images import to_uint8
 
 
 def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 0.12) -> None:
@@ -20,7 +21,7 @@ def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 
         data = encode_animation(Path(path).suffix.lower().lstrip("."), frames, seconds)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    write_atomically(path, lambda file: file.write(data))
+    write_file(path, lambda file: file.write(data))
 
 
 def encode_animation(kind: str, frames: Sequence[Tensor], seconds: float = 0.12) -> bytes:

@@ -179,6 +179,12 @@ class DataModuleFromConfig(pl.LightningDataModule):
         return next((d.first_stage for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
 
     @property
+    def latent_shape(self) -> tuple[int, int, int] | None:
+        """(C, h, w) of cached latents, or None without any."""
+        self.setup()
+        return next((d.latent_shape for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
+
+    @property
     def label_set(self) -> Any:
         """The LabelSet of the datasets, or None where they have none."""
         self.setup()
@@ -282,4 +288,6 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     Without them the batch that the parent wants to finish would fail. They leave once it has, and with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENTS_TIME))

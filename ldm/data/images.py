@@ -1,11 +1,9 @@
 """Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the mend."""
 
 import io
-import os
-import secrets
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ldm.atomic_files import write_file
 from ldm.data.colour_profiles import to_srgb
 from ldm.data.label_colours import labels_by_colour, unscaled
 from ldm.data.labels import UNLABELLED, LabelSet
@@ -242,7 +241,7 @@ def save_png(
         metadata: Texts to keep in the file, by name.
     """
     data = encode_png(image, metadata)
-    write_atomically(path, lambda file: file.write(data))
+    write_file(path, lambda file: file.write(data))
 
 
 def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -266,19 +265,6 @@ def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelS
     colours = [value for colour in label_set.palette for value in colour]
     picture.putpalette(colours + [0] * (3 * (UNLABELLED + 1) - len(colours)))
     save_png(path, picture)
-
-
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it into place: `path` is complete or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def narrowed(image: Image.Image) -> Image.Image:

@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.atomic_files import write_file
 from ldm.data.color_space import ColorProfileError, ColorSpace
 from ldm.data.colour_profiles import to_srgb
-from ldm.data.images import FORMATS, GREY_16_BIT, ImageError, narrowed, open_image, write_atomically
+from ldm.data.images import FORMATS, GREY_16_BIT, ImageError, narrowed, open_image
 from ldm.data.photo_metadata import edited_xmp, kept_exif
+from ldm.data.png_checksums import verify_png
 
 MAX_PIXELS = 128_000_000  # a phone's 108 megapixels
 MAX_ASPECT = 4  # a longer one is a panorama, whose faces are bent and small
@@ -80,6 +82,7 @@ class PhotoFile:
             _check_shape(path, image)
             notes = _notes(image)
             encoding = _encoding(image)
+            verify_png(image)
             image.load()
             orientation = image.getexif().get(_ORIENTATION, 1)
             orientation = orientation if orientation in _STORED else 1
@@ -143,7 +146,7 @@ class PhotoFile:
         options = self._options(format, recipe, gps)
         data = io.BytesIO()
         image.save(data, format, **options)
-        write_atomically(path, lambda file: file.write(data.getvalue()))
+        write_file(path, lambda file: file.write(data.getvalue()))
 
     def _options(self, format: str, recipe: str, gps: bool) -> dict[str, Any]:
         """Return the encoder's options."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.atomic_files import write_text
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.fingerprint import fingerprint
-from ldm.data.images import ImageError, write_atomically
+from ldm.data.images import ImageError
 from ldm.evaluation.extractors import cache_folder
 from ldm.evaluation.faces import Faces, open_faces
 from ldm.evaluation.grids import draw_cases
@@ -159,7 +160,7 @@ def claim(out: Path, facts: Mapping[str, Any]) -> None:
             )
         wanted = found | wanted
     text = json.dumps(wanted, indent=1)
-    write_atomically(file, lambda target: target.write(text.encode()))
+    write_text(file, text)
 
 
 def _left_out(judges: Judges) -> dict[str, str]:

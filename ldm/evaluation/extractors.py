@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ldm.atomic_files import write_file
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.hf_transformers import load_transformer
-from ldm.data.images import to_uint8, write_atomically
+from ldm.data.images import to_uint8
 from ldm.modules.efficientnet import load_imagenet
 from ldm.parsing.face_parser import IMAGENET, FaceParser
 
@@ -73,7 +74,7 @@ class Extractor:
             except (safetensors.SafetensorError, KeyError, OSError):
                 file.unlink(missing_ok=True)  # damaged: made anew
         features = self.of(pictures())
-        write_atomically(file, lambda target: target.write(save({"features": features.contiguous()})))
+        write_file(file, lambda target: target.write(save({"features": features.contiguous()})))
         return features
 
 

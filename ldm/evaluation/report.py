@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.data.images import write_atomically
+from ldm.atomic_files import write_text
 from ldm.evaluation.score_sets import ENOUGH
 from ldm.evaluation.score_tasks import TaskScores
 from ldm.metrics.overlap import Overlap
@@ -48,8 +48,8 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write report.json and report.md."""
         text = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False)
-        write_atomically(folder / "report.json", lambda file: file.write(text.encode()))
-        write_atomically(folder / "report.md", lambda file: file.write(self.markdown().encode()))
+        write_text(folder / "report.json", text)
+        write_text(folder / "report.md", self.markdown())
 
     def markdown(self) -> str:
         """Return the report as Markdown."""

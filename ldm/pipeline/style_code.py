@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ldm.data.images import write_atomically
+from ldm.atomic_files import write_file
 from ldm.data.labels import LabelSet
 
 FORMAT = "sca-dm style code 1"
@@ -87,7 +87,7 @@ class StyleCode:
             "label_set": self.label_set.name,
             "regions": json.dumps(self.regions),
         }
-        write_atomically(path, lambda file: file.write(save({"codes": self.codes}, facts)))
+        write_file(path, lambda file: file.write(save({"codes": self.codes}, facts)))
 
     def _changed(self, regions: Iterable[str] | None, values: Callable[[list[int]], Tensor]) -> "StyleCode":
         rows = self.label_set.indices(self.regions if regions is None else regions)

@@ -1,7 +1,6 @@
 """Checkpoints that a kill cannot break, and from which a run goes on as if it had never stopped."""
 
 import math
-import os
 import time
 import warnings
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from ldm.atomic_files import write_at
 from ldm.checkpoints.errors import CheckpointError
+from ldm.checkpoints.torch_files import verify_checksums
 from ldm.training.finite import FiniteLossGuard
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest
@@ -28,21 +29,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             RuntimeError: the model or a callback put something into the checkpoint that safe loading refuses.
+            WriteError: the disk is full or refuses; the last checkpoint is left as it was.
         """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            torch.load(partial, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            raise RuntimeError(
-                f"the checkpoint would not load again, {target} is left as it was: {error}"
-            ) from error
-        os.replace(partial, target)
+
+        def write(partial: Path) -> None:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+            try:
+                torch.load(partial, map_location="cpu", weights_only=True, mmap=True)
+            except Exception as error:
+                raise RuntimeError(
+                    f"the checkpoint would not load again, {target} is left as it was: {error}"
+                ) from error
+
+        write_at(target, write, bytes_in(checkpoint))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
@@ -227,6 +228,22 @@ class CheckpointWriter(Checkpoint):
         raise Interrupted(self.stop.signum or 15)
 
 
+def bytes_in(content: Any) -> int:
+    """Return how many bytes the tensors of a nested structure take, each memory once."""
+    found: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, dict | list | tuple):
+            for part in value.values() if isinstance(value, dict) else value:
+                visit(part)
+
+    visit(content)
+    return sum(found.values())
+
+
 def batches_done(trainer: pl.Trainer) -> int:
     """Return the number of batches trained since the start of the run, over resumes."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
@@ -258,12 +275,14 @@ def load_saved(checkpoint: Path, mmap: bool = False) -> Any:
 
     Args:
         checkpoint: the file.
-        mmap: leave tensors in the file until they are used.
+        mmap: leave tensors in the file until they are used; their checksums are not verified.
 
     Raises:
         CheckpointError: the file is damaged; says which one to take instead.
     """
     try:
+        if not mmap:
+            verify_checksums(checkpoint)
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch has no common class for what can be wrong with a file
         other = checkpoint.with_name("last.ckpt" if checkpoint.name == "best.ckpt" else "best.ckpt")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ldm.checkpoints.config_files import check_extent, read_yaml
-from ldm.targets import ConfigError
+from ldm.targets import ConfigError, canonical
 
 # Keys that a config may have, by the path of the mapping that holds them. Everything below a `params` is checked
 # against the constructor that gets it, everything below `lightning.trainer` against pl.Trainer.
@@ -49,6 +49,8 @@ def load_config(
 ) -> dict[str, Any]:
     """Merge YAML files left to right, then `dotted.key=value` overrides, and check the result's keys.
 
+    A `target` that names another class than before drops the `params` of the former.
+
     Args:
         complete: refuse a config in which a value is still `???`.
 
@@ -58,13 +60,13 @@ def load_config(
     merged = OmegaConf.create({})
     try:
         for path in paths:
-            merged.merge_with(_read_yaml(Path(path)))
+            merged = _merged(merged, _read_yaml(Path(path)))
         for override in overrides:
             if "=" not in override:
                 raise ConfigError(
                     f"override {override!r}: wanted dotted.key=value, such as data.params.batch_size=4"
                 )
-            merged.merge_with(OmegaConf.from_dotlist([override]))
+            merged = _merged(merged, OmegaConf.from_dotlist([override]))
         check_extent(OmegaConf.to_container(merged), "the config")
         config = OmegaConf.to_container(merged, resolve=True, throw_on_missing=complete)
     except MissingMandatoryValue as error:
@@ -77,6 +79,43 @@ def load_config(
     assert isinstance(config, dict)
     check_keys(config)
     return {str(key): value for key, value in config.items()}
+
+
+def _merged(before: DictConfig, new: DictConfig) -> DictConfig:
+    """Return `before` with the keys of `new`, where parameters of a class that is replaced do not stay."""
+    old = OmegaConf.to_container(before)
+    _drop_replaced(old, OmegaConf.to_container(new))
+    merged = OmegaConf.create(old)
+    assert isinstance(merged, DictConfig)
+    merged.merge_with(new)
+    return merged
+
+
+def _drop_replaced(before: Any, new: Any) -> None:
+    """Take `params` out of every mapping in `before` to which `new` gives another target."""
+    if not isinstance(before, dict) or not isinstance(new, Mapping):
+        return
+    target = new.get("target")
+    if target is not None and "target" in before and canonical(target) != canonical(before["target"]):
+        before.pop("params", None)
+    for key, value in new.items():
+        _drop_replaced(before.get(key), value)
+
+
+def found_again(section: Any, directory: Path) -> Any:
+    """Return a section of a config in which relative paths that are only below `directory` lead there.
+
+    A run may be resumed from another directory than the one that it was started in.
+    """
+    if isinstance(section, Mapping):
+        return {key: found_again(value, directory) for key, value in section.items()}
+    if isinstance(section, list):
+        return [found_again(value, directory) for value in section]
+    if isinstance(section, str) and section and "\0" not in section and len(section) < 1000:
+        there = directory / Path(section)
+        if not Path(section).exists() and there.exists():
+            return str(there)
+    return section
 
 
 def check_keys(config: Mapping[Any, Any]) -> None:

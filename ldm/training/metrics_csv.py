@@ -11,7 +11,7 @@ from typing import Any
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
-from ldm.training.run_folder import write_atomically
+from ldm.atomic_files import write_text
 
 
 class MetricsCSV(Logger):
@@ -58,7 +58,7 @@ class MetricsCSV(Logger):
                 self.path.stat().st_size if self.path.exists() else 0,
             )
             if self._row_start == 0:
-                write_atomically(self.path, self._line(dict(zip(self.columns, self.columns, strict=True))))
+                write_text(self.path, self._line(dict(zip(self.columns, self.columns, strict=True))))
                 self._row_start = self.path.stat().st_size
         self._row.update({name: repr(float(value)) for name, value in metrics.items()})
         with open(self.path, "r+b") as file:
@@ -92,7 +92,7 @@ class MetricsCSV(Logger):
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         header = dict(zip(self.columns, self.columns, strict=True))
-        write_atomically(self.path, "".join(self._line(row) for row in [header, *rows]))
+        write_text(self.path, "".join(self._line(row) for row in [header, *rows]))
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:

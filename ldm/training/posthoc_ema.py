@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ldm.atomic_files import write_file
 from ldm.checkpoints.errors import CheckpointError
-from ldm.data.images import write_atomically
 from ldm.models.latent_networks import LatentNetworks
 from ldm.modules.power_ema import PowerEMA, Profile, combination, combine
 from ldm.targets import ConfigError
@@ -112,7 +112,7 @@ class PosthocEMA(pl.Callback):
             facts = {"format": FORMAT, "step": str(self.step), "sigma_rel": repr(average.sigma_rel)}
             data = save({name: w.to("cpu", self.dtype) for name, w in average.weights.items()}, facts)
             file = folder / f"step_{self.step:08}_sigma_{average.sigma_rel}.safetensors"
-            write_atomically(file, partial(_put, data))
+            write_file(file, partial(_put, data))
         self._written = self.step
 
 

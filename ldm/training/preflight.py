@@ -11,7 +11,7 @@ from torch import nn
 
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.fingerprint import fingerprint
-from ldm.checkpoints.state_dict import fitting
+from ldm.checkpoints.state_dict import FIRST_STAGE, fitting, load_weights, select_prefix
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
 from ldm.training.parallel import ShardedStrategy
@@ -36,12 +36,15 @@ def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
         )
 
 
-def check_cached_latents(model: pl.LightningModule, first_stage: str | None) -> None:
-    """Raise ConfigError if the data's cached latents are of another first stage than the model's.
+def check_cached_latents(
+    model: pl.LightningModule, first_stage: str | None, shape: tuple[int, int, int] | None = None
+) -> None:
+    """Raise ConfigError if the data's cached latents are of another first stage or size than the model's.
 
     Args:
         model: with `first_stage_model`, where it is a diffusion.
         first_stage: fingerprint of the one that the latents are of, None without any.
+        shape: of the latents, (C, h, w).
     """
     if first_stage is None:
         return
@@ -50,11 +53,25 @@ def check_cached_latents(model: pl.LightningModule, first_stage: str | None) -> 
         raise ConfigError(
             f"data.params.latents is for a diffusion; {type(model).__name__} wants the pictures"
         )
+    C, side = getattr(model, "channels", None), getattr(model, "image_size", None)
+    if shape is not None and C is not None and (shape[0] != C or side not in shape[1:]):
+        raise ConfigError(
+            f"data.params.latents: its latents are {list(shape)}, but the model's are [{C}, {side}, {side}] "
+            "(model.params.channels, image_size); run scripts/cache_latents.py with this config again"
+        )
     if (own := fingerprint(network)) != first_stage:
         raise ConfigError(
             f"data.params.latents: its latents are of another first stage ({first_stage}) than the model's ({own}); "
             "run scripts/cache_latents.py with this config again, or leave the key out"
         )
+
+
+def load_first_stage(model: pl.LightningModule, checkpoint: Path) -> None:
+    """Give a resumed model its first stage now: Lightning loads the checkpoint only after all checks."""
+    network = getattr(model, "first_stage_model", None)
+    if isinstance(network, nn.Module):
+        state = load_saved(checkpoint, mmap=True)["state_dict"]
+        load_weights(network, select_prefix(state, FIRST_STAGE))
 
 
 def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
@@ -90,7 +107,7 @@ def check_processes(trainer: pl.Trainer, model: pl.LightningModule) -> None:
 
 def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:
     """Raise CheckpointError unless a run's checkpoint can be read and its weights have the model's names and shapes."""
-    content = load_saved(checkpoint, mmap=True)
+    content = load_saved(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; wanted one that main.py has written")
     try:

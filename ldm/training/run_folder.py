@@ -16,6 +16,7 @@ from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+from ldm.atomic_files import PARTIAL, write_text
 from ldm.targets import ConfigError
 from ldm.training.config import to_yaml
 
@@ -86,7 +87,10 @@ class RunFolder:
             ConfigError: there is no such run, or it has no checkpoint.
         """
         if run.is_file():
-            folder, checkpoint = run.resolve().parent.parent, run.resolve()
+            checkpoint = run.absolute()  # not resolved first: checkpoints/ may be a link to another disk
+            folder = checkpoint.parent.parent
+            if not (folder / "config.yaml").is_file():
+                folder, checkpoint = run.resolve().parent.parent, run.resolve()
         else:
             folder, checkpoint = run, run / "checkpoints" / "last.ckpt"
         if not folder.is_dir() or not (folder / "config.yaml").is_file():
@@ -99,20 +103,28 @@ class RunFolder:
             )
         return cls(folder, checkpoint)
 
+    def started_in(self) -> Path | None:
+        """Return the directory in which the run was started, None where it does not say."""
+        try:
+            started = json.loads((self.path / "versions.json").read_text())["starts"][0]["directory"]
+            return Path(started)
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
     def open(self, config: Mapping[str, Any], seed: int) -> None:
         """Make the folder, write the config, and add this start of the run to versions.json."""
         os.environ[FOLDER_VARIABLE] = str(self.path)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         (self.path / "images").mkdir(exist_ok=True)
-        for leftover in self.checkpoints.glob(".*.partial"):
+        for leftover in self.checkpoints.glob(f".*{PARTIAL}"):
             leftover.unlink()
-        write_atomically(self.config, to_yaml(config))
+        write_text(self.config, to_yaml(config))
         versions = self.path / "versions.json"
         starts = json.loads(versions.read_text())["starts"] if versions.is_file() else []
         starts.append(
             {**describe_start(), "seed": seed, "resumed_from": self.checkpoint and self.checkpoint.name}
         )
-        write_atomically(versions, json.dumps({"starts": starts}, indent=2) + "\n")
+        write_text(versions, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
 def describe_start() -> dict[str, Any]:
@@ -126,6 +138,7 @@ def describe_start() -> dict[str, Any]:
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "directory": str(Path.cwd()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         **packages,
@@ -145,10 +158,3 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one move, so that a killed process leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

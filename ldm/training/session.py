@@ -15,7 +15,14 @@ from ldm.checkpoints.model_size import bytes_of, shapes_of, without_weight_files
 from ldm.data.datamodule import DataError
 from ldm.targets import ConfigError, check_config, foreign_targets, instantiate_from_config
 from ldm.training.checkpointing import AtomicCheckpointIO, CheckpointWriter, batches_done, checkpoint_step
-from ldm.training.config import DEFAULT_SEED, load_config, parameters_of, to_yaml, trainer_options
+from ldm.training.config import (
+    DEFAULT_SEED,
+    found_again,
+    load_config,
+    parameters_of,
+    to_yaml,
+    trainer_options,
+)
 from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.heap import return_large_blocks
 from ldm.training.learning_rate import scaled_learning_rate
@@ -28,6 +35,7 @@ from ldm.training.preflight import (
     check_processes,
     check_resumed_weights,
     check_validation_interval,
+    load_first_stage,
     warn_of_changes,
 )
 from ldm.training.progress import TrainingProgress
@@ -123,7 +131,7 @@ class _Session:
                     self.folder.discard()
                 raise
         if self.options.action != "dry-run":
-            with explained(CheckpointError):
+            with explained(CheckpointError, OSError):
                 self._work()
 
     def _work(self) -> None:
@@ -158,6 +166,8 @@ class _Session:
         resumed = RunFolder.resumed(options.resume) if options.resume else None
         files = [*([resumed.config] if resumed else []), *options.base]
         self.config = load_config(files, options.overrides, complete=options.action != "dry-run")
+        if resumed is not None and (started := resumed.started_in()) is not None:
+            self.config["data"] = found_again(self.config["data"], started)
         self._check_targets()
         self.seed = self.config.setdefault("seed", DEFAULT_SEED) if options.seed is None else options.seed
         self.config["seed"] = self.seed
@@ -178,7 +188,7 @@ class _Session:
             check_validation_interval(self.trainer, self.data.train_batches(self.trainer.world_size))
             check_optimization(self.trainer, self.model)
             check_processes(self.trainer, self.model)
-            check_cached_latents(self.model, getattr(self.data, "first_stage", None))
+            self._check_latents()
             if self.trainer.is_global_zero:
                 self.folder.open(self.config, self.seed)
                 print(self._summary(), formula, sep="\n", flush=True)
@@ -233,6 +243,14 @@ class _Session:
         if split not in self.data.configs:
             raise ConfigError(f"data.params has no {split!r} dataset, which --{self.options.action} needs")
         self.data.setup()
+
+    def _check_latents(self) -> None:
+        """Hold cached latents against the model, which by now has the weights that it resumes from."""
+        assert self.folder is not None
+        first_stage, shape = (getattr(self.data, name, None) for name in ("first_stage", "latent_shape"))
+        if first_stage is not None and self.folder.checkpoint is not None:
+            load_first_stage(self.model, self.folder.checkpoint)
+        check_cached_latents(self.model, first_stage, shape)
 
     def _make_trainer(self, settings: dict[str, Any]) -> pl.Trainer:
         """Build the Trainer with its loggers and callbacks."""

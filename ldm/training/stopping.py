@@ -1,13 +1,14 @@
-"""Ctrl-C and SIGTERM: finish the batch, write a checkpoint, leave."""
+"""Ctrl-C, SIGTERM and SIGHUP (a dropped ssh): finish the batch, write a checkpoint, leave."""
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 from ldm.data.datamodule import PARENTS_TIME
 
 # An Interrupted raised anywhere leaves with 128 + its signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(BaseException):
@@ -45,7 +46,8 @@ class StopRequest:
     def listen(self) -> None:
         """Install the handlers; again once Lightning has set its own."""
         for signum in SIGNALS:
-            signal.signal(signum, self._handle)
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked process that has not set handlers of its own yet
@@ -56,7 +58,11 @@ class StopRequest:
         self.signum = signum
         name = signal.Signals(signum).name
         # print is not safe in a handler that may have interrupted another print
-        os.write(
-            2,
-            f"\n{name}: writing a checkpoint after this batch, then leaving; once more leaves at once\n".encode(),
-        )
+        message = f"\n{name}: writing a checkpoint after this batch, then leaving; once more leaves at once\n"
+        try:
+            os.write(2, message.encode())
+        except OSError:  # the terminal is gone: what is printed from now on must not end the run
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 1)
+                os.dup2(nowhere, 2)

@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from ldm.atomic_files import WriteError
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import Checkpoint, build_model, read_checkpoint, write_checkpoint
 from ldm.checkpoints.state_dict import select_prefix
@@ -274,11 +275,11 @@ def test_failed_write_leaves_the_old_file(weights: dict[str, Tensor], tmp_path: 
         write_checkpoint(tmp_path, {"b": 3})  # type: ignore[dict-item]
     with pytest.raises(CheckpointError, match=r"written as \.safetensors"):
         write_checkpoint(tmp_path / "a.ckpt", weights)
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_checkpoint(tmp_path / "config.yaml" / "a.safetensors", weights)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
     (tmp_path / "busy" / "model.safetensors").mkdir(parents=True)  # a folder, which no file can replace
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_checkpoint(tmp_path / "busy", weights)
     assert os.listdir(tmp_path / "busy") == ["model.safetensors"]
 

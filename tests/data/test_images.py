@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.atomic_files import write_file
 from ldm.data import images
 from ldm.data.animation import save_animation
 from ldm.data.images import (
@@ -20,7 +21,6 @@ from ldm.data.images import (
     save_png,
     to_tensor,
     to_uint8,
-    write_atomically,
 )
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
 
@@ -81,7 +81,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail_half_way)
+        write_file(path, fail_half_way)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -40,6 +40,13 @@ def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> Non
         runs.append([row for row in read_rows(folder / "metrics.csv") if row.get("val/loss_ema")][-1])
     assert abs(float(runs[0]["val/loss_ema"]) - float(runs[1]["val/loss_ema"])) < 1e-4
 
+    (run,) = (tmp_path / "cached" / "runs").iterdir()
+    assert train_here(tmp_path / "cached", "lightning.trainer.max_steps=4", resume=run) == 0
+    assert "trained 4 steps" in capsys.readouterr().out
+    size = ["model.params.image_size=8", "model.params.channels=3"]
+    assert train_here(tmp_path / "size", f"data.params.latents={latents}", *size, base=yaml) == 2
+    assert "its latents are [3, 4, 4], but the model's are [3, 8, 8]" in capsys.readouterr().err
+
     other = f"model.params.first_stage_config.params.ckpt_path={first_stage(tmp_path, seed=1)}"
     assert train_here(tmp_path / "other", f"data.params.latents={latents}", other, base=yaml) == 2
     assert "of another first stage" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_continues_after_missing_outputs_and_leftovers(download: Path, tmp_path:
     (out / "train" / "labels" / "1.png").unlink()
     (out / "test" / "images" / "28000.jpg").unlink()
     (out / "train" / "images" / "2000.jpg").write_bytes(b"")
-    (out / "train" / "labels" / ".1.png.77-abcd.part").write_bytes(b"half a fi")
+    (out / "train" / "labels" / ".1.png.77-abcd.partial").write_bytes(b"half a fi")
     untouched = (out / "train" / "labels" / "0.png").stat().st_mtime_ns
     assert prepare(download, out, "--size", "32") == 0
     assert contents(out) == whole
@@ -174,7 +174,7 @@ def test_stopped_runs_continue_to_the_same_result(tmp_path: Path, stop: signal.S
     if stop != signal.SIGKILL:
         assert process.returncode == 130
         assert "The same command continues" in errors
-        assert not list(out.rglob("*.part"))
+        assert not list(out.rglob("*.partial"))
     wait_until_nobody_writes(out)  # after SIGKILL its workers have to notice
     done = contents(out)
     assert len([name for name in done if name.endswith(".jpg")]) < 100
@@ -187,9 +187,9 @@ def test_stopped_runs_continue_to_the_same_result(tmp_path: Path, stop: signal.S
     face(download, 50)
     assert prepare(download, out, "--size", "600") == 0
     assert len(CelebAMaskHQ(16, str(out / "train"))) == 100
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.partial"))
     after = contents(out)
-    assert all(after[name] == data for name, data in done.items() if not name.endswith(".part"))
+    assert all(after[name] == data for name, data in done.items() if not name.endswith(".partial"))
 
 
 def test_celeba_split_by_the_mapping_file(download: Path, tmp_path: Path) -> None:

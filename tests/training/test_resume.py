@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts import draw_faces
 from tests.training.runs import ROOT, only_run, output_of, rows, start_process, train_here, wait_until
 from tests.training.tiny import CrashError
 
@@ -112,6 +113,7 @@ def test_a_killed_process_that_trains_the_real_model_resumes_exactly(tmp_path: P
     [
         (signal.SIGINT, 130, "model.params.pause=0.3", 3),  # between two steps of training
         (signal.SIGTERM, 143, "model.params.validation_pause=1", 6),  # in a validation
+        (signal.SIGHUP, 129, "model.params.pause=0.3", 3),  # a dropped ssh
     ],
 )
 def test_a_signal_writes_a_checkpoint_and_loses_nothing(
@@ -171,3 +173,21 @@ def test_picture_grids_do_not_disturb_training(tmp_path: Path, whole: Path) -> N
     assert list(only_run(tmp_path).glob("images/*.png")) != []
     assert list(only_run(whole).glob("images/*.png")) == []
     assert rows(tmp_path) == rows(whole)
+
+
+def test_a_run_resumes_from_its_checkpoint_behind_a_link_and_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert draw_faces.main(["faces", "--count", "8", "--size", "16"]) == 0
+    faces = "{target: dataset.CelebAHQ, params: {size: 16, path: faces}}"
+    data = f"data.params={{train: {faces}, validation: {faces}}}"
+    assert train_here(tmp_path, data, "lightning.trainer.max_epochs=1") == 0
+    run = only_run(tmp_path)
+    (run / "checkpoints").rename(tmp_path / "other_disk")
+    (run / "checkpoints").symlink_to(tmp_path / "other_disk")
+    monkeypatch.chdir(tmp_path)
+    last = Path(os.path.relpath(run / "checkpoints" / "last.ckpt"))
+    assert train_here(tmp_path, "lightning.trainer.max_epochs=2", resume=last) == 0
+    assert len(rows(tmp_path)) == 4

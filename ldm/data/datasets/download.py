@@ -1,15 +1,14 @@
 """Files behind http(s) and file URLs, fetched in this process: no other scheme, no program is started."""
 
-import os
-import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from ldm.atomic_files import write_file
 from ldm.targets import ConfigError
 
 SCHEMES = ("http", "https", "file")
@@ -60,20 +59,16 @@ def fetch_file(url: str, file: Path, size: int) -> None:
     Raises:
         OSError: it cannot be fetched or written. ValueError: it has another size.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with _opened(url) as stream, part.open("wb") as written:
+
+    def copy(written: BinaryIO) -> None:
+        with _opened(url) as stream:
             while written.tell() <= size and (block := stream.read(CHUNK)):
                 written.write(block)
-            found = written.tell()
-        if found != size:
-            raise ValueError(
-                f"{'more than ' if found > size else ''}{found:,} bytes; its index says {size:,}"
-            )
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+        if (found := written.tell()) != size:
+            more = "more than " if found > size else ""
+            raise ValueError(f"{more}{found:,} bytes; its index says {size:,}")
+
+    write_file(file, copy, size)
 
 
 @contextmanager

@@ -21,12 +21,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.atomic_files import write_at, write_text
 from ldm.checkpoints.config_files import parse_json
 from ldm.data.datasets.paired_images import EpochFlips
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.labels import LabelSet
 
 INDEX = "index.json"
+INDEX_KEYS: dict[str, Any] = {
+    "source": dict,
+    "mirrored": bool,
+    "first_stage": str,
+    "label_set": dict | None,
+    "shards": list,
+    "names": list,
+}
+AGAIN = "run scripts/cache_latents.py again"
 
 
 class LatentCacheError(ValueError):
@@ -65,9 +75,13 @@ class CachedLatents(Dataset[dict[str, Any]]):
         self.starts = np.cumsum([0, *(len(names) for names in index["names"])])
         self.names: list[str] = [name for names in index["names"] for name in names]
         self.flips = EpochFlips(seed) if flips else None
-        for shard in self.shards:
-            if not (self.path / shard).is_file():
-                raise LatentCacheError(f"{self.path / shard} is missing; run scripts/cache_latents.py again")
+        shapes = {
+            _latent_shape(self.path / shard, len(names))
+            for shard, names in zip(self.shards, index["names"], strict=True)
+        }
+        if len(shapes) != 1:
+            raise LatentCacheError(f"{self.path}: its shards differ in size, or there are none; {AGAIN}")
+        (self.latent_shape,) = shapes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -142,9 +156,7 @@ def write_latents(
         "shards": shards,
         "names": names,
     }
-    partial = folder / f"{INDEX}.partial"
-    partial.write_text(json.dumps(index))
-    partial.rename(folder / INDEX)
+    write_text(folder / INDEX, json.dumps(index))
     for stale in set(folder.glob("*.safetensors")) - {folder / shard for shard in shards}:
         stale.unlink()
     return computed
@@ -159,9 +171,8 @@ def without_flips(source: Mapping[str, Any]) -> tuple[dict[str, Any], bool, int]
 
 def _save(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write a file that is whole or not there."""
-    partial = file.with_name(f"{file.name}.partial")
-    save_file(tensors, partial)
-    partial.rename(file)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_at(file, lambda partial: save_file(tensors, partial), size)
 
 
 def _encode(pixels: Tensor, encode: Callable[[Tensor], Tensor], flips: bool, batch_size: int) -> Tensor:
@@ -186,9 +197,50 @@ def _digest(first_stage: str, flips: bool, *tensors: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _latent_shape(file: Path, count: int) -> tuple[int, int, int]:
+    """Return (C, h, w) of the latents in a shard, from its header alone.
+
+    Raises:
+        LatentCacheError: it is missing, damaged, or not of `count` pictures with latents.
+    """
+    if not file.is_file():
+        raise LatentCacheError(f"{file} is missing; {AGAIN}")
     try:
-        return parse_json((folder / INDEX).read_text())
+        with safetensors.safe_open(file, framework="pt") as opened:
+            parts = {name: opened.get_slice(name) for name in ("pixels", "labels", "latents")}
+            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
+            types = [part.get_dtype() for part in parts.values()]
+    except (OSError, safetensors.SafetensorError) as error:
+        raise LatentCacheError(f"{file} is damaged ({error}); {AGAIN}") from error
+    pixels, latents = shapes["pixels"], shapes["latents"]
+    right = (
+        types == ["U8", "U8", "F32"] and len(latents) == 5 and latents[0] == count and latents[1] in (1, 2)
+    )
+    if not right or pixels[:2] != (count, 3) or shapes["labels"] != (count, *pixels[2:]):
+        raise LatentCacheError(
+            f"{file} holds {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}, expected pixels "
+            f"[{count}, 3, H, W], labels [{count}, H, W] and latents [{count}, 1 or 2, C, h, w]; {AGAIN}"
+        )
+    return latents[2], latents[3], latents[4]
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a finished cache.
+
+    Raises:
+        LatentCacheError: there is none, or it is not what `write_latents` writes.
+    """
+    try:
+        index = parse_json((folder / INDEX).read_text())
+        for key, kind in INDEX_KEYS.items():
+            if not isinstance(index[key], kind):
+                raise ValueError(f"{key} is {index[key]!r:.40}")
+        if len(index["names"]) != len(index["shards"]):
+            raise ValueError(f"{len(index['shards'])} shards, but names of {len(index['names'])}")
+        return index
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise LatentCacheError(f"{folder / INDEX} is damaged ({reason}); {AGAIN}") from error
     except FileNotFoundError:
         raise LatentCacheError(
             f"{folder} holds no finished cache of latents; make one by scripts/cache_latents.py, which also goes "

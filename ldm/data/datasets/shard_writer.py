@@ -10,10 +10,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.atomic_files import write_text
 from ldm.data.datasets.folders import PHOTO_SUFFIXES, files_by_name, pair_by_name
 from ldm.data.datasets.shards import INDEX, ShardIndex
 from ldm.data.datasets.tar_shard import LABELS_SUFFIX, ShardError
-from ldm.data.images import to_uint8, write_atomically
+from ldm.data.images import to_uint8
 from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.targets import ConfigError
 
@@ -102,7 +103,7 @@ def write_shards(folder: Path, label_set: LabelSet, samples: Iterator[Sample], p
             pictures[-1] += 1
     sizes = tuple(file.stat().st_size for file in files)
     index = ShardIndex(label_set, tuple(file.name for file in files), tuple(pictures), sizes)
-    write_atomically(folder / INDEX, lambda file: file.write(index.to_json().encode()))
+    write_text(folder / INDEX, index.to_json())
     return index
 
 

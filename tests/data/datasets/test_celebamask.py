@@ -68,7 +68,7 @@ def test_photos_may_be_jpg_jpeg_or_png_and_other_files_do_not_matter(tmp_path: P
     for name, suffix in (("0", "jpg"), ("1", "jpeg"), ("2", "JPG"), ("3", "png")):
         make_pair(tmp_path, name, suffix=suffix)
     (tmp_path / "images" / "Thumbs.db").write_text("x")
-    (tmp_path / "images" / ".4.jpg.12.part").write_text("x")
+    (tmp_path / "images" / ".4.jpg.12.partial").write_text("x")
     assert len(CelebAMaskHQ(SIDE, str(tmp_path))) == 4
 
 

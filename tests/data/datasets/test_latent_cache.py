@@ -102,3 +102,30 @@ def test_training_on_them_has_the_losses_of_training_on_pictures(tmp_path) -> No
         model.log_dict = lambda *args, **kwargs: None
         losses.append(model.training_step(batch, 0))
     torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["first_stage", "source", "shards", "names", "mirrored"])
+@pytest.mark.parametrize("value", [None, 5])
+def test_an_index_without_what_is_checked_is_no_cache(key, value, tmp_path) -> None:
+    build(tmp_path, Counting())
+    index = json.loads((tmp_path / "index.json").read_text())
+    index.pop(key) if value is None else index.update({key: value})
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(LatentCacheError, match=rf"index\.json is damaged.*{key}"):
+        CachedLatents(tmp_path, SOURCE)
+
+
+def test_a_shard_of_another_size_or_a_damaged_one_is_refused(tmp_path) -> None:
+    build(tmp_path, lambda image: image[:, :, ::4, ::4])
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:200])
+    with pytest.raises(LatentCacheError, match=f"{shard.name} is damaged"):
+        CachedLatents(tmp_path, SOURCE)
+    build(tmp_path / "b", lambda image: image[:, :, ::2, ::2])
+    shard.write_bytes(sorted((tmp_path / "b").glob("*.safetensors"))[1].read_bytes())
+    with pytest.raises(LatentCacheError, match="differ in size"):
+        CachedLatents(tmp_path, SOURCE)
+    shard.write_bytes(sorted((tmp_path / "b").glob("*.safetensors"))[2].read_bytes())
+    with pytest.raises(LatentCacheError, match=rf"{shard.name} holds pixels \[2, 3, 16, 16\].*\[4, 3"):
+        CachedLatents(tmp_path, SOURCE)

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.datasets.shards import INDEX, ShardedFaces
 from ldm.data.datasets.tar_shard import ShardError, open_shard
 from ldm.data.synthetic.dataset import SyntheticFaces
-from ldm.targets import ConfigError
+from ldm.targets import ConfigError, check_config, instantiate_from_config
+from ldm.training.config import load_config
 from scripts import draw_faces, make_shards
 
 PICTURES, PER_SHARD = 22, 4  # six shards, the last of two
@@ -224,3 +226,20 @@ def test_shards_behind_a_url_are_fetched_once(shards: Path, url: str, tmp_path: 
     assert len({remote[i]["name"] for i in range(PER_SHARD)}) == PER_SHARD
     with pytest.raises(ShardError, match="cannot be fetched"):
         remote[PER_SHARD]
+
+
+@pytest.mark.parametrize(
+    "config", ["celebamask-hq", "celebamask-hq-64", "celebamask-hq-128", "synthetic-32", "synthetic-64"]
+)
+def test_the_command_that_make_shards_prints_fits_the_shipped_configs(config, tmp_path, capsys) -> None:
+    assert draw_faces.main([str(tmp_path / "faces"), "--count", "3", "--size", "16"]) == 0
+    capsys.readouterr()
+    out = tmp_path / "my shards"
+    assert make_shards.main(["--data", str(tmp_path / "faces"), "--out", str(out)]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:3] == ["python", "main.py", "-b"]
+    shipped = f"configs/latent-diffusion/{config}.yaml"
+    train = load_config([shipped], words[5:], complete=False)["data"]["params"]["train"]
+    check_config(train, "data.params.train")
+    assert train["params"]["path"] == str(out) and type(train["params"]["size"]) is int
+    assert len(instantiate_from_config({**train, "params": {**train["params"], "size": 16}})) == 3
