@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ldm.evaluation.evaluation import Evaluation
     from ldm.evaluation.protocol import SYNTHETIC, load_protocol
-    from ldm.pipeline.memory import told
+    from ldm.pipeline.memory import format_error
 
     try:
         protocol = load_protocol(
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("evaluate.py: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"evaluate.py: {told(error, options.batch_size)}", file=sys.stderr)
+        print(f"evaluate.py: {format_error(error, options.batch_size)}", file=sys.stderr)
         return 2
     if report is None:
         return 0

@@ -18,10 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ldm.cli.job import run  # seconds of imports, which --help does not need
     from ldm.cli.photo_job import run_photo
     from ldm.parsing.detection import DetectionError
-    from ldm.pipeline.memory import told
+    from ldm.pipeline.memory import format_error
 
     try:
         return run_photo(options) if options.task in PHOTO_TASKS else run(options)
     except (ValueError, OSError, RuntimeError, MemoryError, DetectionError) as error:
-        print(f"{parser.prog}: {told(error, getattr(options, 'batch_size', None))}", file=sys.stderr)
+        print(f"{parser.prog}: {format_error(error, getattr(options, 'batch_size', None))}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The first stage: an autoencoder with a codebook, between pixels and latents."""
+"""First stage: a vector-quantised autoencoder between pixels and latents."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,28 +21,30 @@ Batch = Mapping[str, Any]
 
 
 class VQModel(pl.LightningModule):
-    """VQ-F4 and its kin, with their training.
+    """VQ-regularised autoencoder (VQ-F4 and variants) and its training.
 
     Args (the YAML's keys):
         ddconfig: arguments of `Encoder` and `Decoder`.
-        lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or one with its signature.
-        n_embed: entries of the codebook.
-        embed_dim: channels of the latent.
-        ckpt_path: weights to start from.
-        image_key: the entry of a batch that is autoencoded.
-        monitor: the logged value by which the best checkpoint is chosen.
-        revive_after: training batches after which an unused entry of the codebook moves to where latents are,
-            so that a short training does not leave most of it unused; 0 for never, as published.
-        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
-        start_from_means: begin as the autoencoder that averages the colours of each place, with latents of unit
-            covariance (`ldm.models.autoencoder_init`); wants `norm_groups: 0`. False starts at random, as published.
-
-        scale_equivariance: weight of the L1 between the image at half size and what the decoder makes of the latent
-            at half size (arXiv 2502.14831): latents without detail that the decoder alone can read are easier to
-            denoise. 0 for none, as published.
+        lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or a class with the same signature.
+        n_embed: number of codebook entries.
+        embed_dim: latent channels.
+        ckpt_path: checkpoint to initialise the weights from.
+        image_key: batch entry that holds the image.
+        monitor: logged metric that selects the best checkpoint.
+        revive_after: reset a codebook entry to a random latent after this many training batches without use,
+            which keeps short runs from leaving most of the codebook unused; 0 disables it (published
+            setting).
+        anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant
+            (published).
+        start_from_means: initialise as an autoencoder that averages the colours of each latent pixel's area,
+            with latents of unit covariance (`ldm.models.autoencoder_init`); requires `norm_groups: 0`. False
+            initialises at random (published).
+        scale_equivariance: weight of the L1 loss between the half-size image and the decoded half-size latent
+            (arXiv 2502.14831). It discourages latent detail that only the decoder can read, so that latents
+            are easier to denoise. 0 disables it (published).
 
     Raises:
-        ValueError: `anneal_steps` together with a discriminator, or `start_from_means` of a network that cannot.
+        ValueError: `anneal_steps` with a discriminator, or `start_from_means` with an unsuitable network.
     """
 
     def __init__(
@@ -76,14 +78,16 @@ class VQModel(pl.LightningModule):
         self._to_whiten = start_from_means and ckpt_path is None
         if start_from_means:
             carry_colours(self.encoder, self.decoder)
-        # Two optimisers take turns, which Lightning leaves to us.
+        # Lightning requires manual optimisation for two optimisers.
         self.automatic_optimization = self._discriminator is None
         if anneal_steps and not self.automatic_optimization:
-            raise ValueError("anneal_steps is for a loss without discriminator; set it, or disc_weight, to 0")
+            raise ValueError(
+                "anneal_steps needs a loss without discriminator; set anneal_steps or disc_weight to 0"
+            )
         self._steps = 0
         if ckpt_path is not None:
             load_weights(self, read_checkpoint(ckpt_path).state_dict, ignore_prefixes=("loss.",))
-            self.quantize.idle.zero_()  # a trained codebook is not to be moved by the first batch
+            self.quantize.idle.zero_()  # keep the first batch from resetting a trained codebook
 
     @property
     def _discriminator(self) -> nn.Module | None:
@@ -94,11 +98,11 @@ class VQModel(pl.LightningModule):
         return self.quant_conv(self.encoder(image))
 
     def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Quantise z (B, D, h, w), unless told not to, and map it to an image (B, 3, f*h, f*w) in about [-1, 1]."""
+        """Quantise z (B, D, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w), about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z if force_not_quantize else self.quantize.quantize(z)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, h, w)."""
+        """Return the reconstruction of image (B, 3, H, W), the codebook loss and the indices (B, h, w)."""
         return self._through_codebook(self.encode(image))
 
     def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,7 +124,7 @@ class VQModel(pl.LightningModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take one step of the autoencoder and, where there is one, of the discriminator."""
+        """Update the autoencoder and, if there is one, the discriminator."""
         image = batch[self.image_key]
         if self._to_whiten and self._steps == 0:
             whiten(self.quant_conv, self.post_quant_conv, self.encoder(image))
@@ -144,24 +148,24 @@ class VQModel(pl.LightningModule):
         return loss
 
     def _scale_loss(self, image: Tensor, z: Tensor) -> Tensor:
-        """Return the L1 of the decoded half-size latent to the half-size image (equation 4 of arXiv 2502.14831)."""
+        """Return the L1 between the decoded half-size latent and the half-size image (arXiv 2502.14831, eq. 4)."""
         small = self.decode(F.avg_pool2d(z, 2), force_not_quantize=True)  # (B, 3, H/2, W/2)
         return F.l1_loss(small, F.avg_pool2d(image, 2))
 
     def _step_both(
         self, image: Tensor, output: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take a step of the autoencoder and one of the discriminator; return the autoencoder's loss, and the logs.
+        """Update the autoencoder and the discriminator; return the autoencoder's loss and the logs.
 
-        Both judge the same reconstructions. No parameter has a gradient from both losses, so one backward pass
-        serves for both; data-parallel training expects exactly one, in which every parameter takes part.
+        Both losses use the same reconstructions. No parameter receives gradients from both, so a single
+        backward pass is enough; data-parallel training expects exactly one that involves every parameter.
         """
         generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
-        judge = self._discriminator
-        assert judge is not None  # else the optimisation is automatic
-        judge.requires_grad_(False)  # the autoencoder's loss passes through it and leaves it alone
+        adversary = self._discriminator
+        assert adversary is not None  # otherwise optimisation is automatic
+        adversary.requires_grad_(False)  # the autoencoder's loss must not train it
         loss, log = self._losses(image, output, 0, "train")
-        judge.requires_grad_(True)
+        adversary.requires_grad_(True)
         disc_loss, disc_log = self._losses(image, output, 1, "train")
         generator.zero_grad()
         discriminator.zero_grad()
@@ -171,14 +175,14 @@ class VQModel(pl.LightningModule):
         return loss, log | disc_log
 
     def on_train_start(self) -> None:
-        """Warn about a run that ends before its discriminator joins."""
-        # Under our name, or taming-transformers'.
+        """Warn if the run ends before the discriminator starts."""
+        # The attribute's name here, or in taming-transformers.
         start = getattr(self.loss, "disc_start", getattr(self.loss, "discriminator_iter_start", 0))
         last = self.trainer.max_steps
         if self._discriminator is not None and 0 <= last <= 2 * start:
             warnings.warn(
-                f"lightning.trainer.max_steps is {last}, two for each batch, but the discriminator joins at batch "
-                f"{start}: it never will; set max_steps above {2 * start}",
+                f"lightning.trainer.max_steps is {last} (two steps per batch), but the discriminator starts at batch "
+                f"{start}, which the run never reaches; set max_steps above {2 * start}",
                 stacklevel=2,
             )
 
@@ -198,44 +202,46 @@ class VQModel(pl.LightningModule):
         self.log_dict(log, batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Return Adam with the published betas, one for the autoencoder, one for the discriminator."""
+        """Return Adam with the published betas: one for the autoencoder, one for the discriminator."""
         own = chain(*(m.parameters() for m in self._autoencoder()))
         adam = torch.optim.Adam(own, lr=self.learning_rate, betas=(0.5, 0.9))
         if self._discriminator is None:
             return annealed(adam, self.anneal_steps)
-        judge = torch.optim.Adam(self._discriminator.parameters(), lr=self.learning_rate, betas=(0.5, 0.9))
-        return [adam, judge]
+        disc_adam = torch.optim.Adam(
+            self._discriminator.parameters(), lr=self.learning_rate, betas=(0.5, 0.9)
+        )
+        return [adam, disc_adam]
 
     def _autoencoder(self) -> list[nn.Module]:
         return [self.encoder, self.decoder, self.quantize, self.quant_conv, self.post_quant_conv]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what a resumed run needs to go on exactly.
+        """Store the state that an exact resume needs.
 
-        The batches seen, since with two optimisers Lightning's global_step counts twice; and the codebook's idle
-        entries, which the weights of published checkpoints have no place for.
+        This is the number of batches, because Lightning's global_step counts both optimisers, and the idle
+        counts of the codebook, which are not weights in published checkpoints.
         """
         checkpoint["first_stage"] = {"steps": self._steps, "idle": self.quantize.idle.clone()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from where the checkpoint was written."""
-        if "first_stage" in checkpoint:  # not in published ones
+        """Restore the batch count and the idle counts of the codebook."""
+        if "first_stage" in checkpoint:  # absent from published checkpoints
             self._steps = checkpoint["first_stage"]["steps"]
             self.quantize.idle.copy_(checkpoint["first_stage"]["idle"])
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
         image = batch[self.image_key][:n]
         return {"input": image, "reconstruction": self(image)[0].clamp(-1, 1)}
 
 
 class VQModelInterface(VQModel):
-    """The first stage as the diffusion uses it: frozen by its owner, trained as `VQModel`.
+    """First stage as used by the diffusion model, which freezes it; trained as `VQModel`.
 
-    Args (the YAML's keys, beside those of `VQModel`):
-        patch: side of the squares of latent pixels that become the channels of one: a UNet at 64x64 x 3 costs four
-            times one at 32x32 x 12. 1 leaves the latent as it is, as published.
+    Args (the YAML's keys, in addition to those of `VQModel`):
+        patch: patch size of a pixel-unshuffle of the latent into channels: a UNet at 64x64 x 3 costs four
+            times as much as one at 32x32 x 12. 1 leaves the latent unchanged (published).
     """
 
     def __init__(
@@ -264,11 +270,11 @@ class VQModelInterface(VQModel):
         return F.pixel_unshuffle(super().encode(image), self.patch)
 
     def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Quantise z (B, D*patch^2, h, w), unless told not to, and map it to an image (B, 3, f*h, f*w)."""
+        """Quantise z (B, D*patch^2, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w)."""
         return super().decode(F.pixel_shuffle(z, self.patch), force_not_quantize)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct image (B, 3, H, W); return it with the codebook loss and the indices (B, H/f, W/f)."""
+        """Return the reconstruction of image (B, 3, H, W), the codebook loss and the indices (B, H/f, W/f)."""
         return self._through_codebook(super().encode(image))
 
     def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,12 +1,12 @@
-"""A start for small first stages: an autoencoder that already carries the colours of each place.
+"""Initialisation for narrow first stages: an autoencoder that already transmits mean colours.
 
-Narrow networks with the usual start end with latents that know light in detail and hardly any colour
-(`docs/training.md`): every norm forgets the mean of its channels, and by the time a channel could learn colour its
-gradient has vanished with its variance. Here the network begins as the mean colour of every f x f pixels, smoothly
-enlarged, in the same architecture and with the same weight names; training adds detail to that.
+With the usual initialisation, the latents of narrow networks represent luminance in detail and almost no
+colour (`docs/training.md`): every norm removes the mean of its channels, and by the time a channel could
+learn colour, its gradient has vanished with its variance. Here the network starts as the mean colour of each
+f x f block, smoothly upsampled, with the same architecture and weight names; training adds detail.
 
-Channels 0..2 hold the colours and 3..5 their negatives, so that the swish before the last convolution loses
-nothing: silu(x) - silu(-x) = x.
+Channels 0..2 hold the colours and 3..5 their negatives, so that the swish before the last convolution is
+lossless: silu(x) - silu(-x) = x.
 """
 
 import torch
@@ -17,15 +17,16 @@ from ldm.modules.vqgan import AttentionBlock, Decoder, Downsample, Encoder, Resn
 
 COLOURS = 3
 CARRIED = 2 * COLOURS
-QUIET = 0.1  # of their usual size, the last convolution's weights for channels that carry no colour yet
+QUIET = 0.1  # scale of the last convolution's weights for channels that carry no colour yet
 
 
 @torch.no_grad()
 def carry_colours(encoder: Encoder, decoder: Decoder) -> None:
-    """Set the weights of both halves so that they begin as colour means and their smooth enlargement.
+    """Initialise encoder and decoder as colour averaging and smooth upsampling.
 
     Raises:
-        ValueError: the networks normalise, have fewer than six channels, or do not map three channels to three.
+        ValueError: the networks normalise, have fewer than six channels, or do not map three channels to
+            three.
     """
     for half in (encoder, decoder):
         _check(half)
@@ -38,7 +39,7 @@ def carry_colours(encoder: Encoder, decoder: Decoder) -> None:
                 _silence(module.proj_out)
             elif isinstance(module, Downsample):
                 mean = torch.zeros(3, 3)
-                mean[:2, :2] = 1 / 4  # the four pixels that become one; padding is right and below
+                mean[:2, :2] = 1 / 4  # average of 2x2 pixels; padding is right and below
                 _carry(module.conv, mean)
             elif isinstance(module, Upsample):
                 tent = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -49,10 +50,10 @@ def carry_colours(encoder: Encoder, decoder: Decoder) -> None:
 
 @torch.no_grad()
 def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) -> None:
-    """Set both 1x1 convolutions: features (B, D, h, w) to latents of zero mean and unit covariance, and back.
+    """Set both 1x1 convolutions to map features (B, D, h, w) to latents of zero mean and unit covariance, and back.
 
-    Of all whitenings it takes the one closest to the identity (ZCA; Bell and Sejnowski 1997). Several processes
-    whiten the features of all.
+    Uses ZCA, the whitening closest to the identity (Bell and Sejnowski 1997). The statistics include the
+    features of all processes.
     """
     pixels = whole_batch(features).transpose(0, 1).flatten(1).cpu().double()  # D B*h*w; MPS has no float64
     mean = pixels.mean(1)
@@ -67,16 +68,18 @@ def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) 
 
 
 def _check(half: Encoder | Decoder) -> None:
-    """Raise ValueError for a network that cannot carry colours."""
+    """Raise ValueError for a network that cannot transmit the mean colours."""
     first, last = half.conv_in, half.conv_out
     if not isinstance(half.norm_out, nn.Identity):
-        raise ValueError("start_from_means wants norm_groups: 0, since norms would change the colours")
+        raise ValueError("start_from_means requires norm_groups: 0, because norms would change the colours")
     narrowest = min(m.out_channels for m in half.modules() if isinstance(m, nn.Conv2d) and m is not last)
     if narrowest < CARRIED:
-        raise ValueError(f"start_from_means wants at least {CARRIED} channels everywhere; found {narrowest}")
+        raise ValueError(
+            f"start_from_means requires at least {CARRIED} channels in every layer, got {narrowest}"
+        )
     if first.in_channels != COLOURS or last.out_channels != COLOURS:
         raise ValueError(
-            f"start_from_means is for three colours and z_channels 3; found a network from {first.in_channels} "
+            f"start_from_means requires 3 image channels and z_channels: 3, got a network from {first.in_channels} "
             f"to {last.out_channels} channels"
         )
 
@@ -87,7 +90,7 @@ def _silence(conv: nn.Conv2d) -> None:
 
 
 def _carry(conv: nn.Conv2d, kernel: Tensor) -> None:
-    """Have each of the carried channels depend on itself alone, through `kernel`."""
+    """Make each carried channel depend only on itself, through `kernel`."""
     conv.weight[:CARRIED] = 0
     conv.bias[:CARRIED] = 0  # type: ignore[index]
     for i in range(CARRIED):
@@ -95,7 +98,7 @@ def _carry(conv: nn.Conv2d, kernel: Tensor) -> None:
 
 
 def _split(conv: nn.Conv2d) -> None:
-    """Have a 3x3 convolution begin with its three inputs and their negatives."""
+    """Make a 3x3 convolution output its three inputs and their negatives first."""
     conv.weight[:CARRIED] = 0
     conv.bias[:CARRIED] = 0  # type: ignore[index]
     for i in range(COLOURS):
@@ -103,7 +106,7 @@ def _split(conv: nn.Conv2d) -> None:
 
 
 def _join(conv: nn.Conv2d) -> None:
-    """Have a 3x3 convolution after a swish give back the carried colours, and little of the other channels."""
+    """Make a 3x3 convolution after a swish output the carried colours and little of the other channels."""
     conv.weight *= QUIET
     conv.weight[:, :CARRIED] = 0
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Latent diffusion conditioned on the styles of regions and on their shapes: its training, and its YAML."""
+"""Latent diffusion conditioned on region styles and a semantic mask: training and YAML interface."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +22,7 @@ from ldm.models.diffusion_config import (
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
 from ldm.models.optimizers import AdamWInBackward, annealed
-from ldm.models.per_sample_rng import PictureDraws, Turn
+from ldm.models.per_sample_rng import BatchIndex, PerSampleRNG
 from ldm.models.preview_grids import compare_styles, sample_from_seeds
 from ldm.modules.distributed import shard, whole_batch
 from ldm.modules.ema import EMA, Averaged, Averages
@@ -33,49 +33,53 @@ Batch = Mapping[str, Any]
 
 
 class LatentDiffusion(LatentNetworks):
-    """First stage, style encoder and UNet, with the training of the last two.
+    """First stage, style encoder and UNet; trains the UNet and, optionally, the style encoder.
 
     Args (the YAML's keys):
         first_stage_config, cond_stage_config, unet_config: targets of the three networks.
-        linear_start, linear_end, timesteps: the noise schedule.
-        image_size: side of the latent; channels: its channels.
-        first_stage_key: the entry of a batch that is encoded.
-        conditioning_key: the published YAMLs' key; only "crossattn" exists.
-        cond_stage_trainable: train the style encoder with the UNet.
-        probability_of_discard: share of training images whose style is that of an empty image.
-        probability_of_region_discard: the same of single regions, each for itself, so that a region may be left to
-            chance while the others are not.
-        probability_of_mask_discard: share of training images with neither style nor mask: zeros, the published null
-            of guidance, which the published training never shows.
-        probability_of_other_shape: share of training images whose style is read from `other_image` with
-            `other_labels`, the same looks in another shape, as a swap has them; for data that have such pictures.
+        linear_start, linear_end, timesteps: noise schedule.
+        image_size, channels: side and channels of the latent.
+        first_stage_key: batch entry that holds the image.
+        conditioning_key: key of published YAMLs; only "crossattn" is supported.
+        cond_stage_trainable: train the style encoder jointly with the UNet.
+        probability_of_discard: probability of dropping all styles of a training image (style of an all-zero
+            image).
+        probability_of_region_discard: the same for each region independently, so that single regions can be
+            sampled without a style.
+        probability_of_mask_discard: probability of dropping style and mask (zeros). This is the published
+            null condition of guidance, on which the published model is never trained.
+        probability_of_other_shape: probability of reading the style from `other_image` with `other_labels`,
+            the same appearance in another shape, as in style transfer; for data sets that provide them.
         attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
-        attn_l2: attention loss by squared error instead of cross-entropy.
-        parameterization: what the UNet's output means, "eps" as published, or "v" (arXiv 2202.00512), whose error
-            does not explode where there is nearly only noise: for short trainings. `apply_model` gives eps for both.
-        min_snr_gamma: weight timesteps by arXiv 2303.09556; 0 weights all the same, as published.
-        zero_terminal_snr: a schedule that ends in pure noise (arXiv 2305.08891), for `parameterization: v`.
-        use_ema, ema_decay: keep an average of the UNet's weights.
-        ema_style_encoder: also one of the style encoder's; published checkpoints have none.
-        scale_factor: what latents are multiplied with.
+        attn_l2: use a squared error instead of cross-entropy in the attention loss.
+        parameterization: output of the UNet, "eps" (published) or "v" (arXiv 2202.00512), whose error stays
+            bounded near pure noise; better for short runs. `apply_model` returns eps for both.
+        min_snr_gamma: min-SNR timestep weighting (arXiv 2303.09556); 0 for uniform weights (published).
+        zero_terminal_snr: rescale the schedule to end in pure noise (arXiv 2305.08891); needs
+            `parameterization: v`.
+        use_ema, ema_decay: keep an EMA of the UNet's weights.
+        ema_style_encoder: keep an EMA of the style encoder too; published checkpoints have none.
+        scale_factor: factor that latents are multiplied by.
         scale_by_std: set scale_factor so that the first training batch has unit variance, and store it.
-        monitor: the logged value by which the best checkpoint is chosen.
-        sample_steps: DDIM steps of the picture grids.
-        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it, as published.
-        warmup_steps: steps in which it rises from zero; null for 50 where it is annealed and none where it is not.
-        channels_last: keep the weights of convolutions in the order in which many devices compute faster.
-        step_in_backward: take the optimiser's steps while the backward pass runs, which saves the memory of the
-            gradients; not with gradient clipping, accumulation or several processes.
-        half_first_moment: with step_in_backward, keep AdamW's running mean of the gradients in bfloat16.
-        compile: run the UNet's step through torch.compile while training: minutes at the start, faster steps after;
-            true, or the name of a backend.
-        ckpt_path: weights to start from.
-        ignore_keys: patterns such as "cond_stage_model.*" of weights that are not taken from there, for networks that
-            have changed in part; averages then begin anew.
-        num_timesteps_cond, log_every_t: keys of published YAMLs that change nothing here.
+        monitor: logged metric that selects the best checkpoint.
+        sample_steps: DDIM steps of the preview grids.
+        anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant
+            (published).
+        warmup_steps: length of the linear warmup; null for 50 steps with `anneal_steps` and none without.
+        channels_last: store convolution weights in channels-last memory format, which is faster on many
+            devices.
+        step_in_backward: run the optimiser inside the backward pass, which saves the memory of the gradients;
+            incompatible with gradient clipping, accumulation and several processes.
+        half_first_moment: with step_in_backward, keep AdamW's first moment in bfloat16.
+        compile: compile the UNet with torch.compile for training, which costs minutes at the start and makes
+            steps faster; true, or the name of a backend.
+        ckpt_path: checkpoint to initialise the weights from.
+        ignore_keys: patterns such as "cond_stage_model.*" of weights that are not loaded from it, for
+            networks that have changed in part; the EMA then restarts.
+        num_timesteps_cond, log_every_t: keys of published YAMLs without effect here.
 
     Raises:
-        ValueError: a setting that does not exist, or settings that contradict each other.
+        ValueError: an unknown setting, or settings that contradict each other.
     """
 
     learning_rate = 0.0  # set by main.py from base_learning_rate
@@ -131,7 +135,7 @@ class LatentDiffusion(LatentNetworks):
         self.measures_scale = scale_by_std and "scale_factor" not in start
         self.anneal_steps, self.warmup_steps, self.compiled_by = anneal_steps, warmup_steps, compile
         self.step_in_backward, self.half_first_moment = step_in_backward, half_first_moment
-        self.turn: Turn | None = None  # set before each training batch by main.py's StepSeeding
+        self.batch_index: BatchIndex | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
             probability_of_discard,
             probability_of_region_discard,
@@ -146,17 +150,17 @@ class LatentDiffusion(LatentNetworks):
             self.to(memory_format=torch.channels_last)
 
     def _freeze(self, cond_stage_trainable: bool) -> None:
-        """Take what never gets a gradient out of training."""
+        """Freeze the parameters that never receive a gradient."""
         self.unet.freeze_idle()
         self.cond_stage_model.requires_grad_(cond_stage_trainable)
 
     def _start_averages(self, of_unet: bool, of_style_encoder: bool, decay: float) -> None:
-        """Begin the running averages, under the checkpoints' names."""
+        """Create the EMAs under the names of published checkpoints."""
         self.model_ema = EMA(self.model, decay) if of_unet else None
         self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
 
     def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str] | None) -> None:
-        """Take weights to train on from, if any; averages, first stage and scale that they lack stay as they are."""
+        """Load the initial weights, if any; EMAs, first stage and scale that they lack keep their values."""
         if not weights:
             return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
@@ -166,7 +170,7 @@ class LatentDiffusion(LatentNetworks):
         self._averages().restart_absent(weights)
 
     def _averages(self) -> Averages:
-        """Return the running averages."""
+        """Return the EMAs that exist."""
         found = (
             (self.model_ema, self.model, "model_ema."),
             (self.cond_stage_ema, self.cond_stage_model, "cond_stage_ema."),
@@ -176,17 +180,17 @@ class LatentDiffusion(LatentNetworks):
         )
 
     def ema_scope(self) -> AbstractContextManager[None]:
-        """Have the averaged weights, where there are averages."""
+        """Swap in the EMA weights, if there are any, for the duration of the context."""
         return self._averages().applied()
 
-    # --- the loss ---
+    # --- loss ---
 
     def p_losses(
         self, x_start: Tensor, cond: Condition, t: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss at t (B,) for latents x_start (B, C, h, w), and its parts to log.
 
-        |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the attention loss where it is asked for.
+        |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the optional attention loss.
         """
         noise = torch.randn_like(x_start) if noise is None else noise
         levels = self._levels(t)
@@ -200,20 +204,20 @@ class LatentDiffusion(LatentNetworks):
         return loss, {f"{split}/{name}": value for name, value in parts.items()}
 
     def conditions(
-        self, batch: Batch, dropout: StyleDropout | None = None, draws: PictureDraws | None = None
+        self, batch: Batch, dropout: StyleDropout | None = None, rng: PerSampleRNG | None = None
     ) -> Condition:
-        """Return styles and masks of a batch, some of them dropped if `dropout` says so, by `draws`."""
+        """Return styles and masks of a batch, with conditioning dropout if `dropout` is given, drawn from `rng`."""
         image = self._image(batch)
         y = one_hot(batch["labels"], self.num_regions)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
-        context, y = dropout(self.get_learned_conditioning, image, y, draws, batch)
+        context, y = dropout(self.get_learned_conditioning, image, y, rng, batch)
         return {"context": context, "y": y}
 
     # --- training and validation ---
 
     def configure_model(self) -> None:
-        """Share what is trained, and its averages, among the processes, where Lightning's strategy gives a mesh."""
+        """Shard the trained networks and their EMAs if Lightning's strategy provides a device mesh."""
         if self.device_mesh is None:
             return
         mesh = self.device_mesh["data_parallel"]
@@ -225,13 +229,13 @@ class LatentDiffusion(LatentNetworks):
             average.shard_like(module)
 
     def on_fit_start(self) -> None:
-        """Compile the UNet's step, where the YAML asks for it. `condition` asks what kind of mask it has, and stays."""
-        if self.compiled_by:  # the method, not the module: names in checkpoints stay as they are
+        """Compile `UNet.denoise` if `compile` is set; `condition` branches on the mask and stays eager."""
+        if self.compiled_by:  # the method, not the module, so that checkpoint keys do not change
             backend = self.compiled_by if isinstance(self.compiled_by, str) else "inductor"
             self.unet.denoise = torch.compile(self.unet.denoise, backend=backend)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Measure the latents before the first step, where the YAML asks for it."""
+        """Set the scale factor from the first batch if `scale_by_std` is set."""
         if self.measures_scale and self.trainer.global_step == 0 and batch_idx == 0:
             self.scale_factor /= whole_batch(self._latent(batch)).std()
 
@@ -246,29 +250,29 @@ class LatentDiffusion(LatentNetworks):
         return self.encode_first_stage(self._image(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch at uniformly drawn timesteps."""
+        """Return the loss of a batch at uniformly sampled timesteps."""
         z = self._latent(batch)
-        draws = PictureDraws(self.turn, len(z), z.device)
-        t, noise = draws.integers(len(self.schedule)), draws.normal(z.shape[1:]).to(z.dtype)
-        cond = self.conditions(batch, self.dropout, draws)
+        rng = PerSampleRNG(self.batch_index, len(z), z.device)
+        t, noise = rng.integers(len(self.schedule)), rng.normal(z.shape[1:]).to(z.dtype)
+        cond = self.conditions(batch, self.dropout, rng)
         loss, log = self.p_losses(z, cond, t, noise)
         self.log_dict(log, batch_size=len(z), prog_bar=False)
         return loss
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the losses with the raw and with the averaged weights, both at the same timesteps and noise."""
+        """Log the losses of the raw and the EMA weights at the same timesteps and noise."""
         self._evaluate(batch, batch_idx, "val")
 
     @torch.no_grad()
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log what `validation_step` logs, under test/."""
+        """Log the metrics of `validation_step` under test/."""
         self._evaluate(batch, batch_idx, "test")
 
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
         z = self._latent(batch)
         cond = self.conditions(batch)
-        # Every validation draws the same, so that the losses of two epochs can be compared.
+        # Fixed timesteps and noise make the losses of different epochs comparable.
         (generator,) = seeded([batch_idx])
         t = torch.randint(len(self.schedule), (len(z),), generator=generator).to(z.device)
         noise = draw(z.shape, generator, z.device, z.dtype)
@@ -281,15 +285,15 @@ class LatentDiffusion(LatentNetworks):
         self.log_dict(log, batch_size=len(z), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step, then move the averages: once per update, however many batches it gathers."""
+        """Step the optimiser, then update the EMAs once, also with gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
         self._averages().update()
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW on the UNet and, if it is trained, the style encoder."""
+        """Return AdamW for the UNet and, if trainable, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        # Lightning refuses to clip for the fused one in mixed precision, as if that always scaled gradients.
+        # Lightning refuses gradient clipping with fused AdamW in mixed precision, even without a loss scale.
         clips = self._trainer is not None and self._trainer.gradient_clip_val
         fused = not (clips and "mixed" in str(self.trainer.precision))
         adamw = (
@@ -299,7 +303,7 @@ class LatentDiffusion(LatentNetworks):
         )
         return annealed(adamw, self.anneal_steps, self.warmup_steps)
 
-    # --- pictures ---
+    # --- samples ---
 
     @torch.no_grad()
     def sample_images(self, cond: Condition, size: tuple[int, int], seeds: list[int], **how: Any) -> Tensor:
@@ -309,7 +313,7 @@ class LatentDiffusion(LatentNetworks):
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
         image, labels = self._image(batch)[:n], batch["labels"][:n]
         with self.ema_scope():
             cond = self.conditions({self.first_stage_key: image, "labels": labels})

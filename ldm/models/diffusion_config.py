@@ -1,4 +1,4 @@
-"""What the keys of a diffusion's YAML ask for: its networks, its noise, its loss."""
+"""Networks, noise schedule and loss of a diffusion model, built from the keys of its YAML."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ldm.targets import instantiate_from_config
 
 
 class Networks(NamedTuple):
-    """The three networks, in the order in which they draw their first weights."""
+    """The three networks, in the order of their random initialisation."""
 
     unet: nn.Module
     first_stage: nn.Module
@@ -23,19 +23,19 @@ class Networks(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """How much noise there is at each timestep, and what the network says of it."""
+    """Noise schedule and parameterization of the network's output."""
 
     schedule: NoiseSchedule
     parameterization: Parameterization
 
 
 def read_start(path: str | None, ignore_keys: Sequence[str] | None) -> dict[str, Tensor]:
-    """Return the weights to start from, none without a path, less those that patterns name.
+    """Return the initial weights without those that match `ignore_keys`; empty without a path.
 
-    If any are left out the averages are, too: they are of the weights as they were.
+    With `ignore_keys` the EMAs are left out too, because they average the ignored weights.
 
     Raises:
-        ValueError: patterns that name nothing.
+        ValueError: a pattern that matches no weight.
         CheckpointError: a file that cannot be read.
     """
     weights = {} if path is None else dict(read_checkpoint(path).state_dict)
@@ -43,14 +43,14 @@ def read_start(path: str | None, ignore_keys: Sequence[str] | None) -> dict[str,
         return weights
     if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
         raise ValueError(
-            f"ignore_keys: no weight of {path} is named like {', '.join(idle)}; mend or remove it"
+            f"ignore_keys: no weight of {path} matches {', '.join(idle)}; correct or remove the pattern"
         )
     averages = ("model_ema.*", "cond_stage_ema.*")
     return {key: value for key, value in weights.items() if not matches(key, [*ignore_keys, *averages])}
 
 
 def matches(key: str, patterns: Sequence[str] | None) -> bool:
-    """Tell whether a weight's name is like one of the patterns, in which * stands for anything."""
+    """Return whether a weight's name matches one of the shell-style patterns."""
     return any(fnmatchcase(key, pattern) for pattern in patterns or ())
 
 
@@ -62,10 +62,10 @@ def build_networks(
 ) -> Networks:
     """Build the networks of three configs `{target, params}`.
 
-    Where the weights to start from hold the first stage, its own file is not read and need not exist.
+    If the initial weights contain the first stage, its own checkpoint is not read and need not exist.
 
     Raises:
-        ValueError: the style encoder's codes are not what the UNet takes.
+        ValueError: the style encoder's codes do not fit the UNet.
     """
     if has_first_stage(start):
         first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
@@ -75,34 +75,34 @@ def build_networks(
 
 
 def _check_codes(unet: Any, style_encoder: Any) -> None:
-    """Compare the codes that are made with those that are taken; encoders of others may not say what they make."""
+    """Check that the style codes fit the UNet; third-party encoders may not declare their shapes."""
     made, taken = getattr(style_encoder, "style_dim", None), unet.context_dim
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config makes codes of {made} numbers, unet_config.params.context_dim is {taken}; "
+            f"cond_stage_config makes codes of size {made}, but unet_config.params.context_dim is {taken}; "
             "make them equal"
         )
     made, taken = getattr(style_encoder, "grid", None), unet.style_grid
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config makes codes of {made}x{made} places, unet_config.params.style_grid is {taken}; "
+            f"cond_stage_config has a style grid of {made}x{made} cells, but unet_config.params.style_grid is {taken}; "
             "make them equal"
         )
     made, taken = getattr(style_encoder, "frames", None), unet.style_frames
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config makes codes whose places lie in the frames {made}, "
-            f"unet_config.params.style_frames is {taken}; make them equal"
+            f"cond_stage_config has the region frames {made}, but unet_config.params.style_frames is {taken}; "
+            "make them equal"
         )
 
 
 def make_noise(
     linear_start: float, linear_end: float, timesteps: int, zero_terminal_snr: bool, parameterization: str
 ) -> Noise:
-    """Return the noise schedule and the meaning of the network's output.
+    """Return the noise schedule and the parameterization.
 
     Raises:
-        ValueError: an unknown parameterization, or one that pure noise says nothing of.
+        ValueError: an unknown parameterization, or eps with zero_terminal_snr.
     """
     noise = Noise(
         NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps), Parameterization(parameterization)
@@ -110,29 +110,31 @@ def make_noise(
     if not zero_terminal_snr:
         return noise
     if parameterization != "v":
-        raise ValueError("zero_terminal_snr: noise alone says nothing of eps; set parameterization to v")
+        raise ValueError(
+            "zero_terminal_snr: x0 cannot be recovered from eps at pure noise; set parameterization: v"
+        )
     return noise._replace(schedule=noise.schedule.zero_terminal_snr())
 
 
 def make_loss(
     noise: Noise, min_snr_gamma: float, attn_loss_weight: float, attn_l2: bool, use_mask_attn: bool
 ) -> DenoisingLoss:
-    """Return what training minimises.
+    """Return the training loss.
 
     Raises:
-        ValueError: a negative gamma, or a loss for an attention that has no logits.
+        ValueError: a negative gamma, or an attention loss with mask attention, which has no logits.
     """
     if attn_l2 and not attn_loss_weight:
         warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=3)
     if use_mask_attn and attn_loss_weight:
         raise ValueError(
-            f"attn_loss_weight is {attn_loss_weight}, but with use_mask_attn there are no logits to guide; "
-            "set one of them to 0 or false"
+            f"attn_loss_weight is {attn_loss_weight}, but use_mask_attn computes no attention logits; "
+            "set attn_loss_weight: 0 or use_mask_attn: false"
         )
     if min_snr_gamma and noise.schedule.alpha_bar[-1] < 1e-6:
         warnings.warn(
-            "min_snr_gamma leaves the last timestep of zero_terminal_snr without weight: v is never learnt from pure "
-            "noise, where sampling starts; set one of them to 0 or false",
+            "min_snr_gamma gives the last timestep of zero_terminal_snr the weight 0, so v is never trained at pure "
+            "noise, where sampling starts; set min_snr_gamma: 0 or zero_terminal_snr: false",
             stacklevel=3,
         )
     weights = None
@@ -142,16 +144,14 @@ def make_loss(
 
 
 def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:
-    """Raise ValueError for values of the published keys that nothing here can do."""
+    """Raise ValueError for unsupported values of published keys."""
     if conditioning_key != "crossattn":
-        raise ValueError(f"conditioning_key is {conditioning_key!r}; only 'crossattn' exists")
+        raise ValueError(f"conditioning_key must be 'crossattn', got {conditioning_key!r}")
     if num_timesteps_cond != 1:
-        raise ValueError(f"num_timesteps_cond is {num_timesteps_cond}; only 1 exists")
+        raise ValueError(f"num_timesteps_cond must be 1, got {num_timesteps_cond}")
 
 
 def check_optimizer(step_in_backward: bool, half_first_moment: bool) -> None:
-    """Raise ValueError for an option of the optimiser without the optimiser."""
+    """Raise ValueError if half_first_moment is set without step_in_backward."""
     if half_first_moment and not step_in_backward:
-        raise ValueError(
-            "half_first_moment is true, but only the optimiser of step_in_backward has it; set both, or neither"
-        )
+        raise ValueError("half_first_moment has no effect without step_in_backward; set both or neither")

@@ -1,4 +1,4 @@
-"""The three networks of the system, and the noise between them: all that sampling needs."""
+"""First stage, style encoder, UNet and noise schedule: everything that sampling needs."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prep
 class LatentNetworks(pl.LightningModule):
     """First stage, style encoder and UNet.
 
-    Attribute names are the checkpoints'.
+    Attribute names match the published checkpoints.
 
     Args:
         unet, first_stage, style_encoder: the networks. The first stage is frozen.
-        schedule: of the noise; its tables are stored in checkpoints.
-        parameterization: what the UNet's output means. `apply_model` gives eps for each.
-        scale_factor: what latents are multiplied with.
-        store_scale: keep the factor in checkpoints. Published ones have no such key.
+        schedule: noise schedule; its tables are stored in checkpoints.
+        parameterization: output of the UNet. `apply_model` returns eps for each.
+        scale_factor: factor that latents are multiplied by.
+        store_scale: store the factor in checkpoints; published checkpoints have no such key.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class LatentNetworks(pl.LightningModule):
 
     @property
     def num_regions(self) -> int:
-        """R."""
+        """R, the number of regions."""
         return self.unet.num_regions
 
     def train(self, mode: bool = True) -> "LatentNetworks":
-        """Switch to training, or back; the first stage stays as it is."""
+        """Set training or evaluation mode; the first stage always stays in evaluation mode."""
         super().train(mode)
         self.first_stage_model.eval()
         return self
@@ -68,7 +68,7 @@ class LatentNetworks(pl.LightningModule):
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Map a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]; quantises first."""
+        """Quantise and decode a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]."""
         return self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
 
     def get_learned_conditioning(self, image: Tensor, y: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class LatentNetworks(pl.LightningModule):
         return self.cond_stage_model(image, y)
 
     def prepare(self, cond: Condition, size: tuple[int, int]) -> Condition:
-        """Add to `cond` what the UNet computes once per image, for latents of `size`, so that steps cost less."""
+        """Add the step-independent conditioning of the UNet to `cond`, for latents of `size`."""
         return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size)}
 
     def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
@@ -86,13 +86,13 @@ class LatentNetworks(pl.LightningModule):
         return self.parameterization.eps(self.unet.denoise(x, t, cond["prepared"]), x, self._levels(t))
 
     def _levels(self, t: Tensor) -> Levels:
-        """Return how much of x is data and how much noise at t (B,)."""
+        """Return the signal and noise levels at t (B,)."""
         tables = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
         return Levels(*(table[t][:, None, None, None] for table in tables))  # type: ignore[index]
 
 
 class _Wrapped(nn.Module):
-    """Gives the UNet the name that checkpoints know it by."""
+    """Holds the UNet under its name in published checkpoints."""
 
     def __init__(self, diffusion_model: nn.Module) -> None:
         super().__init__()

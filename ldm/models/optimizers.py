@@ -1,4 +1,4 @@
-"""Optimisers: the learning rate over a training, and AdamW that takes its step while the backward pass runs."""
+"""Learning-rate schedule, and an AdamW that steps inside the backward pass."""
 
 import math
 from collections.abc import Iterable
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-WARM_UP = 50  # optimiser steps of an annealed training, unless it says otherwise
+WARM_UP = 50  # default warmup steps of annealed training
 
 
 def annealed(optimizer: Optimizer, steps: int, warmup_steps: int | None = None) -> Any:
-    """Return what Lightning's `configure_optimizers` wants: the optimiser, its rate rising and falling as asked.
+    """Return the optimiser with linear warmup and cosine decay, as Lightning's `configure_optimizers` expects it.
 
-    The rate rises over `warmup_steps`, evenly, and is multiplied with (1 + cos(pi n / steps)) / 2.
+    The rate rises linearly over `warmup_steps` and is multiplied by (1 + cos(pi n / steps)) / 2.
 
     Args:
-        optimizer: whose own rate is the highest.
-        steps: until the rate is zero; 0 leaves it constant.
-        warmup_steps: None takes WARM_UP where the rate falls, else 0.
+        optimizer: its learning rate is the peak rate.
+        steps: length of the decay to zero; 0 keeps the rate constant.
+        warmup_steps: None for WARM_UP steps with decay and none without.
 
     Raises:
         ValueError: a negative number.
     """
     if steps < 0 or (warmup_steps or 0) < 0:
-        raise ValueError(f"anneal_steps is {steps}, warmup_steps {warmup_steps}; wanted 0 or more")
+        raise ValueError(f"anneal_steps and warmup_steps must be at least 0, got {steps} and {warmup_steps}")
     warmup = (WARM_UP if steps else 0) if warmup_steps is None else warmup_steps
     if not steps and not warmup:
         return optimizer
@@ -43,18 +43,18 @@ def annealed(optimizer: Optimizer, steps: int, warmup_steps: int | None = None) 
 
 
 class AdamWInBackward(AdamW):
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101), each parameter's step as soon as its gradient is complete.
+    """AdamW (arXiv 1711.05101) that updates each parameter as soon as its gradient is complete.
 
-    The same weights as from AdamW, for one parameter-sized buffer less; state dicts are AdamW's. Since a gradient is
-    gone once it is used, nothing may look at all of them together: no clipping, no accumulation over batches, no
-    scaling of the loss, no averaging over processes.
+    Yields the same weights as AdamW without storing all gradients at once; state dicts are AdamW's. Each
+    gradient is freed after use, which rules out gradient clipping, accumulation, loss scaling and averaging
+    over processes.
 
     Args:
-        params: the parameters; all that get a gradient.
-        lr: the learning rate, which schedulers may change between steps.
-        half_first_moment: keep the running mean of the gradients in bfloat16 (as arXiv 2412.19437 does), for half a
-            buffer less. A tenth of it is new at each step, so that rounding does not swallow what is added; of the
-            running mean of the squares, of which a thousandth is new, it would.
+        params: all parameters that receive a gradient.
+        lr: learning rate, which schedulers may change between steps.
+        half_first_moment: keep the first moment in bfloat16 (as arXiv 2412.19437 does), which halves its
+            memory. Each step replaces a tenth of it, so rounding does not lose the update; it would in the
+            second moment, of which each step replaces a thousandth.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, half_first_moment: bool = False) -> None:
@@ -65,10 +65,10 @@ class AdamWInBackward(AdamW):
                 parameter.register_post_accumulate_grad_hook(partial(self._update, number))
 
     def _update(self, number: int, parameter: Tensor) -> None:
-        """Take the step of one parameter, of the group of that number, and let go of its gradient."""
+        """Update one parameter of group `number` and free its gradient."""
         every_group, state = self.param_groups, self.state[parameter]
         before = state.get("exp_avg")
-        if before is not None:  # the fused step wants both moments alike
+        if before is not None:  # the fused step requires both moments in one dtype
             state["exp_avg"] = before.to(parameter.dtype)
         self.param_groups = [{**every_group[number], "params": [parameter]}]
         try:
@@ -80,7 +80,7 @@ class AdamWInBackward(AdamW):
         parameter.grad = None
 
     def step(self, closure: Any = None) -> Any:
-        """Run `closure`, whose backward pass takes the steps."""
+        """Run `closure`; its backward pass updates the parameters."""
         if closure is None:
             return None
         with torch.enable_grad():
@@ -88,7 +88,7 @@ class AdamWInBackward(AdamW):
 
 
 def _halved(moment: Tensor, before: Tensor | None) -> Tensor:
-    """Return a moment in bfloat16, in the memory of the one before; or else the heap ends up in pieces."""
+    """Return a moment in bfloat16, reusing the memory of `before` to avoid heap fragmentation."""
     if before is None or before.dtype != torch.bfloat16:
         return moment.to(torch.bfloat16)
     return before.copy_(moment)

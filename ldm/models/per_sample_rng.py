@@ -1,7 +1,7 @@
-"""Random numbers of training, picture by picture: a function of (seed, number of the picture in the run) alone.
+"""Per-sample random numbers of training: a function of the seed and the sample's index in the run only.
 
-How many processes share a batch, or how many batches one step of the optimiser gathers, then changes nothing about the
-noise, the timestep and the dropped styles that a picture gets.
+The noise, timestep and conditioning dropout of a sample then do not depend on the number of processes or on
+gradient accumulation.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from ldm.sampling.noise import draw, seeded
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Which of the run's pictures one process has in one batch; processes take turns, as `EpochSampler` deals.
+class BatchIndex:
+    """Index of a batch within a run; processes get samples in round-robin order, as in `EpochSampler`.
 
     Attributes:
-        seed: of the run.
-        batch: batches of each process since the start of the run.
-        rank: this process.
-        processes: how many there are.
+        seed: seed of the run.
+        batch: batches per process since the start of the run.
+        rank: index of this process.
+        processes: number of processes.
     """
 
     seed: int
@@ -31,32 +31,35 @@ class Turn:
     processes: int = 1
 
     def seeds(self, count: int) -> list[int]:
-        """Return a seed for each of the `count` pictures of the batch."""
+        """Return a seed for each of the `count` samples of the batch."""
         numbers = [(self.batch * count + i) * self.processes + self.rank for i in range(count)]
         return [int(np.random.SeedSequence((self.seed, n)).generate_state(1, np.uint64)[0]) for n in numbers]
 
 
-class PictureDraws:
-    """The random numbers of a batch, each picture's from a generator of its own.
+class PerSampleRNG:
+    """Random numbers of a batch, with one generator per sample.
 
     Args:
-        turn: which pictures these are; None draws from torch's random state.
-        count: B.
-        device: where results go. The numbers are drawn on the CPU, the same for every device.
+        batch_index: position in the run; None seeds the generators from torch's global one.
+        count: batch size B.
+        device: device of the results. The numbers are drawn on the CPU, so they are the same for every
+            device.
     """
 
-    def __init__(self, turn: Turn | None, count: int, device: torch.device | str = "cpu") -> None:
-        seeds = torch.randint(2**62, (count,)).tolist() if turn is None else turn.seeds(count)
+    def __init__(
+        self, batch_index: BatchIndex | None, count: int, device: torch.device | str = "cpu"
+    ) -> None:
+        seeds = torch.randint(2**62, (count,)).tolist() if batch_index is None else batch_index.seeds(count)
         self.generators, self.device = seeded(seeds), device
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Draw standard normal numbers (B, *shape)."""
+        """Sample standard normal numbers (B, *shape)."""
         return draw((len(self.generators), *shape), self.generators, self.device)
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
-        """Draw numbers (B, *shape) in [0, 1)."""
+        """Sample uniform numbers (B, *shape) in [0, 1)."""
         return torch.stack([torch.rand(tuple(shape), generator=g) for g in self.generators]).to(self.device)
 
     def integers(self, high: int) -> Tensor:
-        """Draw whole numbers (B,) in 0 .. high - 1."""
+        """Sample uniform integers (B,) in [0, high)."""
         return torch.cat([torch.randint(high, (1,), generator=g) for g in self.generators]).to(self.device)

@@ -1,4 +1,4 @@
-"""Pictures that show how far a training is: samples beside the photos that their shapes and styles come from."""
+"""Preview images of training: samples next to the images that provide their masks and styles."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,9 @@ def sample_from_seeds(
 
     Args:
         networks: the model.
-        cond: styles and masks of the B images.
-        shape: of their latents, (C, h, w).
-        seeds: B of them.
+        cond: styles and masks of B images.
+        shape: shape of one latent, (C, h, w).
+        seeds: one seed per image.
         how: arguments of `ldm.sampling.sample`, such as steps and solver.
     """
     generators = seeded(seeds)
@@ -43,7 +43,7 @@ def sample_from_seeds(
 def compare_styles(
     networks: LatentNetworks, image: Tensor, cond: Condition, how: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Return columns of pictures (B, 3, H, W) in [-1, 1]: photos, and samples of their masks in three styles.
+    """Return columns of images (B, 3, H, W) in [-1, 1]: inputs, and samples of their masks in three styles.
 
     Args:
         networks: the model.

@@ -1,4 +1,4 @@
-"""SegFormer (arXiv 2105.15203), trained to find the regions of a photo."""
+"""SegFormer (arXiv 2105.15203) for face parsing."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ldm.targets import ConfigError
 
 
 class SegFormer(Segmenter):
-    """The network of the transformers library.
+    """SegFormer of the transformers library.
 
     Args (the YAML's keys):
         segformer: arguments of transformers' `SegformerConfig`.
@@ -50,11 +50,12 @@ class SegFormer(Segmenter):
 
 
 def check_segformer(settings: Mapping[str, Any], config: type) -> None:
-    """Raise ConfigError for settings that are not the architecture's: transformers takes others that load code.
+    """Raise ConfigError for settings outside the architecture: transformers accepts others that load code.
 
     Args:
-        settings: of the YAML.
-        config: transformers' `SegformerConfig`, whose own parameters are keyword-only; those of its base are not.
+        settings: `segformer` of the YAML.
+        config: transformers' `SegformerConfig`, whose own parameters are keyword-only; those of its base are
+            not.
     """
     kinds = inspect.signature(config).parameters
     known = [name for name, kind in kinds.items() if kind.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -1,4 +1,4 @@
-"""Training and scores of a network that finds the regions of a photo."""
+"""Training and evaluation of semantic segmentation networks for face parsing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +21,15 @@ Batch = Mapping[str, Any]
 
 
 class Segmenter(pl.LightningModule):
-    """A segmentation network, its loss and its scores; subclasses bring the network.
+    """Segmentation network with its loss and metrics; subclasses define the network.
 
-    Args (the YAML's keys, beside those of the subclass):
-        label_set: whose regions it tells apart, a name in `ldm.data.labels.LABEL_SETS`.
-        augmentation: arguments of `ldm.data.augmentation.Augmentation`, on training batches; None for none.
-        ckpt_path: weights to start from.
-        anneal_steps: steps in which the learning rate falls to zero; 0 keeps it.
-        monitor: the logged value by which the best checkpoint is chosen.
+    Args (the YAML's keys, in addition to those of the subclass):
+        label_set: name of a label set in `ldm.data.labels.LABEL_SETS`.
+        augmentation: arguments of `ldm.data.augmentation.Augmentation` for training batches; None disables
+            it.
+        ckpt_path: checkpoint to initialise the weights from.
+        anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant.
+        monitor: logged metric that selects the best checkpoint.
 
     Raises:
         ConfigError: an unknown label set.
@@ -36,7 +37,7 @@ class Segmenter(pl.LightningModule):
 
     network: nn.Module
     input_size: tuple[int, int] | None = (
-        None  # (H, W) that photos are resized to; None for that of the training data
+        None  # (H, W) that inputs are resized to; None for the size of the training data
     )
 
     def __init__(
@@ -61,7 +62,7 @@ class Segmenter(pl.LightningModule):
             load_weights(self, read_checkpoint(ckpt_path).state_dict)
 
     def _network(self) -> nn.Module:
-        """Return the network, untrained."""
+        """Build the network."""
         raise NotImplementedError
 
     def _logits(self, image: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class Segmenter(pl.LightningModule):
         raise NotImplementedError
 
     def _training_logits(self, image: Tensor) -> Tensor:
-        """Return the logits that the loss is computed on, of the image's size or smaller."""
+        """Return the logits for the loss, at the image's size or smaller."""
         return self(image)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class Segmenter(pl.LightningModule):
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take a step on pictures that are changed at random."""
+        """Return the loss of an augmented batch."""
         image, labels = batch["image"], batch["labels"]
         if self.augment is not None:
             image, labels = self.augment(image, labels)
@@ -89,19 +90,19 @@ class Segmenter(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the confusion counts."""
+        """Reset the confusion matrix."""
         R = len(self.label_set)
         self.seen = torch.zeros(R, R + 1, dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss, count the pixels."""
+        """Log the loss and update the confusion matrix."""
         logits = self(batch["image"])
         loss = self._loss(logits, batch["labels"])
         self.log("val/loss", loss, batch_size=len(logits), sync_dist=True)
         self.seen += confusion(logits.argmax(1), batch["labels"], len(self.label_set))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean intersection over union, that of each region, and the pixel accuracy."""
+        """Log mean IoU, the IoU of each region and the pixel accuracy."""
         found = overlap(self._of_all_processes(self.seen))
         self.log("val/miou", found.miou, prog_bar=True)
         self.log("val/pixel_accuracy", found.pixel_accuracy)
@@ -118,23 +119,23 @@ class Segmenter(pl.LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW; no weight decay on biases and norms, which have one dimension."""
+        """Return AdamW without weight decay on biases and norms (one-dimensional parameters)."""
         weights = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [{"params": weights, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         return annealed(torch.optim.AdamW(groups, lr=self.learning_rate), self.anneal_steps)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy plus one minus the soft Dice coefficient (arXiv 1606.04797), mean of the regions.
+        """Return the cross-entropy plus the soft Dice loss (arXiv 1606.04797), averaged over the regions present.
 
-        The second makes a region of few pixels, such as an earring, count as much as the background.
+        The Dice loss gives a small region, such as an earring, the same weight as the background.
         """
         logits, labels = logits.float(), labels.long()
         known = (labels != UNLABELLED)[:, None]  # (B, 1, H, W)
         truth = F.one_hot(labels.clamp(max=len(self.label_set)), len(self.label_set) + 1)
         truth = truth[..., :-1].movedim(-1, 1) * known  # (B, R, H, W)
-        guess = logits.softmax(1) * known
-        both, either = (guess * truth).sum((0, 2, 3)), (guess + truth).sum((0, 2, 3))
+        probability = logits.softmax(1) * known
+        both, either = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
         there = truth.sum((0, 2, 3)) > 0
         dice = (2 * both / either.clamp(min=1))[there]
         cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
@@ -142,7 +143,7 @@ class Segmenter(pl.LightningModule):
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Return the columns of a picture grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
         image = batch["image"][:n]
         painted = [torch.from_numpy(self.label_set.colourise(one)) for one in self(image).argmax(1)]
         found = torch.stack(painted).permute(0, 3, 1, 2) / 127.5 - 1
@@ -150,12 +151,12 @@ class Segmenter(pl.LightningModule):
 
 
 class EfficientFaceParser(Segmenter):
-    """`ldm.modules.face_parser.FaceParserNetwork`, trained.
+    """Training of `ldm.modules.face_parser.FaceParserNetwork`.
 
     Args (the YAML's keys):
-        widths, pretrained: of the network.
-        input_side: side of the square that a photo is resized to, divisible by 32; larger than in training, since
-            the augmentation shows faces of many sizes.
+        widths, pretrained: arguments of the network.
+        input_side: side of the square that inputs are resized to, divisible by 32; larger than in training,
+            because augmentation covers many face sizes.
         label_set, augmentation, ckpt_path, anneal_steps, monitor: as `Segmenter`.
     """
 
@@ -184,4 +185,4 @@ class EfficientFaceParser(Segmenter):
         return self.network(image.contiguous(memory_format=torch.channels_last))  # (B, R, H/2, W/2)
 
     def _training_logits(self, image: Tensor) -> Tensor:
-        return self._logits(image)  # at half the side, where the loss costs a quarter
+        return self._logits(image)  # at half resolution, where the loss costs a quarter

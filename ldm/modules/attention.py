@@ -11,24 +11,24 @@ from ldm.modules.region_mask import RegionMask
 
 
 class StyleLookup(NamedTuple):
-    """Cross-attention that is settled before any pixel is seen: each pixel's region decides its value."""
+    """Cross-attention that depends only on the mask: each pixel's region determines its value."""
 
-    values: Tensor  # B h*w C, already through to_out
+    values: Tensor  # (B, h*w, C), after to_out
 
 
 class StyleTokens(NamedTuple):
-    """Cross-attention that depends on the pixels: keys and values of the R style codes."""
+    """Cross-attention that depends on the features: keys and values of the R style codes."""
 
-    keys: Tensor  # B heads R d, or R*n*n of them
-    values: Tensor  # B heads R d
-    bias: Tensor | None  # B 1 h*w R, added to the logits, or None where every pixel sees every code
+    keys: Tensor  # (B, heads, R, d), or R*n*n tokens with a style grid
+    values: Tensor  # (B, heads, R, d)
+    bias: Tensor | None  # (B, 1, h*w, R), added to the logits; None without mask attention
 
 
 StyleConditioning = StyleLookup | StyleTokens
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among pixels. Attribute names are the checkpoints'."""
+    """Multi-head self-attention among pixels. Attribute names match the published checkpoints."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -40,15 +40,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        q, k, v = (split_heads(to(x), self.heads) for to in (self.to_q, self.to_k, self.to_v))  # B heads N d
+        q, k, v = (
+            split_heads(to(x), self.heads) for to in (self.to_q, self.to_k, self.to_v)
+        )  # (B, heads, N, d)
         return self.to_out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
 class StyleAttention(nn.Module):
     """Multi-head attention from pixels to the style codes of the regions, restricted by the mask if `masked`.
 
-    A region's code is one token of `context_dim` numbers, or several for the places of the mask's grid. Attribute names
-    are the checkpoints'.
+    A region's code is one token of size `context_dim`, or one token per cell of a style grid. Attribute names
+    match the published checkpoints.
     """
 
     def __init__(self, channels: int, context_dim: int, heads: int, masked: bool) -> None:
@@ -61,18 +63,18 @@ class StyleAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
 
     def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> StyleConditioning:
-        """Compute from style (B, R, D) and the mask what stays the same at every step, for h x w pixels.
+        """Compute the step-independent conditioning from style (B, R, D) and the mask, for h x w pixels.
 
-        With an exclusive mask one code is left at a pixel, its softmax is 1 and the output is
-        to_out(to_v(style))[region]; where no region is marked all logits are equal and the output is the mean.
-        Where regions, or places within one, share a pixel, so does their output.
+        With an exclusive mask, each pixel attends to a single code, so the output is
+        to_out(to_v(style))[region]; in unlabelled pixels all logits are equal and the output is the mean.
+        Where regions or grid cells share a pixel, the output is their weighted mean.
         """
-        style = style.reshape(len(style), -1, self.to_v.in_features)  # B R*n*n d
+        style = style.reshape(len(style), -1, self.to_v.in_features)  # (B, R*n*n, d)
         if self.masked and mask.exclusive:
-            if mask.grid > 1:  # many places: mixed before they become values, which is the same and less
+            if mask.grid > 1:  # mixing before the linear layers is equivalent and cheaper
                 return StyleLookup(self.to_out(self.to_v(mask.mix(style, size))))
-            style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # B R+1 d
-            values = self.to_out(self.to_v(style))  # B R+1 C
+            style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # (B, R+1, d)
+            values = self.to_out(self.to_v(style))  # (B, R+1, C)
             return StyleLookup(
                 mask.mixture(size) @ values if mask.shares else _look_up(values, mask.labels(size))
             )
@@ -81,7 +83,7 @@ class StyleAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: StyleTokens, logits: list[Tensor] | None = None) -> Tensor:
         """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`."""
-        q = split_heads(self.to_q(x), self.heads)  # B heads N d
+        q = split_heads(self.to_q(x), self.heads)  # (B, heads, N, d)
         if logits is not None:
             scaled = torch.einsum("bhnd,bhrd->brn", q, tokens.keys) * q.shape[-1] ** -0.5
             logits.append(scaled / self.heads)
@@ -91,7 +93,7 @@ class StyleAttention(nn.Module):
 
 
 def _look_up(values: Tensor, labels: Tensor) -> Tensor:
-    """Return the rows of values (B, R+1, C) that labels (B, N) name, (B, N, C)."""
+    """Index values (B, R+1, C) by labels (B, N); return (B, N, C)."""
     B, rows, C = values.shape
     first_row = torch.arange(B, device=labels.device)[:, None] * rows
     return values.flatten(0, 1).index_select(0, (labels + first_row).flatten()).view(B, -1, C)
@@ -111,7 +113,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU and a projection back. `net.1` is where the checkpoints have a dropout of zero."""
+    """GEGLU and an output projection. `net.1` takes the place of the zero dropout in published checkpoints."""
 
     def __init__(self, channels: int, expansion: int = 4) -> None:
         super().__init__()
@@ -142,14 +144,14 @@ class TransformerBlock(nn.Module):
         return x + self.ff(self.norm3(x))
 
     def freeze_idle(self) -> None:
-        """Freeze the queries and keys of a lookup, which a label map settles without them."""
+        """Freeze queries and keys of mask attention, which an exclusive mask makes unnecessary."""
         if self.attn2.masked:
             for idle in (self.attn2.to_q, self.attn2.to_k, self.norm2):
                 idle.requires_grad_(False)
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks on the pixels of a feature map, added to it; starts as the identity."""
+    """Transformer blocks on the pixels of a feature map, with a residual connection; initially the identity."""
 
     def __init__(
         self, channels: int, context_dim: int, heads: int, depth: int, masked: bool, groups: int = 32
@@ -163,7 +165,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = zero_init(nn.Conv2d(channels, channels, 1))
 
     def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> list[StyleConditioning]:
-        """Compute each block's part of the conditioning, for a feature map of `size`."""
+        """Compute the conditioning of each block for a feature map of `size`."""
         return [block.attn2.condition(style, mask, size) for block in self.transformer_blocks]  # type: ignore[union-attr, operator]
 
     def forward(
@@ -171,13 +173,13 @@ class SpatialTransformer(nn.Module):
     ) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w); append each block's logits (B, R, h, w) to `logits`."""
         h, w = x.shape[-2:]
-        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # B h*w C
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B, h*w, C)
         flat: list[Tensor] | None = None if logits is None else []
         for block, block_style in zip(self.transformer_blocks, style, strict=True):
             tokens = block(tokens, block_style, flat)
         if logits is not None and flat is not None:
             logits += [block_logits.unflatten(2, (h, w)) for block_logits in flat]
-        return x + self.proj_out(tokens.transpose(1, 2).unflatten(2, (h, w)))
+        return x + self.proj_out(tokens.transpose(1, 2).unflatten(2, (h, w)))  # (B, C, h, w)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""The patch discriminator of adversarial first-stage training."""
+"""Patch discriminator for adversarial training of the first stage."""
 
 from torch import Tensor, nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches of an image as real or made (Isola et al., arXiv 1611.07004)."""
+    """Classifies overlapping patches as real or reconstructed (PatchGAN; Isola et al., arXiv 1611.07004)."""
 
     def __init__(self, in_channels: int = 3, channels: int = 64, num_layers: int = 3) -> None:
         """Build `num_layers` stride-2 convolutions, the first with `channels` outputs, then two of stride 1."""

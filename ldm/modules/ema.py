@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters: of one module, and of all that a model keeps."""
+"""Exponential moving averages of parameters: of one module, and of a whole model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class EMA(nn.Module):
-    """A running average of `module`'s parameters, as buffers named like them but without dots (the checkpoints' way).
+    """EMA of a module's parameters, in buffers named after them without dots, as in published checkpoints.
 
     The average follows decay * average + (1 - decay) * parameter, with decay warmed up as
     min(decay, (1 + n) / (10 + n)) after n updates.
@@ -20,10 +20,10 @@ class EMA(nn.Module):
     num_updates: Tensor
 
     def __init__(self, module: nn.Module, decay: float = 0.9999) -> None:
-        """Start the average at the parameters of `module`; decay in [0, 1]."""
+        """Initialise the average with the parameters of `module`; decay in [0, 1]."""
         super().__init__()
         if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"EMA decay is {decay}; wanted 0 .. 1")
+            raise ValueError(f"EMA decay must be in [0, 1], got {decay}")
         self.register_buffer("decay", torch.tensor(decay, dtype=torch.float32))
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int))
         for name, parameter in module.named_parameters():
@@ -36,7 +36,7 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average towards the parameters of `module`."""
+        """Update the average with the parameters of `module`."""
         self.num_updates += 1
         n = self.num_updates.item()
         decay = min(self.decay.item(), (1 + n) / (10 + n))
@@ -45,12 +45,12 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def restart(self, module: nn.Module) -> None:
-        """Begin anew at the parameters of `module`."""
+        """Reset the average to the parameters of `module`."""
         self.num_updates.zero_()
         _copy(*self._pairs(module))
 
     def shard_like(self, module: nn.Module) -> None:
-        """Hold the share of each average that this process holds of the parameter, once `module` is sharded."""
+        """Shard the averages like the parameters of the sharded `module`."""
         for name, parameter in module.named_parameters():
             average = getattr(self, name.replace(".", ""))
             if isinstance(parameter, DTensor) and not isinstance(average, DTensor):
@@ -59,7 +59,7 @@ class EMA(nn.Module):
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
-        """Give `module` the averaged parameters for the duration of the block."""
+        """Swap the averaged parameters into `module` for the duration of the context."""
         averages, parameters = self._pairs(module)
         kept = [parameter.clone() for parameter in parameters]
         _copy(parameters, averages)
@@ -70,30 +70,30 @@ class EMA(nn.Module):
 
 
 class Averaged(NamedTuple):
-    """A network and its running average."""
+    """A network and its EMA."""
 
     average: EMA
     module: nn.Module
-    prefix: str  # of the average's weights in checkpoints
+    prefix: str  # key prefix of the average in checkpoints
 
 
 class Averages(tuple[Averaged, ...]):
-    """All running averages of a model; none is as good as some."""
+    """All EMAs of a model; may be empty."""
 
     def update(self) -> None:
-        """Move each towards its network's weights."""
+        """Update each average with the weights of its network."""
         for average, module, _ in self:
             average.update(module)
 
     def restart_absent(self, weights: Mapping[str, Any]) -> None:
-        """Begin those anew that a state dict, just loaded, says nothing of."""
+        """Reset the averages that a loaded state dict does not contain."""
         for average, module, prefix in self:
             if not any(key.startswith(prefix) for key in weights):
                 average.restart(module)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give each network its averaged weights for the duration of the block."""
+        """Swap the averaged weights into each network for the duration of the context."""
         with ExitStack() as stack:
             for average, module, _ in self:
                 stack.enter_context(average.applied_to(module))
@@ -102,5 +102,7 @@ class Averages(tuple[Averaged, ...]):
 
 @torch.no_grad()
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):  # sharded tensors have no torch._foreach_copy_
+    for target, source in zip(
+        targets, sources, strict=True
+    ):  # torch._foreach_copy_ does not support sharded tensors
         target.copy_(source)

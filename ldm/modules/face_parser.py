@@ -1,6 +1,7 @@
-"""The face parser's network: EfficientNet-Lite0 and a decoder of additive skips, as in feature pyramids.
+"""Network of the face parser: EfficientNet-Lite0 and a feature-pyramid decoder with additive skips.
 
-Lin et al., arXiv 1612.03144, with a 3x3 convolution at each level and the image's mean feature added at the coarsest.
+Lin et al., arXiv 1612.03144, with a 3x3 convolution at each level and the image's mean feature added at the
+coarsest.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ldm.modules.efficientnet import STAGES, EfficientNetLite0, load_imagenet
 
-SKIPS = (0, 1, 2, 4, 6)  # the last stage at each of the strides 2, 4, 8, 16, 32
+SKIPS = (0, 1, 2, 4, 6)  # the last stage at strides 2, 4, 8, 16, 32
 
 
 class FaceParserNetwork(nn.Module):
@@ -19,7 +20,7 @@ class FaceParserNetwork(nn.Module):
     Args:
         num_classes: channels of the logits.
         widths: channels of the decoder at strides 2, 4, 8, 16, 32.
-        pretrained: start the encoder from ImageNet weights, which needs the package that ships them.
+        pretrained: initialise the encoder with ImageNet weights from their package.
 
     Raises:
         CheckpointError: `pretrained` without that package.
@@ -30,7 +31,7 @@ class FaceParserNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) != len(SKIPS):
-            raise ValueError(f"widths must have {len(SKIPS)} entries, one a stride, got {list(widths)}")
+            raise ValueError(f"widths must have {len(SKIPS)} entries, one per stride, got {list(widths)}")
         self.encoder = load_imagenet() if pretrained else EfficientNetLite0()
         channels = [STAGES[i].channels for i in SKIPS]
         self.skips = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=True))
@@ -44,7 +45,7 @@ class FaceParserNetwork(nn.Module):
         stages = self.encoder(image)
         levels = [skip(stages[i]) for skip, i in zip(self.skips, SKIPS, strict=True)]  # (B, w, H/s, W/s)
         x = levels[-1] + self.context(stages[-1].mean((2, 3), keepdim=True))  # (B, w, H/32, W/32)
-        x = self.convs[-1](x)
+        x = self.convs[-1](x)  # (B, w, H/32, W/32)
         for i in reversed(range(len(levels) - 1)):
             up = F.interpolate(self.narrow[i](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.convs[i](levels[i] + up)  # (B, w, H/s, W/s)

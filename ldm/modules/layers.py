@@ -1,4 +1,4 @@
-"""The small layers that the networks share: norms, resampling, the embedding of the timestep."""
+"""Layers shared by the networks: norms, resampling and the timestep embedding."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that is computed in float32 whatever the precision around it."""
+    """Group normalisation in float32, also under mixed precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...) over each group of channels."""
@@ -20,12 +20,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(groups: int, channels: int, eps: float) -> nn.Module:
-    """Return a `GroupNorm`, or for 0 groups what leaves its input as it is."""
+    """Return a `GroupNorm`, or the identity for 0 groups."""
     return GroupNorm(groups, channels, eps=eps) if groups else nn.Identity()
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a stride-2 convolution (`op`, the checkpoints' name)."""
+    """Halve height and width by a stride-2 convolution (`op` in published checkpoints)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width by repeating pixels, then a convolution (`conv`, the checkpoints' name)."""
+    """Double height and width by repeating pixels, then a convolution (`conv` in published checkpoints)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,6 +74,6 @@ def embed_timesteps(t: Tensor, width: int, period: float = 10000.0) -> Tensor:
     frequencies = torch.exp(
         -math.log(period) / half * torch.arange(half, dtype=torch.float32, device=t.device)
     )
-    angles = t[:, None].float() * frequencies  # B half
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2*half
+    angles = t[:, None].float() * frequencies  # (B, half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # (B, 2*half)
     return F.pad(embedding, (0, width - 2 * half))

@@ -12,20 +12,20 @@ from ldm.modules.lpips import load_lpips
 
 
 class VQLoss(nn.Module):
-    """L1, LPIPS and codebook loss, with a hinge PatchGAN from a given step on (VQGAN, arXiv 2012.09841, section 3.1).
+    """L1, perceptual and codebook loss, with a hinge PatchGAN after `disc_start` (VQGAN, arXiv 2012.09841, sec. 3.1).
 
     Args (the YAML's keys):
         codebook_weight: weight of the codebook loss.
-        l2_weight: weight of a squared error beside the L1, which notices rare colours sooner.
+        l2_weight: weight of an additional squared error, which penalises errors in rare colours more.
         disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
-        disc_start: step at which the discriminator joins.
-        disc_channels, disc_num_layers: its size.
-        perceptual_network: torchvision's file of VGG16 (vgg16-397923af.pth, or AlexNet's) for LPIPS, or
-            "efficientnet-lite0" for `ldm.modules.efficientnet.PerceptualDistance`; null trains without either.
-        perceptual_weight: weight of the perceptual distance beside the L1.
+        disc_start: batch at which adversarial training starts.
+        disc_channels, disc_num_layers: size of the discriminator.
+        perceptual_network: torchvision's checkpoint of VGG16 (vgg16-397923af.pth, or AlexNet's) for LPIPS, or
+            "efficientnet-lite0" for `ldm.modules.efficientnet.PerceptualDistance`; null disables it.
+        perceptual_weight: weight of the perceptual distance.
 
     Raises:
-        CheckpointError: `perceptual_network` is not there, or not such a file.
+        CheckpointError: `perceptual_network` is missing or another file.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class VQLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.perceptual_weight = perceptual_weight
-        # In a tuple, so that it is neither trained nor stored in every checkpoint.
+        # A tuple keeps it out of the parameters and the checkpoints.
         self._perceptual = (_perceptual(perceptual_network),) if perceptual_network else ()
         self.l2_weight = l2_weight
         self.codebook_weight = codebook_weight
@@ -61,33 +61,33 @@ class VQLoss(nn.Module):
         last_layer: Tensor | None = None,
         split: str = "train",
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of the autoencoder (`optimizer_idx` 0) or of the discriminator (1), and what to log.
+        """Return the loss of the autoencoder (`optimizer_idx` 0) or the discriminator (1), and the metrics to log.
 
-        The signature is the one of taming-transformers' losses, which a YAML may name instead.
+        The signature is that of the losses in taming-transformers, which a YAML may use instead.
         """
         if optimizer_idx == 1:
             return self._discriminator_loss(inputs, reconstructions, global_step, split)
         rec = F.l1_loss(reconstructions, inputs)
         log = {"rec_loss": rec, "quant_loss": codebook_loss}
-        likeness = rec
+        reconstruction_loss = rec
         for network in self._perceptual:
             log["p_loss"] = network.to(inputs.device)(reconstructions, inputs).mean()
-            likeness = likeness + self.perceptual_weight * log["p_loss"]
+            reconstruction_loss = reconstruction_loss + self.perceptual_weight * log["p_loss"]
         if self.l2_weight:
-            likeness = likeness + self.l2_weight * F.mse_loss(reconstructions, inputs)
-        loss = likeness + self.codebook_weight * codebook_loss
+            reconstruction_loss = reconstruction_loss + self.l2_weight * F.mse_loss(reconstructions, inputs)
+        loss = reconstruction_loss + self.codebook_weight * codebook_loss
         if self.discriminator is not None and global_step >= self.disc_start:
             g_loss = -self.discriminator(reconstructions).mean()
-            weight = self._balance(likeness, g_loss, last_layer)
+            weight = self._balance(reconstruction_loss, g_loss, last_layer)
             loss = loss + self.disc_weight * weight * g_loss
             log |= {"g_loss": g_loss, "d_weight": weight}
         return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
 
-    def _balance(self, likeness: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
+    def _balance(self, reconstruction_loss: Tensor, g_loss: Tensor, last_layer: Tensor | None) -> Tensor:
         """Return the ratio of both losses' gradient norms at the last layer (equation 7 of the paper)."""
         if last_layer is None or not torch.is_grad_enabled():
-            return likeness.new_tensor(1.0)
-        rec_grad = torch.autograd.grad(likeness, last_layer, retain_graph=True)[0].norm()
+            return reconstruction_loss.new_tensor(1.0)
+        rec_grad = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)[0].norm()
         g_grad = torch.autograd.grad(g_loss, last_layer, retain_graph=True)[0].norm()
         return (rec_grad / (g_grad + 1e-4)).clamp(0, 1e4).detach()
 
@@ -95,15 +95,17 @@ class VQLoss(nn.Module):
         self, inputs: Tensor, reconstructions: Tensor, global_step: int, split: str
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.discriminator is None:
-            raise ValueError("the discriminator's loss was asked for, but disc_weight is 0")
+            raise ValueError(
+                "the loss has no discriminator because disc_weight is 0; call it with optimizer_idx=0"
+            )
         real = self.discriminator(inputs.detach())
-        made = self.discriminator(reconstructions.detach())
+        fake = self.discriminator(reconstructions.detach())
         active = float(global_step >= self.disc_start)
-        loss = active * 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
-        log = {"disc_loss": loss, "logits_real": real.mean(), "logits_fake": made.mean()}
+        loss = active * 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+        log = {"disc_loss": loss, "logits_real": real.mean(), "logits_fake": fake.mean()}
         return loss, {f"{split}/{name}": value.detach() for name, value in log.items()}
 
 
 def _perceptual(network: str) -> nn.Module:
-    """Return the perceptual distance that a YAML names."""
+    """Build the perceptual distance named in the YAML."""
     return PerceptualDistance() if network == "efficientnet-lite0" else load_lpips(Path(network))

@@ -1,4 +1,4 @@
-"""LPIPS (arXiv 1801.03924): the distance of two pictures in the features of AlexNet or VGG16; needs no torchvision."""
+"""LPIPS (arXiv 1801.03924) with AlexNet or VGG16 features, without torchvision."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -12,7 +12,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
 
-# Stages of torchvision's networks, each layer with its number in their `features`: (number, in, out, kernel, stride,
+# Stages of torchvision's networks, with each layer's index in `features`: (number, in, out, kernel, stride,
 # padding) of a convolution and its ReLU, or (number, kernel) of a max pooling with stride 2.
 Layer = tuple[int, int, int, int, int, int] | tuple[int, int]
 ALEXNET: list[list[Layer]] = [
@@ -29,16 +29,16 @@ VGG16: list[list[Layer]] = [
     [(16, 2), (17, 256, 512, 3, 1, 1), (19, 512, 512, 3, 1, 1), (21, 512, 512, 3, 1, 1)],
     [(23, 2), (24, 512, 512, 3, 1, 1), (26, 512, 512, 3, 1, 1), (28, 512, 512, 3, 1, 1)],
 ]
-NETWORKS = {"alex": ALEXNET, "vgg": VGG16}  # as the authors call them
-# What the authors take from a picture in [-1, 1], and divide it by: ImageNet's mean and deviation on that scale.
+NETWORKS = {"alex": ALEXNET, "vgg": VGG16}  # the authors' names
+# ImageNet mean and standard deviation for images in [-1, 1], as in the authors' code.
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class LPIPS(nn.Module):
-    """The network and how much each of its channels counts. Keys are torchvision's, and `heads.N` for the weights.
+    """Feature network and channel weights. Keys match torchvision; `heads.N` holds the channel weights.
 
     Args:
-        kind: "alex", which the authors advise for measuring, or "vgg", for training.
+        kind: "alex", recommended by the authors for evaluation, or "vgg", for training.
     """
 
     def __init__(self, kind: str) -> None:
@@ -59,11 +59,11 @@ class LPIPS(nn.Module):
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor, references: Tensor) -> Tensor:
-        """Return the distance at every pixel, (B, H, W), of images (B, 3, H, W) in [-1, 1]; its mean is LPIPS."""
+        """Return the distance map (B, H, W) of images (B, 3, H, W) in [-1, 1]; its mean is LPIPS."""
         return self.between(self.stages_of(images), self.stages_of(references), images.shape[-2:])
 
     def between(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
-        """Return the distance (eq. 1) at every pixel, (B, H, W), of pictures that went through `stages_of`."""
+        """Return the distance map (B, H, W) of two sets of features from `stages_of` (equation 1)."""
         total = first[0].new_zeros(len(first[0]), 1, *size)
         for head, x, y in zip(self.heads, first, second, strict=True):
             weighted = torch.einsum("bchw,c->bhw", (x - y).square(), head)[:, None]
@@ -71,7 +71,7 @@ class LPIPS(nn.Module):
         return total[:, 0]
 
     def stages_of(self, images: Tensor) -> list[Tensor]:
-        """Return the features of each stage, (B, C, h, w), of length 1 at every place."""
+        """Return the features of each stage, (B, C, h, w), normalised to unit length at each pixel."""
         x, found = (images - self.mean) / self.deviation, []
         for stage in self.stages:
             for layer in stage:
@@ -85,12 +85,12 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(path: Path) -> LPIPS:
-    """Read torchvision's file of AlexNet or VGG16 (alexnet-owt-7be5be79.pth, vgg16-397923af.pth).
+    """Load torchvision's AlexNet or VGG16 (alexnet-owt-7be5be79.pth, vgg16-397923af.pth) as LPIPS.
 
-    The authors' weights of the channels come with the torchmetrics library.
+    The learned channel weights come with the torchmetrics library.
 
     Raises:
-        CheckpointError: damaged, or another network.
+        CheckpointError: a damaged file, or another network.
     """
     given = read_checkpoint(path).state_dict
     kind = "alex" if given.get("features.0.weight", torch.empty(0)).shape[-1:] == (11,) else "vgg"
@@ -112,7 +112,7 @@ def _renamed(network: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> dict
 
 
 def _spread(values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Enlarge (B, 1, h, w) to `size` without changing its mean."""
+    """Upsample (B, 1, h, w) to `size` without changing its mean."""
     large = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-    # Bilinear enlargement by a factor that is not whole shifts the mean a little.
+    # Bilinear upsampling by a non-integer factor shifts the mean slightly.
     return large + (values.mean((2, 3), keepdim=True) - large.mean((2, 3), keepdim=True))

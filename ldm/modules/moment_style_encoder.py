@@ -1,8 +1,9 @@
-"""A style encoder for small models: what a region's colours and textures are, pooled where the region lies.
+"""Style encoder for small models: moments of colours and features, pooled over each region.
 
-`ldm.modules.style_encoder.StyleEncoder`, the published one, gives each region convolutions and norms of its own. With
-few channels a region then sees less than three colours, and norms forget how bright it is. Here the regions share one
-stack of convolutions without norms; each keeps the moments of its features over its own pixels.
+The published `ldm.modules.style_encoder.StyleEncoder` has separate convolutions and norms for each region.
+With few channels, a region then represents fewer than three colours, and norms discard its brightness. Here
+the regions share convolutions without norms, and each code is computed from the moments of the features over
+the region's pixels.
 """
 
 from collections.abc import Mapping
@@ -13,37 +14,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.modules.layers import conv3x3
-from ldm.modules.region_mask import Frames, between_places, check_frames
+from ldm.modules.region_mask import Frames, check_frames, coarse_cell_weights
 from ldm.modules.style_encoder import check_style_inputs
 
-MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1 over places u, v within a region
+MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1, with region coordinates u, v
 
 
 class MomentStyleEncoder(nn.Module):
-    """Photo and mask to one code per region, from moments up to the second order of colours and features.
+    """Encodes image and mask into one code per region, from moments up to order two of colours and features.
 
-    The moments of f are its means over a region weighted with 1, u, v, u^2 - 1, uv and v^2 - 1, where u, v are places
-    relative to the region's centre in units of its spread: colour, its slopes and its curvature.
+    The moments of f are its means over a region weighted by 1, u, v, u^2 - 1, uv and v^2 - 1, where u, v are
+    coordinates relative to the region's centre in units of its standard deviation: mean, gradient and
+    curvature.
 
     Args (the YAML's keys):
         num_mask_channels: R, the number of regions.
-        output_dim: D, the size of a region's code.
-        channels: of the first of the `num_downsample` convolutions; each halves the side, all but it double them.
-        num_downsample: N.
-        hidden: width of the regions' own layers between moments and code.
-        grid: n; a region's code is n x n tokens of `output_dim` numbers, each of which also sees the colours and
-            features around its own place in the region (`ldm.modules.region_mask.Frames`).
-        coarse: of some regions, by number, the side of a coarser grid, on which their tokens see what is around them.
-            For those whose looks go with the head and not with their own outline: hair, drawn into another outline,
-            should not copy where the locks of this one lay.
-        frames: the UNet's `style_frames`: for some regions, by number, what their grid lies about instead of them. For
-            looks that do not go with the region's outline: those of a background stay where they are in the picture,
-            those of hair go with the head, that is with the skin.
-        reduce: Average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
-            encoder four times as cheap, and a code still shows 16x16 places of each region.
+        output_dim: size of a region's code, per grid cell.
+        channels: channels of the first of `num_downsample` stride-2 convolutions; each later one doubles them.
+        num_downsample: N, number of stride-2 convolutions.
+        hidden: hidden width of the per-region layers between moments and code.
+        grid: n; a region's code is n x n tokens of size `output_dim`, each of which also encodes the colours
+            and features around its cell of the style grid (`ldm.modules.region_mask.Frames`).
+        coarse: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
+            whose appearance should not follow their outline: hair transferred to another outline should not
+            copy the positions of its locks.
+        frames: the UNet's `style_frames`: {region: region frame of its grid}, for appearance that does not
+            follow the region's outline: the background's is fixed in the image, hair's follows the skin.
+        reduce: average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
+            encoder four times as cheap.
 
     Raises:
-        ValueError: a region that does not exist, a coarse grid that is not coarser, or `reduce` below 1.
+        ValueError: an unknown region, a coarse grid that is not coarser, or `reduce` below 1.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class MomentStyleEncoder(nn.Module):
         for region, side in self.coarse.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
                 raise ValueError(
-                    f"coarse is {{{region}: {side}}}; wanted regions 0 .. {num_mask_channels - 1}, with grids below "
-                    f"{grid}"
+                    f"coarse must map regions in [0, {num_mask_channels - 1}] to grid sides in [1, {grid - 1}], "
+                    f"got {{{region}: {side}}}"
                 )
         sizes = [3, *(channels * 2**i for i in range(num_downsample))]
         self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
@@ -81,7 +82,7 @@ class MomentStyleEncoder(nn.Module):
         """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1); D is n*n*output_dim.
 
         Raises:
-            ValueError: H or W is no multiple of reduce * 2^N, or the mask has another number of regions.
+            ValueError: height or width is not divisible by reduce * 2^N, or the mask has another number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)
@@ -89,46 +90,49 @@ class MomentStyleEncoder(nn.Module):
             image, mask = F.avg_pool2d(image, self.reduce), F.avg_pool2d(mask, self.reduce)
         levels = [image]
         for conv in self.trunk:
-            levels.append(F.silu(conv(levels[-1])))
+            levels.append(F.silu(conv(levels[-1])))  # (B, C_i, H/2^i, W/2^i)
         masks = [F.interpolate(mask, size=level.shape[-2:], mode="area") for level in levels]
         hidden = self.into(torch.cat([_moments(*pair) for pair in zip(levels, masks, strict=True)], 2))
         if self.grid > 1:
-            # Halved, colours show as much.
+            # Colours at half resolution are detailed enough for the grid.
             levels = [torch.cat([F.avg_pool2d(image, 2), levels[1]], 1), *levels[2:]]
             frames = Frames.of(mask, self.frames)
-            seen = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
-            hidden = hidden[:, :, None] + self.around(torch.cat(seen, 3))  # B R n*n hidden
-        return self.out(F.silu(hidden)).tanh().flatten(2)
+            pooled = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
+            hidden = hidden[:, :, None] + self.around(torch.cat(pooled, 3))  # (B, R, n*n, hidden)
+        return self.out(F.silu(hidden)).tanh().flatten(2)  # (B, R, D)
 
     def _around(self, frames: Frames, x: Tensor, shares: Tensor) -> Tensor:
-        """Return the means of x (B, C, h, w) around each place of each region, (B, R, n*n, C); 0 in absent regions.
+        """Return the local means of x (B, C, h, w) at each grid cell, (B, R, n*n, C); 0 in absent regions.
 
-        A place where the region has no pixel shows the nearest ones, for its code may be drawn into a larger shape.
+        A cell without pixels of its region uses the nearest ones, because its code may be applied to a larger
+        shape.
         """
-        # Half precision has no number as small as the weight of a far place.
+        # The weights of distant cells underflow in half precision.
         exact = torch.promote_types(x.dtype, torch.float32)
         rows, columns = (near.to(exact) for near in self._nearness(frames, (x.shape[-2], x.shape[-1])))
         with torch.autocast(x.device.type, enabled=False):
-            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # B h C+1 w
-            within = x[:, None] * shares[:, :, :, None].to(exact)  # B R h C+1 w
-            sums = (rows @ within.flatten(3)).view(*rows.shape[:3], -1, x.shape[-1])  # B R n C+1 w
-            sums = (sums.flatten(2, 3) @ columns.transpose(2, 3)).unflatten(2, sums.shape[2:4])  # B R n C+1 n
-            sums = sums.transpose(3, 4).flatten(2, 3)  # B R n*n C+1
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # (B, h, C+1, w)
+            within = x[:, None] * shares[:, :, :, None].to(exact)  # (B, R, h, C+1, w)
+            sums = (rows @ within.flatten(3)).view(*rows.shape[:3], -1, x.shape[-1])  # (B, R, n, C+1, w)
+            sums = (sums.flatten(2, 3) @ columns.transpose(2, 3)).unflatten(
+                2, sums.shape[2:4]
+            )  # (B, R, n, C+1, n)
+            sums = sums.transpose(3, 4).flatten(2, 3)  # (B, R, n*n, C+1)
             return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(exact).tiny)
 
     def _nearness(self, frames: Frames, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return what each place sees of rows (B, R, n, h) and of columns (B, R, n, w)."""
+        """Return each cell's weights of rows (B, R, n, h) and of columns (B, R, n, w)."""
         rows, columns = frames.nearness(size, self.grid)
         for side in set(self.coarse.values()):
             regions = [region for region, coarse in self.coarse.items() if coarse == side]
-            spread = between_places(self.grid, side, rows)
+            spread = coarse_cell_weights(self.grid, side, rows)
             for fine, wide in zip((rows, columns), frames.nearness(size, side), strict=True):
                 fine[:, regions] = spread @ wide[:, regions]
         return rows, columns
 
 
 class _PerRegion(nn.Module):
-    """A linear layer for each region."""
+    """One linear layer per region."""
 
     def __init__(self, regions: int, size: int, out: int) -> None:
         super().__init__()
@@ -143,30 +147,30 @@ class _PerRegion(nn.Module):
 
 
 def _moments(x: Tensor, mask: Tensor) -> Tensor:
-    """Return `_exact_moments` in float32 at least: differences of products, of which half precision leaves nothing."""
+    """Return `_exact_moments` in float32 or higher: half precision cancels in differences of products."""
     exact = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
         return _exact_moments(x.to(exact), mask.to(exact))
 
 
 def _exact_moments(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the moments of x (B, C, h, w) over each region of mask (B, R, h, w): (B, R, 6*C); 0 where there is none.
+    """Return the moments of x (B, C, h, w) over each region of mask (B, R, h, w), (B, R, 6*C); 0 in absent regions.
 
-    The moments about the picture's centre come from one product; those about each region's follow from them.
+    Moments about the image centre come from one matrix product; those about region centres follow from them.
     """
     h, w = x.shape[-2:]
     p = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).expand(h, w).flatten()
     q = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype)[:, None].expand(h, w).flatten()
-    powers = torch.stack([torch.ones_like(p), p, q, p * p, p * q, q * q])  # 6 h*w
+    powers = torch.stack([torch.ones_like(p), p, q, p * p, p * q, q * q])  # (6, h*w)
     weights = mask.flatten(2)
-    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-4)  # B R h*w
-    places = (weights @ powers.T)[..., None]  # B R 6 1
-    _, cu, cv, pp, _, qq = places.unbind(2)  # B R 1
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-4)  # (B, R, h*w)
+    raw_coordinates = (weights @ powers.T)[..., None]  # (B, R, 6, 1)
+    _, cu, cv, pp, _, qq = raw_coordinates.unbind(2)  # (B, R, 1)
     smallest = 1 / max(h, w)
     su = (pp - cu.square()).clamp(min=smallest**2).sqrt()
     sv = (qq - cv.square()).clamp(min=smallest**2).sqrt()
-    raw = weights @ (powers[:, None] * x.flatten(2)[:, None]).flatten(1, 2).transpose(1, 2)  # B R 6*C
-    f, fp, fq, fpp, fpq, fqq = raw.chunk(MOMENTS, 2)  # B R C
+    raw = weights @ (powers[:, None] * x.flatten(2)[:, None]).flatten(1, 2).transpose(1, 2)  # (B, R, 6*C)
+    f, fp, fq, fpp, fpq, fqq = raw.chunk(MOMENTS, 2)  # (B, R, C)
     fu, fv = (fp - cu * f) / su, (fq - cv * f) / sv
     fuu = (fpp - 2 * cu * fp + cu.square() * f) / su.square() - f
     fuv = (fpq - cu * fq - cv * fp + cu * cv * f) / (su * sv)

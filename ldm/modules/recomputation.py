@@ -1,4 +1,4 @@
-"""Activations that the backward pass computes again instead of finding them kept: memory for time."""
+"""Activation checkpointing: recompute activations in the backward pass to save memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-Recompute = bool | str  # True all, "cheap" what costs little, False nothing
+Recompute = bool | str  # True: everything; "cheap": inexpensive operations; False: nothing
 
-# What is worth its memory: convolutions, matrix products and attention, by their names in torch.ops.aten.
+# Operations whose outputs are kept: convolutions, matrix products and attention, in torch.ops.aten.
 COSTLY = frozenset(
     getattr(torch.ops.aten, name).default
     for name in (
@@ -30,17 +30,17 @@ COSTLY = frozenset(
 
 
 def check_recompute(value: Recompute) -> Recompute:
-    """Return the value; ValueError for what `recomputing` does not know."""
+    """Return the value; raise ValueError if it is not a valid setting."""
     if not isinstance(value, bool) and value != "cheap":
-        raise ValueError(f"use_checkpoint is {value!r}; wanted true, false or cheap")
+        raise ValueError(f"use_checkpoint must be true, false or cheap, got {value!r}")
     return value
 
 
 def recomputing(call: Callable[..., Tensor], *arguments: Any, what: Recompute) -> Tensor:
-    """Return call(*arguments); of what happens inside, the backward pass computes anew `what` says.
+    """Return call(*arguments), recomputing activations in the backward pass as `what` specifies.
 
-    With "cheap" norms, activations, sums and copies are recomputed and the outputs of convolutions, products and
-    attention are kept (selective activation checkpointing). Gradients are the same.
+    "cheap" recomputes norms, activation functions, sums and copies and keeps the outputs of convolutions,
+    matrix products and attention (selective activation checkpointing). Gradients are identical.
     """
     if what is False or not torch.is_grad_enabled():
         return call(*arguments)

@@ -1,4 +1,4 @@
-"""A label map seen at every resolution of the network."""
+"""The mask at every resolution of the network, and the style grid of each region."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,31 +7,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REACH = 2.0  # of a grid of places, in lengths of its frame
+REACH = 2.0  # half the side of a style grid, in units of its frame's length
 PICTURE = "picture"
-FAINTEST = 1e-12  # weight of a place along an axis; its square is far from what float32 rounds to nothing
+FAINTEST = 1e-12  # smallest weight of a grid cell along an axis; its square does not underflow in float32
 
 
 class RegionMask:
-    """A mask (B, R, H, W) and its reductions, each made once.
+    """A mask (B, R, H, W) and its cached downsampled versions.
 
-    With `shares`, the pixels of a reduction hold the share of their area that a region covers, so that its edges are
-    known more finely than its pixels; otherwise the nearest label, as published.
+    With `shares`, masks are downsampled by area, which keeps sub-pixel edges; otherwise by nearest neighbour
+    (published).
 
-    With a `grid` of n, each region holds n x n places, which lie in its frame (`Frames`, which also explains `frames`);
-    what is said of regions then holds for places.
+    With a `grid` of n, each region has n x n style-grid cells in its region frame (see `Frames`, also for
+    `frames`).
 
-    `exclusive` tells whether every pixel is marked by at most one region. Label maps always are; only then can
-    mask attention be a lookup.
+    `exclusive` is true if no pixel belongs to more than one region, as in every label map; only then is mask
+    attention a lookup.
     """
 
     def __init__(
         self, mask: Tensor, shares: bool = False, grid: int = 1, frames: Mapping[int, int | str] | None = None
     ) -> None:
-        """Take a mask (B, R, H, W), 0 where a region is absent; raises ValueError for another shape."""
+        """Take a mask (B, R, H, W), 0 where a region is absent; raise ValueError for another shape."""
         if mask.ndim != 4:
             raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; wanted one-hot (batch, regions, height, width)"
+                f"mask must be one-hot (batch, regions, height, width), got shape {tuple(mask.shape)}"
             )
         self.mask, self.shares, self.grid = mask, shares, grid
         self.frames = Frames.of(mask, frames) if grid > 1 else None
@@ -41,16 +41,16 @@ class RegionMask:
         self._mixtures: dict[tuple[int, int], Tensor] = {}
 
     def resize(self, size: tuple[int, int]) -> Tensor:
-        """Return the mask at `size`, (B, R, h, w), in [0, 1]."""
+        """Return the mask downsampled to `size`, (B, R, h, w), in [0, 1]."""
         if size not in self._resized:
             mode = "area" if self.shares else "nearest"
             self._resized[size] = F.interpolate(self.mask, size=size, mode=mode)
         return self._resized[size]
 
     def labels(self, size: tuple[int, int]) -> Tensor:
-        """Return the region of each pixel at `size`, (B, h*w) in 0..R, where R means that none is marked.
+        """Return the region of each pixel at `size`, (B, h*w) in [0, R]; R marks unlabelled pixels.
 
-        Only for an exclusive mask.
+        Requires an exclusive mask.
         """
         if size not in self._labels:
             mask = self.resize(size)
@@ -60,9 +60,9 @@ class RegionMask:
         return self._labels[size]
 
     def mixture(self, size: tuple[int, int]) -> Tensor:
-        """Return what each pixel at `size` is made of, (B, h*w, R+1): the share of each region, and of none.
+        """Return the area share of each region and of unlabelled area in each pixel at `size`, (B, h*w, R+1).
 
-        Only for an exclusive mask.
+        Requires an exclusive mask.
         """
         if size not in self._mixtures:
             shares = self.resize(size).flatten(2).transpose(1, 2)
@@ -70,60 +70,63 @@ class RegionMask:
         return self._mixtures[size]
 
     def mix(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return codes as the pixels at `size` share their places, (B, h*w, D); the mean code where nothing is marked.
+        """Interpolate grid-cell codes at the pixels of `size`, (B, h*w, D); the mean code in unlabelled pixels.
 
-        Weights of places are products of one along each axis, so that this takes two small products.
+        Cell weights are separable, so two small matrix products are enough.
 
         Args:
-            codes: (B, R*n*n, D), place by place.
+            codes: one code per grid cell, (B, R*n*n, D).
             size: (h, w).
         """
         regions, (h, w) = self.resize(size), size
         B, R = regions.shape[:2]
-        nobody = 1 - regions.sum(1).flatten(1)[..., None]  # B h*w 1
-        assert self.frames is not None  # where there are places
+        unlabelled = 1 - regions.sum(1).flatten(1)[..., None]  # (B, h*w, 1)
+        assert self.frames is not None  # set with a style grid
         rows, columns = (near.to(codes.dtype) for near in self.frames.nearness(size, self.grid))
-        lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # B R h n*D
-        lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # B R h D w
-        mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # B h w D
-        return mixed.reshape(B, h * w, -1) + nobody * codes.mean(1, keepdim=True)
+        lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # (B, R, h, n*D)
+        lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # (B, R, h, D, w)
+        mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # (B, h, w, D)
+        return mixed.reshape(B, h * w, -1) + unlabelled * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Return what is added to the logits at `size`, (B, 1, h*w, R*n*n).
+        """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n).
 
-        0, or the most negative finite value; with shares, the logarithm of the share, which weights the codes by it.
+        0 or the most negative finite value; with shares, the log of the share, which weights the codes by it.
         """
         mask = self.resize(size)
         if self.frames is not None:
-            mask = mask[:, :, None] * self.frames.places(size, self.grid).to(mask.dtype)  # B R n*n h w
-        mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # B h*w R*n*n
+            mask = mask[:, :, None] * self.frames.cell_weights(size, self.grid).to(
+                mask.dtype
+            )  # (B, R, n*n, h, w)
+        mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # (B, h*w, R*n*n)
         bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
         return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
 
 
 class Frames(NamedTuple):
-    """Where the grids of places lie, a frame for each region: a centre, and a length along each axis.
+    """Region frames: the centre of each region's style grid and its length along each axis.
 
-    Places lie on a grid that reaches from -2 to 2 lengths of their frame, and fade into each other: how much of each a
-    pixel p has is the softmax of -|p - place|^2 / (2 s^2), s half the distance of two places.
+    The grid spans -2 to 2 lengths of its frame. A pixel p weights the cells by the softmax of
+    -|p - cell centre|^2 / (2 s^2), where s is half the distance between neighbouring cells.
     """
 
-    centres: Tensor  # B R 2, down and across, the picture being -1 .. 1; float32 at least
-    lengths: Tensor  # B R 2
+    centres: Tensor  # (B, R, 2): y, x in image coordinates [-1, 1]; float32 or higher
+    lengths: Tensor  # (B, R, 2)
 
     @classmethod
     def of(cls, mask: Tensor, about: Mapping[int, int | str] | None = None) -> "Frames":
-        """Return the frames of the regions of mask (B, R, H, W), one-hot or shares.
+        """Compute the region frames of a mask (B, R, H, W), one-hot or area shares.
 
-        A region's frame is its own centre and spread, so that its places go with it wherever it lies and however large
-        it is. `about` gives some regions another one: that of the region of a number, where it is there, or all of
-        the "picture".
+        A region's frame is its centroid and standard deviation, so that its grid follows position and size.
+        `about`
+        overrides it for some regions: with the frame of another region, if present, or with the whole image
+        ("picture").
         """
-        # Squares of distances overflow float16.
+        # Squared distances overflow in float16.
         exact = mask.to(torch.promote_types(mask.dtype, torch.float32))
         axes = [_centre_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
         centres, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
-        there = (exact.flatten(2).amax(2) > 0)[..., None]  # B R 1
+        there = (exact.flatten(2).amax(2) > 0)[..., None]  # (B, R, 1)
         framed = centres.clone(), lengths.clone()
         for region, other in (about or {}).items():
             if not isinstance(other, int):
@@ -134,24 +137,25 @@ class Frames(NamedTuple):
         return cls(*framed)
 
     def nearness(self, size: tuple[int, int], grid: int) -> tuple[Tensor, Tensor]:
-        """Return the factors of `places`: of rows (B, R, grid, h) and of columns (B, R, grid, w).
+        """Return the separable factors of `cell_weights`: rows (B, R, grid, h) and columns (B, R, grid, w).
 
-        They are positive, so that what is said of a place without any pixel of its region can come from the nearest.
+        They are positive, so that a cell without pixels of its region still gets a value from the nearest
+        ones.
         """
         rows, columns = (
-            _shares_of_places((_middles(length, self.centres) - centre[..., None]) / unit[..., None], grid)
+            _cell_weights((_middles(length, self.centres) - centre[..., None]) / unit[..., None], grid)
             for length, centre, unit in zip(size, self.centres.unbind(2), self.lengths.unbind(2), strict=True)
         )
         return rows, columns
 
-    def places(self, size: tuple[int, int], grid: int) -> Tensor:
-        """Return how much of each place of a region a pixel has, (B, R, grid*grid, h, w), row by row; sums to 1."""
+    def cell_weights(self, size: tuple[int, int], grid: int) -> Tensor:
+        """Return each pixel's weights of the cells in row-major order, (B, R, grid*grid, h, w); they sum to 1."""
         rows, columns = self.nearness(size, grid)
         return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3)
 
 
 def _centre_and_spread(profile: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the regions of a profile along one axis (B, R, length) lie, and how wide they are: (B, R) each."""
+    """Return mean and standard deviation, (B, R) each, of region profiles (B, R, length) along one axis."""
     here = _middles(profile.shape[-1], profile)
     share = profile / profile.sum(-1, keepdim=True).clamp(min=1e-6)
     centre = (share * here).sum(-1, keepdim=True)
@@ -160,10 +164,10 @@ def _centre_and_spread(profile: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int) -> dict[int, int | str]:
-    """Return the frames that a YAML asks for.
+    """Validate the region frames of a YAML.
 
     Raises:
-        ValueError: for regions that are not there, in other frames than there are, or without a grid.
+        ValueError: an unknown region or frame, or frames without a style grid.
     """
     about = dict(about or {})
     numbers = range(regions)
@@ -173,28 +177,28 @@ def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int)
     )
     if about and (grid == 1 or not known):
         raise ValueError(
-            f"the frames of regions are {about}, the grid's side is {grid}; wanted numbers of regions, 0 .. "
-            f"{regions - 1}, each with that of another one or {PICTURE!r}, and a grid of 2 or more"
+            f"region frames must map regions in [0, {regions - 1}] to another region or {PICTURE!r}, with a grid of 2 "
+            f"or more, got {about} with grid {grid}"
         )
     return about
 
 
-def between_places(grid: int, coarser: int, like: Tensor) -> Tensor:
-    """Return the weights of a coarser grid's places at those of a grid, along one axis: (grid, coarser)."""
-    return _shares_of_places(_anchors(grid, like), coarser).T
+def coarse_cell_weights(grid: int, coarser: int, like: Tensor) -> Tensor:
+    """Return the weights of a coarser grid's cells at the cells of a grid along one axis, (grid, coarser)."""
+    return _cell_weights(_anchors(grid, like), coarser).T
 
 
-def _shares_of_places(u: Tensor, grid: int) -> Tensor:
-    """Return the weights of places at u (..., length), in lengths of the frame: (..., grid, length)."""
+def _cell_weights(u: Tensor, grid: int) -> Tensor:
+    """Return the weights of the cells at frame coordinates u (..., length): (..., grid, length)."""
     distances = (u[..., None, :] - _anchors(grid, u)[:, None]) / (REACH / grid)
     return (-distances.square() / 2).softmax(-2).clamp(min=FAINTEST)
 
 
 def _anchors(grid: int, like: Tensor) -> Tensor:
-    """Return where the places of a grid lie along an axis, in lengths of the frame, (grid,)."""
+    """Return the cell centres along an axis in frame coordinates, (grid,)."""
     return 2 * REACH / grid * (torch.arange(grid, device=like.device, dtype=like.dtype) - (grid - 1) / 2)
 
 
 def _middles(length: int, like: Tensor) -> Tensor:
-    """Return where the centres of `length` pixels lie on -1 .. 1."""
+    """Return the centres of `length` pixels in [-1, 1]."""
     return (2 * torch.arange(length, device=like.device, dtype=like.dtype) + 1) / length - 1

@@ -1,4 +1,4 @@
-"""The UNet's residual blocks: plain in the encoder, SPADE in the middle and the decoder."""
+"""Residual blocks of the UNet: plain in the encoder, SPADE in the middle and decoder."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -22,10 +22,10 @@ class BlockModulation(NamedTuple):
 
 
 class TimeResBlock(nn.Module):
-    """What both residual blocks share: norm, SiLU, conv; the time embedding; norm, SiLU, dropout, conv; the skip.
+    """Base of both residual blocks: norm, SiLU, conv; time embedding; norm, SiLU, dropout, conv; skip connection.
 
-    Attribute names are the checkpoints'. `in_layers` ends in the first convolution, `out_layers` in dropout and the
-    second; the subclasses say where the norms stand.
+    Attribute names match the published checkpoints. `in_layers` ends with the first convolution, `out_layers`
+    with dropout and the second one; subclasses add the norms.
     """
 
     in_layers: nn.Sequential
@@ -44,18 +44,18 @@ class TimeResBlock(nn.Module):
     def _run(self, x: Tensor, emb: Tensor, in_norm: Norm, out_norm: Norm) -> Tensor:
         *_, in_conv = self.in_layers
         *_, dropout, out_conv = self.out_layers
-        h = in_conv(resample(F.silu(in_norm(x)), self.how))  # B C' h' w'
-        time = self.emb_layers(emb)[:, :, None, None]  # B C' 1 1, or B 2C' 1 1
+        h = in_conv(resample(F.silu(in_norm(x)), self.how))  # (B, C', h', w')
+        time = self.emb_layers(emb)[:, :, None, None]  # (B, C', 1, 1), or (B, 2C', 1, 1) with scale and shift
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
-            h = out_norm(h) * (1 + scale) + shift
+            h = out_norm(h) * (1 + scale) + shift  # (B, C', h', w')
         else:
-            h = out_norm(h + time)
+            h = out_norm(h + time)  # (B, C', h', w')
         return self.skip_connection(resample(x, self.how)) + out_conv(dropout(F.silu(h)))
 
 
 class ResBlock(TimeResBlock):
-    """A residual block of the encoder, which does not see the mask; starts as its skip connection."""
+    """Residual block of the encoder, without mask conditioning; initially equal to its skip connection."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class ResBlock(TimeResBlock):
 
 
 class SpadeResBlock(TimeResBlock):
-    """A residual block whose norms are modulated by the label map (arXiv 2207.00050)."""
+    """Residual block whose norms are modulated by the mask (arXiv 2207.00050)."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class SpadeResBlock(TimeResBlock):
         groups: int = 32,
         hidden: int = 128,
     ) -> None:
-        """Build the block for a mask of `num_regions`; the rest as for `ResBlock`."""
+        """Build the block for a mask of `num_regions`; other arguments as in `ResBlock`."""
         super().__init__(channels, out_channels, time_channels, scale_shift, how)
         self.in_norm = SpadeNorm(channels, num_regions, groups, hidden)
         self.in_layers = nn.Sequential(nn.SiLU(), conv3x3(channels, out_channels))
@@ -111,7 +111,7 @@ class SpadeResBlock(TimeResBlock):
         )
 
     def condition(self, mask: RegionMask, size: tuple[int, int]) -> BlockModulation:
-        """Compute both norms' modulation for an input of `size`."""
+        """Compute the modulation of both norms for an input of `size`."""
         out_size = (2 * size[0], 2 * size[1]) if self.how == "up" else size
         return BlockModulation(self.in_norm.condition(mask, size), self.out_norm.condition(mask, out_size))
 
@@ -126,7 +126,7 @@ class SpadeResBlock(TimeResBlock):
 
 
 def resample(x: Tensor, how: Resample) -> Tensor:
-    """Repeat pixels ("up"), average them two by two ("down") or leave them ("none")."""
+    """Resample (B, C, h, w): nearest neighbour ("up"), 2x2 average pooling ("down") or identity ("none")."""
     if how == "up":
         return repeat_pixels(x)
     return F.avg_pool2d(x, 2) if how == "down" else x

@@ -1,4 +1,4 @@
-"""Spatially-adaptive normalisation (Park et al., arXiv 1903.07291): the label map scales and shifts features."""
+"""Spatially-adaptive normalisation (Park et al., arXiv 1903.07291): the mask scales and shifts features."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from ldm.modules.region_mask import RegionMask
 
 
 class Modulation(NamedTuple):
-    """What a SPADE norm does to normalised features; depends on the mask alone."""
+    """Scale and shift of a SPADE norm, which depend on the mask only."""
 
-    scale: Tensor  # B C h w: 1 + gamma
-    shift: Tensor  # B C h w: beta
+    scale: Tensor  # (B, C, h, w): 1 + gamma
+    shift: Tensor  # (B, C, h, w): beta
 
 
 class SpadeNorm(nn.Module):
-    """GroupNorm(x) * (1 + gamma(mask)) + beta(mask), equation 1 of the paper. Names are the checkpoints'."""
+    """GroupNorm(x) * (1 + gamma(mask)) + beta(mask), equation 1. Attribute names match published checkpoints."""
 
     def __init__(self, channels: int, num_regions: int, groups: int = 32, hidden: int = 128) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class SpadeNorm(nn.Module):
 
     def condition(self, mask: RegionMask, size: tuple[int, int]) -> Modulation:
         """Compute scale and shift for features of `size`."""
-        hidden = self.mlp_shared(mask.resize(size))  # B hidden h w
+        hidden = self.mlp_shared(mask.resize(size))  # (B, hidden, h, w)
         return Modulation(1 + self.mlp_gamma(hidden), self.mlp_beta(hidden))
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:

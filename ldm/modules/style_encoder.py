@@ -1,4 +1,4 @@
-"""The style encoder Es: a photo and its mask become one code per region."""
+"""The published style encoder Es: image and mask to one style code per region."""
 
 import torch
 import torch.nn.functional as F
@@ -8,17 +8,19 @@ from ldm.modules.layers import GroupNorm
 
 
 class StyleEncoder(nn.Module):
-    """Multi-scale encoder in which each region has channels of its own.
+    """Multi-scale encoder with separate channels for each region.
 
     Args (the YAML's keys):
-        num_downsample: N, halvings of the image.
-        num_upsample: U, doublings on the way back; each gives one part of the code. 1..N.
-        num_feat: f, channels of a region at full resolution.
+        num_downsample: N, number of stride-2 convolutions.
+        num_upsample: U in [1, N], number of upsampling layers; each yields one part of the code.
+        num_feat: f, channels per region at full resolution.
         num_mask_channels: R, the number of regions.
-        output_dim: d, size of one part; the code of a region has D = U * d numbers.
-        align_regions: keep each region's channels together where encoder features join the decoder. The
-            published weights need false: whole tensors one behind the other, which hands a region's
-            convolution channels of other regions.
+        output_dim: d, size of one part; the code of a region has size D = U * d.
+        align_regions: keep the channels of each region together when concatenating encoder and decoder
+            features.
+            Published weights need false: plain concatenation, which mixes channels of different regions in
+                the
+            grouped convolutions.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class StyleEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= num_upsample <= num_downsample:
-            raise ValueError(f"num_upsample is {num_upsample}; wanted 1 .. num_downsample ({num_downsample})")
+            raise ValueError(
+                f"num_upsample must be in [1, num_downsample = {num_downsample}], got {num_upsample}"
+            )
         self.num_regions = num_mask_channels
         self.style_dim = num_upsample * output_dim
         self.align_regions = align_regions
         self.factor = 2**num_downsample
-        # Attribute names are the checkpoints'.
+        # Attribute names match the published checkpoints.
         self.Encoder = _Encoder(num_downsample, num_feat, num_mask_channels)
         self.Decoder = _Decoder(num_downsample, num_upsample, num_feat, num_mask_channels)
         self.out = nn.Module()
@@ -50,17 +54,17 @@ class StyleEncoder(nn.Module):
         """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, U*d) in (-1, 1).
 
         Raises:
-            ValueError: the image cannot be halved N times, or the mask has another number of regions.
+            ValueError: height or width is not divisible by 2^N, or the mask has another number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         features = self.Encoder(image)
-        x, codes = features.pop(), []
+        x, codes = features.pop(), []  # (B, R*f*2^N, H/2^N, W/2^N)
         for j, decode in enumerate(self.Decoder.children()):
             if j > 0:
-                x = self._join(x, features.pop())
-            x = decode(x)  # B R*c h w
-            codes.append(self._pool(x, mask, getattr(self.out, f"out_{j}")))
-        return torch.cat(codes, 2)  # B R U*d
+                x = self._join(x, features.pop())  # (B, R*2c, h, w)
+            x = decode(x)  # (B, R*c, 2h, 2w)
+            codes.append(self._pool(x, mask, getattr(self.out, f"out_{j}")))  # (B, R, d)
+        return torch.cat(codes, 2)  # (B, R, U*d)
 
     def _join(self, x: Tensor, feature: Tensor) -> Tensor:
         if not self.align_regions:
@@ -69,10 +73,10 @@ class StyleEncoder(nn.Module):
         return torch.cat([x.unflatten(1, (R, -1)), feature.unflatten(1, (R, -1))], 2).flatten(1, 2)
 
     def _pool(self, x: Tensor, mask: Tensor, project: nn.Module) -> Tensor:
-        """Average each region's channels over the region's pixels and project them: (B, R, d)."""
-        mask = F.interpolate(mask.to(x.dtype), size=x.shape[-2:], mode="nearest").flatten(2)  # B R h*w
-        x = x.flatten(2).unflatten(1, (self.num_regions, -1))  # B R c h*w
-        mean = torch.einsum("brcn,brn->brc", x, mask) / (mask.sum(2)[..., None] + 1e-5)
+        """Average each region's channels over its pixels and project them to (B, R, d)."""
+        mask = F.interpolate(mask.to(x.dtype), size=x.shape[-2:], mode="nearest").flatten(2)  # (B, R, h*w)
+        x = x.flatten(2).unflatten(1, (self.num_regions, -1))  # (B, R, c, h*w)
+        mean = torch.einsum("brcn,brn->brc", x, mask) / (mask.sum(2)[..., None] + 1e-5)  # (B, R, c)
         return project(mean.flatten(1)[..., None]).squeeze(2).unflatten(1, (self.num_regions, -1))
 
 
@@ -101,7 +105,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """The layers on the way back; `StyleEncoder` joins the encoder's features between them."""
+    """Upsampling layers; `StyleEncoder` concatenates encoder features between them."""
 
     def __init__(self, num_downsample: int, num_upsample: int, num_feat: int, regions: int) -> None:
         super().__init__()
@@ -121,12 +125,12 @@ class _Decoder(nn.Module):
 
 
 def check_style_inputs(image: Tensor, mask: Tensor, regions: int, factor: int) -> None:
-    """Raise ValueError for an image that is no multiple of `factor`, or a mask (B, R, H, W) of other regions."""
+    """Raise ValueError if the image is not divisible by `factor` or the mask lacks shape (B, R, H, W)."""
     H, W = image.shape[-2:]
     if H % factor or W % factor:
         raise ValueError(
-            f"image of {H}x{W}: the style encoder halves it {factor.bit_length() - 1} times; "
-            f"choose a size that is a multiple of {factor}, or a smaller num_downsample"
+            f"image size must be a multiple of {factor} for {factor.bit_length() - 1} halvings in the style encoder, "
+            f"got {H}x{W}; resize the image or reduce num_downsample"
         )
     if mask.ndim != 4 or mask.shape[1] != regions:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted (batch, {regions}, H, W)")
+        raise ValueError(f"mask must have shape (batch, {regions}, H, W), got {tuple(mask.shape)}")

@@ -1,4 +1,4 @@
-"""The noise predictor: style enters its encoder by mask attention, shape its middle and decoder by SPADE."""
+"""The denoising UNet: style conditions the encoder by mask attention, the mask the decoder by SPADE."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from ldm.modules.unet_stages import LayerConditioning, Layout, Residuals, Stage,
 
 
 class Conditioning(NamedTuple):
-    """Everything of one UNet pass that depends on style and mask alone: per stage, per layer."""
+    """Step-independent conditioning of the UNet, which depends on style and mask only: per stage, per layer."""
 
     encoder: list[list[LayerConditioning]]
     middle: list[LayerConditioning]
@@ -22,35 +22,36 @@ class Conditioning(NamedTuple):
 
 
 class UNet(nn.Module):
-    """Predicts the noise in a latent from the latent, the timestep, the regions' styles and the mask.
+    """Predicts the noise in a latent, given timestep, region styles and mask.
 
     Args (the YAML's keys):
-        image_size: side of the latent in training; kept for those who sample, the network takes any size.
+        image_size: side of the latent in training, the default for sampling; the network takes any size.
         in_channels, out_channels: channels of the latent.
-        model_channels: channels at the full resolution; `channel_mult` multiplies them level by level.
-        num_res_blocks: residual blocks of a level (the decoder has one more).
-        attention_resolutions: downsampling factors at which transformers stand.
+        model_channels: base width; `channel_mult` multiplies it at each level.
+        num_res_blocks: residual blocks per level (the decoder has one more).
+        attention_resolutions: downsampling factors of the levels with transformers.
         context_dim: D, the size of one region's style code.
         num_classes: R, the number of regions.
-        use_mask_attn: let a pixel attend only to the codes of the regions that the mask marks there.
-        num_head_channels, num_heads: give one; channels of a head, or the number of heads.
-        transformer_depth: blocks of one transformer.
-        dropout: inside residual blocks.
-        use_scale_shift_norm: the timestep scales and shifts, instead of being added.
-        resblock_updown: residual blocks resample, instead of convolutions.
-        use_checkpoint: what the backward pass recomputes instead of having it kept (`ldm.modules.recomputation`):
-            "cheap" norms and activations, true everything, for a third more time.
-        norm_groups: groups of every norm. A group of one channel would forget that channel's mean, and with it
-            the timestep: narrow networks want fewer than the published 32.
-        spade_hidden: channels between the mask and a SPADE norm's scale and shift. The published 128 cost a
-            narrow network more than all else in it.
-        mask_shares: reduce the mask to the share of a pixel that each region covers, not to the nearest label:
-            small latents then know where edges and lips are, more finely than their pixels.
-        style_grid: n; a region's code is n x n tokens of context_dim / n^2 numbers, for the places of a grid within the
-            region (`ldm.modules.region_mask.Frames`), so that style may differ from place to place. 1 as published.
-        style_frames: for some regions, by number, what their grid lies about instead: another region, by number, or
-            "picture" for all of that.
-        use_spatial_transformer: the published YAMLs' key; only true exists.
+        use_mask_attn: restrict a pixel's attention to the codes of the regions it belongs to.
+        num_head_channels, num_heads: channels per head, or number of heads; give exactly one.
+        transformer_depth: blocks per transformer.
+        dropout: dropout probability in residual blocks.
+        use_scale_shift_norm: scale and shift features by the time embedding instead of adding it.
+        resblock_updown: resample with residual blocks instead of convolutions.
+        use_checkpoint: activation checkpointing (`ldm.modules.recomputation`): "cheap" recomputes norms and
+            activation functions, true recomputes everything and takes a third more time.
+        norm_groups: groups of every norm. A group of one channel would remove the channel's mean, and with it
+            the timestep: narrow networks need fewer than the published 32.
+        spade_hidden: hidden channels of the SPADE norms. The published 128 would dominate the cost of a
+            narrow network.
+        mask_shares: downsample the mask by area instead of by nearest neighbour, which preserves sub-pixel
+            edges in small latents.
+        style_grid: n; a region's code is n x n tokens of size context_dim / n^2, one per cell of a grid in
+            the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region. 1 as
+            published.
+        style_frames: {region: region frame of its grid}, where the frame is another region or "picture" for
+            the whole image; by default a region's own.
+        use_spatial_transformer: key of published YAMLs; only true is supported.
 
     Raises:
         ValueError: settings that contradict each other.
@@ -84,17 +85,17 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if not use_spatial_transformer:
-            raise ValueError("use_spatial_transformer: false has no place for the styles; set it to true")
+            raise ValueError("use_spatial_transformer must be true: the transformers take the styles")
         self.image_size, self.model_channels = image_size, model_channels
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
         self.style_frames = check_frames(style_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
-        self.factor = 2 ** (len(channel_mult) - 1)  # latents must be a multiple of it
+        self.factor = 2 ** (len(channel_mult) - 1)  # sides of latents must be divisible by it
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
-        # Stored in published checkpoints, never used, and therefore never trained.
+        # Present in published checkpoints but unused, therefore frozen.
         self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)
         widths = [mult * model_channels for mult in channel_mult]
         attended = [2**level in attention_resolutions for level in range(len(widths))]
@@ -110,15 +111,15 @@ class UNet(nn.Module):
         )
 
     def condition(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> Conditioning:
-        """Compute everything that stays the same at every step.
+        """Compute the step-independent conditioning.
 
         Args:
             style: (B, R, D).
-            mask: (B, R, H, W), one-hot; zeros where nothing is known.
-            size: (h, w) of the latents, multiples of `factor`.
+            mask: (B, R, H, W), one-hot; zeros in unlabelled pixels.
+            size: (h, w) of the latents, divisible by `factor`.
 
         Raises:
-            ValueError: shapes that do not fit each other or the network.
+            ValueError: shapes that are inconsistent with each other or the network.
         """
         self._check(style, mask, size)
         regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_frames)
@@ -130,7 +131,7 @@ class UNet(nn.Module):
     def _condition(
         self, stages: nn.ModuleList, style: Tensor, regions: RegionMask, size: tuple[int, int]
     ) -> tuple[list[list[LayerConditioning]], tuple[int, int]]:
-        """Return the conditioning of stages one behind the other, and the size at their end."""
+        """Return the conditioning of consecutive stages and the size after the last one."""
         parts = []
         for stage in stages:
             assert isinstance(stage, Stage)
@@ -139,7 +140,7 @@ class UNet(nn.Module):
         return parts, size
 
     def freeze_idle(self) -> None:
-        """Freeze what a label map leaves without a gradient, for which data-parallel training would wait."""
+        """Freeze parameters that get no gradient, for which data-parallel training would wait."""
         for module in self.modules():
             if isinstance(module, TransformerBlock):
                 module.freeze_idle()
@@ -147,15 +148,15 @@ class UNet(nn.Module):
     def _check(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> None:
         R, D = self.num_regions, self.context_dim
         if style.ndim != 3 or style.shape[1:] != (R, D):
-            raise ValueError(f"style has shape {tuple(style.shape)}; wanted (batch, {R} regions, {D})")
+            raise ValueError(f"style must have shape (batch, {R} regions, {D}), got {tuple(style.shape)}")
         if mask.ndim != 4 or mask.shape[:2] != (style.shape[0], R):
             raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; wanted ({style.shape[0]}, {R} regions, height, width)"
+                f"mask must have shape ({style.shape[0]}, {R} regions, height, width), got {tuple(mask.shape)}"
             )
         if size[0] % self.factor or size[1] % self.factor:
             raise ValueError(
-                f"latents of {size[0]}x{size[1]} cannot be halved {self.factor.bit_length() - 1} times; "
-                f"choose an image size so that height and width of the latent are multiples of {self.factor}"
+                f"height and width of latents must be multiples of {self.factor}, got {size[0]}x{size[1]}; "
+                "change the image size"
             )
 
     def denoise(
@@ -166,22 +167,23 @@ class UNet(nn.Module):
         Args:
             x: noisy latents (B, 3, h, w).
             t: timesteps (B,), integers.
-            conditioning: from `condition`, for the same batch and size.
-            attention_logits: a list that receives the logits (B, R, h, w) of every style attention, averaged
-                over heads; only where they exist, which is without mask attention.
+            conditioning: output of `condition` for the same batch and size.
+            attention_logits: a list to append the head-averaged logits (B, R, h, w) of every style attention
+                to; stays empty with mask attention, which computes none.
 
         Returns:
             eps (B, 3, h, w).
         """
-        emb = self.time_embed(embed_timesteps(t, self.model_channels).to(x.dtype))  # B T
+        emb = self.time_embed(embed_timesteps(t, self.model_channels).to(x.dtype))  # (B, T)
         skips = []
         for stage, part in zip(self.input_blocks, conditioning.encoder, strict=True):
-            x = self._run(stage, x, emb, part, attention_logits)
+            x = self._run(stage, x, emb, part, attention_logits)  # (B, C', h', w')
             skips.append(x)
-        x = self._run(self.middle_block, x, emb, conditioning.middle, attention_logits)
+        x = self._run(self.middle_block, x, emb, conditioning.middle, attention_logits)  # (B, C, h/f, w/f)
         for stage, part in zip(self.output_blocks, conditioning.decoder, strict=True):
-            x = self._run(stage, torch.cat([x, skips.pop()], 1), emb, part, attention_logits)
-        return self.out(x)
+            x = torch.cat([x, skips.pop()], 1)  # (B, C + C_skip, h', w')
+            x = self._run(stage, x, emb, part, attention_logits)  # (B, C', h'', w'')
+        return self.out(x)  # (B, 3, h, w)
 
     def _run(
         self,
@@ -191,9 +193,9 @@ class UNet(nn.Module):
         part: list[LayerConditioning],
         logits: list[Tensor] | None,
     ) -> Tensor:
-        # Logits leave the stage by a side door that recomputation would enter twice.
+        # Recomputation would append the attention logits twice.
         what = self.use_checkpoint if logits is None else False
-        return recomputing(stage, x, emb, part, logits, what=what)
+        return recomputing(stage, x, emb, part, logits, what=what)  # (B, C', h', w')
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""
@@ -202,9 +204,8 @@ class UNet(nn.Module):
 
 def _check_grid(style_grid: int, use_mask_attn: bool, context_dim: int) -> None:
     if style_grid < 1 or (style_grid > 1 and not use_mask_attn):
-        raise ValueError(f"style_grid is {style_grid}; wanted 1, or with use_mask_attn more")
+        raise ValueError(f"style_grid must be 1, or more with use_mask_attn: true, got {style_grid}")
     if context_dim % style_grid**2:
         raise ValueError(
-            f"context_dim {context_dim} does not divide into {style_grid}x{style_grid} tokens; give a multiple of "
-            f"{style_grid**2}"
+            f"context_dim must be a multiple of style_grid^2 = {style_grid**2}, got {context_dim}"
         )

@@ -1,4 +1,4 @@
-"""The stages of the UNet: the layers between two skip connections, and how encoder and decoder stack them."""
+"""Stages of the UNet, the layers between two skip connections, and their layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LayerConditioning = BlockModulation | list[StyleConditioning] | None
 
 
 class Stage(nn.Sequential):
-    """The layers between two skip connections; gives each what it takes besides the features."""
+    """The layers between two skip connections; passes each layer its conditioning."""
 
     def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> list[LayerConditioning]:
         """Compute the conditioning of each layer for features of `size`."""
@@ -44,7 +44,7 @@ class Stage(nn.Sequential):
         return x
 
     def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (h, w) of what leaves the stage for features of `size`."""
+        """Return the output size (h, w) of the stage for features of `size`."""
         for layer in self:
             how = getattr(layer, "how", "none")
             if isinstance(layer, Downsample) or how == "down":
@@ -56,7 +56,7 @@ class Stage(nn.Sequential):
 
 @dataclass(frozen=True)
 class Residuals:
-    """What all residual blocks of a UNet have in common; see their own arguments."""
+    """Arguments shared by all residual blocks of a UNet."""
 
     time_channels: int
     num_regions: int
@@ -66,7 +66,7 @@ class Residuals:
     spade_hidden: int
 
     def plain(self, channels: int, out: int, how: Resample = "none") -> ResBlock:
-        """Return one that does not see the mask."""
+        """Build a block without mask conditioning."""
         return ResBlock(
             channels,
             out,
@@ -78,7 +78,7 @@ class Residuals:
         )
 
     def spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
-        """Return one that the mask modulates."""
+        """Build a block that is modulated by the mask."""
         return SpadeResBlock(
             channels,
             out,
@@ -94,10 +94,10 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Transformers:
-    """What all transformers of a UNet have in common; of `head_channels` and `heads` one is -1.
+    """Arguments shared by all transformers of a UNet; one of `head_channels` and `heads` is -1.
 
     Raises:
-        ValueError: not exactly one of the two is given.
+        ValueError: both or neither of them are given.
     """
 
     context_dim: int
@@ -110,32 +110,32 @@ class Transformers:
     def __post_init__(self) -> None:
         if (self.head_channels == -1) == (self.heads == -1):
             raise ValueError(
-                "give one of num_head_channels and num_heads: the other follows from the channels"
+                "give exactly one of num_head_channels and num_heads: the other follows from the channels"
             )
 
     def on(self, channels: int) -> SpatialTransformer:
-        """Return one for features of `channels`; ValueError if they do not divide into heads."""
+        """Build a transformer for `channels`; raise ValueError if they are not divisible into heads."""
         size = self.head_channels
         heads = self.heads if size == -1 else channels // size
         if heads == 0 or channels % heads or (size != -1 and channels % size):
             raise ValueError(
-                f"{channels} channels do not divide into heads of {size} channels"
+                f"{channels} channels are not divisible by num_head_channels = {size}"
                 if size != -1
-                else f"{channels} channels do not divide into {heads} heads"
+                else f"{channels} channels are not divisible by num_heads = {heads}"
             )
         return SpatialTransformer(channels, self.context_dim, heads, self.depth, self.masked, self.groups)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a UNet's stages follow each other.
+    """Sequence of the stages of a UNet.
 
     Attributes:
-        widths: channels of each level, the full resolution first.
-        attended: whether transformers stand at each level.
-        blocks: residual blocks of a level of the encoder; the decoder has one more.
-        residual_resampling: resample by residual blocks instead of convolutions.
-        residuals, transformers: what the stages consist of.
+        widths: channels of each level, highest resolution first.
+        attended: whether each level has transformers.
+        blocks: residual blocks per level of the encoder; the decoder has one more.
+        residual_resampling: resample with residual blocks instead of convolutions.
+        residuals, transformers: arguments of the layers.
     """
 
     widths: Sequence[int]
@@ -146,7 +146,7 @@ class Layout:
     transformers: Transformers
 
     def encoder(self, in_channels: int, channels: int) -> tuple[nn.ModuleList, list[int]]:
-        """Return the encoder's stages, the first with `channels`, and the channels that each of them puts out."""
+        """Build the encoder's stages, the first with `channels`, and return them with their output channels."""
         stages, skips = nn.ModuleList([Stage(conv3x3(in_channels, channels))]), [channels]
         for level, width in enumerate(self.widths):
             for _ in range(self.blocks):
@@ -158,7 +158,7 @@ class Layout:
         return stages, skips
 
     def middle(self) -> Stage:
-        """Return the stage between encoder and decoder."""
+        """Build the stage between encoder and decoder."""
         width = self.widths[-1]
         return Stage(
             self.residuals.spade(width, width),
@@ -167,7 +167,7 @@ class Layout:
         )
 
     def decoder(self, skips: Sequence[int]) -> nn.ModuleList:
-        """Return the decoder's stages, each of which also takes in what one of the encoder's put out, last first."""
+        """Build the decoder's stages; each takes one of the encoder's outputs as skip input, last first."""
         waiting, channels, stages = list(skips), self.widths[-1], nn.ModuleList()
         for level, width in reversed(list(enumerate(self.widths))):
             for block in range(self.blocks + 1):
@@ -179,7 +179,7 @@ class Layout:
         return stages
 
     def _attention(self, level: int) -> list[nn.Module]:
-        """Return the transformer of a level's block, where it has one."""
+        """Build the transformer of a block, if its level has one."""
         return [self.transformers.on(self.widths[level])] if self.attended[level] else []
 
     def _halve(self, channels: int) -> nn.Module:

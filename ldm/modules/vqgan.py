@@ -1,6 +1,6 @@
 """Encoder, decoder and codebook of the first stage (Esser et al., arXiv 2012.09841; Rombach et al., 2112.10752).
 
-Attribute names are the checkpoints'.
+Attribute names match the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from ldm.modules.distributed import agree_on_first, least_of_all, sum_of_all, wh
 from ldm.modules.layers import conv3x3, group_norm, repeat_pixels
 
 Resample = Literal["none", "down", "up"]
-UNUSED = 2**30  # batches since an entry was chosen, where it never was
+UNUSED = 2**30  # initial idle count of an entry that was never chosen
 
 
 class ResnetBlock(nn.Module):
-    """Two times norm, swish, conv; added to the input."""
+    """Norm, swish, conv, twice, with a skip connection."""
 
     def __init__(self, channels: int, out_channels: int, dropout: float, groups: int) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C', h, w)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, C', h, w)
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))  # (B, C', h, w)
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention among pixels, added to the input."""
+    """Single-head self-attention among pixels, with a skip connection."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -51,13 +51,15 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
         h = self.norm(x)
-        q, k, v = (to(h).flatten(2).transpose(1, 2)[:, None] for to in (self.q, self.k, self.v))  # B 1 h*w C
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
+        q, k, v = (
+            to(h).flatten(2).transpose(1, 2)[:, None] for to in (self.q, self.k, self.v)
+        )  # (B, 1, h*w, C)
+        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)  # (B, C, h, w)
         return x + self.proj_out(h)
 
 
 class Downsample(nn.Module):
-    """Pad right and bottom by one, then a stride-2 convolution without padding."""
+    """Stride-2 convolution after padding right and bottom by one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Repeat pixels, then a convolution."""
+    """Nearest-neighbour upsampling, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """The blocks at the coarsest resolution: ResNet, attention, ResNet."""
+    """Blocks at the lowest resolution: ResNet, attention, ResNet."""
 
     def __init__(self, channels: int, dropout: float, groups: int) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution's ResNet blocks, each followed by attention if `attention`, and the way to the next level."""
+    """ResNet blocks of one resolution, each followed by attention if `attention`, and a resampling layer."""
 
     def __init__(
         self,
@@ -134,13 +136,13 @@ class Encoder(nn.Module):
     """Image (B, in_channels, H, W) -> features (B, z_channels, H/f, W/f), f = 2^(levels - 1).
 
     Args (`ddconfig` of the YAML):
-        ch, ch_mult: channels at full resolution, and their multiple level by level.
-        num_res_blocks: ResNet blocks of a level.
-        attn_resolutions: sides of the feature map (for an image of `resolution`) that get attention.
-        double_z: twice the channels at the end, for autoencoders with a mean and a variance; VQ wants false.
-        out_ch: the decoder's.
-        norm_groups: groups of every norm, 0 for no norms. A group forgets the mean of its channels, in a narrow
-            network the picture's colours with it: `ch: 16` wants 0, see `ldm.models.autoencoder_init`.
+        ch, ch_mult: base channels, and their multiplier at each level.
+        num_res_blocks: ResNet blocks per level.
+        attn_resolutions: sides of the feature maps with attention, for an image of `resolution`.
+        double_z: double the output channels, for KL autoencoders (mean and variance); false for VQ.
+        out_ch: output channels of the decoder.
+        norm_groups: groups of every norm, 0 for no norms. A norm removes the mean of its channels, and in a
+            narrow network the image's colours with it: `ch: 16` needs 0, see `ldm.models.autoencoder_init`.
     """
 
     def __init__(
@@ -173,14 +175,14 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, z_channels, H/f, W/f)."""
-        x = self.conv_in(image)
+        x = self.conv_in(image)  # (B, ch, H, W)
         for level in self.down:
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+            x = level(x)  # (B, C, h, w)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))  # (B, z_channels, H/f, W/f)
 
 
 class Decoder(nn.Module):
-    """Features (B, z_channels, h, w) -> image (B, out_ch, f*h, f*w). Takes the encoder's arguments."""
+    """Features (B, z_channels, h, w) -> image (B, out_ch, f*h, f*w). Same arguments as the encoder."""
 
     def __init__(
         self,
@@ -215,21 +217,21 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """The weight at which the adversarial loss is balanced against the reconstruction."""
+        """Weight used to balance the adversarial and the reconstruction loss."""
         return self.conv_out.weight
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, z_channels, h, w) to (B, out_ch, f*h, f*w)."""
-        x = self.mid(self.conv_in(z))
+        x = self.mid(self.conv_in(z))  # (B, C, h, w)
         for level in reversed(list(self.up)):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+            x = level(x)  # (B, C', 2h, 2w), except at the last level
+        return self.conv_out(F.silu(self.norm_out(x)))  # (B, out_ch, f*h, f*w)
 
 
 class Codebook(nn.Module):
-    """Vector quantisation: n_embed vectors of embed_dim numbers (van den Oord et al., arXiv 1711.00937)."""
+    """Vector quantisation with n_embed entries of size embed_dim (VQ-VAE, arXiv 1711.00937)."""
 
-    CHUNK = 4096  # pixels searched at once: bounds the distance matrix at 4096 x n_embed
+    CHUNK = 4096  # pixels per search step, bounds the distance matrix to 4096 x n_embed
 
     def __init__(self, n_embed: int, embed_dim: int, commitment: float = 0.25) -> None:
         """Build a codebook; `commitment` is the paper's beta."""
@@ -237,36 +239,36 @@ class Codebook(nn.Module):
         self.commitment = commitment
         self.embedding = nn.Embedding(n_embed, embed_dim)
         nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
-        # Training batches since each entry was last chosen; none has been chosen yet.
+        # Training batches since each entry was last chosen.
         self.idle: Tensor
         self.register_buffer("idle", torch.full((n_embed,), UNUSED), persistent=False)
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """Return the index of the nearest entry (L2) to each pixel of z (B, D, h, w): (B, h, w), int64."""
-        entries = self.embedding.weight  # K D
+        entries = self.embedding.weight  # (K, D)
         flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).to(entries.dtype)
-        # |z - e|^2 up to |z|^2, which all entries of a pixel share.
+        # |z - e|^2 without |z|^2, which is the same for all entries.
         norms, twice = entries.square().sum(1), -2 * entries.T
-        with torch.autocast(z.device.type, enabled=False):  # half precision would pick other entries
+        with torch.autocast(z.device.type, enabled=False):  # half precision would select other entries
             indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
         return torch.cat(indices).view(z.shape[0], *z.shape[2:])
 
     @torch.no_grad()
     def revive(self, z: Tensor, after: int) -> int:
-        """Move entries that `after` training batches left unused to random pixels of z (B, D, h, w).
+        """Reset entries unused for `after` training batches to random pixels of z (B, D, h, w).
 
-        Before the first batch that is all of them: the codebook then starts where the latents are. Several processes
-        choose among the pixels of all, and the first one's choice holds.
+        Before the first batch, this initialises the whole codebook from latents. With several processes,
+        entries are sampled from the global batch and broadcast from the first process.
 
         Returns:
-            how many entries moved.
+            number of entries reset.
         """
         dead = (self.idle >= after).nonzero().squeeze(1)
         if len(dead) == 0:
             return 0
         pixels = whole_batch(z).permute(0, 2, 3, 1).reshape(-1, z.shape[1])
-        # Each pixel once, as far as they go: equal entries would never part.
+        # Sample without replacement while possible: equal entries would stay equal.
         order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
         self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
         self.idle[dead] = 0
@@ -274,9 +276,9 @@ class Codebook(nn.Module):
         return len(dead)
 
     def use(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the share of the entries that indices (B, h, w), of all processes, use, and their perplexity.
+        """Return the fraction of entries used by indices (B, h, w) of all processes, and their perplexity.
 
-        The perplexity, exp of the entropy of how often each is used, is as many entries as equal use would need.
+        The perplexity, exp of the entropy of the usage, is the effective number of entries in use.
         """
         counts = torch.bincount(indices.flatten(), minlength=self.embedding.num_embeddings).float()
         sum_of_all(counts)
@@ -296,11 +298,11 @@ class Codebook(nn.Module):
         Returns:
             quantised (B, D, h, w); the codebook loss, equation 3 of the paper, a scalar; indices (B, h, w).
         """
-        indices = self.nearest(z)
+        indices = self.nearest(z)  # (B, h, w)
         if self.training:
             self.idle += 1
             self.idle[indices.flatten()] = 0
-            least_of_all(self.idle)  # used by one process is used
-        quantised = self.look_up(indices)
+            least_of_all(self.idle)  # an entry used by any process counts as used
+        quantised = self.look_up(indices)  # (B, D, h, w)
         loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
         return z + (quantised - z).detach(), loss, indices

@@ -1,4 +1,4 @@
-"""Load weights, read styles, edit them, make images: what the scripts call."""
+"""High-level inference API: load weights, read and edit styles, sample and edit images."""
 
 from ldm.checkpoints.locate import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline

@@ -1,4 +1,4 @@
-"""FacePipeline: read styles, edit them, make images."""
+"""FacePipeline: read styles from images, edit them and sample images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
-from ldm.pipeline.editing import area_of, soften
-from ldm.pipeline.making import Described, Maker, Original
+from ldm.pipeline.edit_masks import area_of, soften
+from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
 from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
 from ldm.pipeline.pretrained import Precision, Weights, compile_step, load_pretrained, working_dtype
 from ldm.pipeline.style_code import StyleCode, check_encoder, load_style
@@ -27,10 +27,11 @@ Styles = StyleCode | Sequence[StyleCode]
 
 
 class FacePipeline:
-    """A trained model and what one does with it.
+    """Inference with a trained model.
 
-    Images are (3, H, W) or (B, 3, H, W) in [-1, 1], label maps (H, W) or (B, H, W) of integers, styles a `StyleCode`
-    or a list of B. What is one where the others are many is used for all of them; one of each gives one.
+    Images are (3, H, W) or (B, 3, H, W) in [-1, 1], label maps (H, W) or (B, H, W) of integers, and styles a
+    `StyleCode` or a list of B. Single inputs are broadcast to the batch; without a batch, the result is
+    single.
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class FacePipeline:
         size: tuple[int, int],
         precision: Precision = "float32",
     ) -> None:
-        """Take a model in evaluation mode, the meaning of its regions, and the (H, W) it was trained at."""
-        self.maker = Maker(model, label_set, working_dtype(precision, model.device))
+        """Take a model in evaluation mode, its label set and the (H, W) of its training images."""
+        self.sampler = ImageSampler(model, label_set, working_dtype(precision, model.device))
         self.model = model
         self.label_set = label_set
         self.size = size
@@ -60,20 +61,21 @@ class FacePipeline:
         """Load a model.
 
         Args:
-            path: a run folder, a folder with model.safetensors and config.yaml, a weight file (.ckpt, .safetensors),
-                or, where huggingface_hub is installed, owner/name of such a folder on the hub.
-            config: the YAML that builds the model, for weight files that come without one.
-            weights: "ema" for the UNet's moving averages, "raw" for its last weights; None for ema where there is.
-            device: "cpu", "cuda", "mps"; by default the fastest there is.
-            precision: what the UNet and the decoder compute in, "float32", "bfloat16" or "float16"; "auto" is
-                bfloat16 on CUDA devices that have it, else float32. Styles and inversions are always float32.
-            compile: compile the UNet's step (torch.compile): minutes at the first image of each shape, and a C++
-                compiler, for steps that may cost less. On CUDA each shape's step is then captured as a graph.
+            path: a run folder, a folder with model.safetensors and config.yaml, a weight file (.ckpt,
+                .safetensors) or, if huggingface_hub is installed, the owner/name of such a folder on the hub.
+            config: YAML of the model, for weight files without one.
+            weights: "ema" for the UNet's EMA weights, "raw" for its last weights; None for EMA if available.
+            device: "cpu", "cuda" or "mps"; by default the fastest available.
+            precision: precision of UNet and decoder, "float32", "bfloat16" or "float16"; "auto" is bfloat16
+                on CUDA devices that support it, else float32. Styles and inversions always use float32.
+            compile: compile the UNet with torch.compile. This takes minutes at the first image of each shape
+                and needs a C++ compiler. On CUDA, steps are also captured as CUDA graphs.
 
         Raises:
-            CheckpointError: no weights, no config, the two do not fit, or weights that are not finite.
+            CheckpointError: missing weights or config, weights that do not fit the config, or non-finite
+                weights.
         """
-        working_dtype(precision, usable_device(device))  # mistakes in their names before minutes of loading
+        working_dtype(precision, usable_device(device))  # fail before loading takes minutes
         pipe = cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
         if compile:
             compile_step(pipe.model)
@@ -81,43 +83,43 @@ class FacePipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.device
 
     @cached_property
     def encoder(self) -> str:
-        """The style encoder's fingerprint: codes of one encoder mean nothing to another."""
+        """Fingerprint of the style encoder; style codes are only valid for the encoder that computed them."""
         return fingerprint(self.model.cond_stage_model)
 
     @cached_property
     def name(self) -> str:
-        """The whole model's fingerprint: the same pictures come from no other."""
+        """Fingerprint of the whole model; only the same model reproduces an image."""
         return fingerprint(self.model)
 
     # --- styles ---
 
     @torch.no_grad()
     def read_style(self, image: Tensor, labels: Tensor) -> Any:
-        """Return the style of a photo with its label map: a StyleCode; a list of them if either is a batch.
+        """Encode an image with its label map into a StyleCode, or a list of them if either is a batch.
 
         Raises:
-            ValueError: sizes that differ, labels that the model does not know, an image that is not finite.
+            ValueError: sizes that differ, unknown labels, or an image with non-finite values.
         """
         single = image.ndim == 3 and labels.ndim == 2
-        image, labels = _aligned({"photos": _batched(image, 4), "label maps": _batched(labels, 3)})
+        image, labels = _aligned({"images": _batched(image, 4), "label maps": _batched(labels, 3)})
         self._check_image(image, labels)
-        codes = self.model.get_learned_conditioning(image.to(self.device), self.maker.mask(labels))
+        codes = self.model.get_learned_conditioning(image.to(self.device), self.sampler.mask(labels))
         styles = [StyleCode(code, self.label_set, self.encoder) for code in codes]
         return styles[0] if single else styles
 
     def random_style(self, labels: Tensor) -> Any:
-        """Return the codes of an empty image with these label maps: with them noise decides the style."""
+        """Return the null style of label maps, the codes of an all-zero image: sampling then draws a random style."""
         return self.read_style(
             labels.new_zeros((*labels.shape[:-2], 3, *labels.shape[-2:]), dtype=torch.float32), labels
         )
 
     def load_style(self, path: str | Path) -> StyleCode:
-        """Read a style that `StyleCode.save` wrote; raises StyleError if it is not one of this model."""
+        """Read a style written by `StyleCode.save`; raise StyleError if it belongs to another model."""
         style = load_style(path, self.label_set)
         check_encoder(style, tuple(style.codes.shape), self.encoder)
         return style
@@ -126,33 +128,33 @@ class FacePipeline:
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
-        """Return what the first stage alone makes of an image: the best that any sample can be."""
-        self.maker.latent_size(image)
+        """Encode and decode an image with the first stage, an upper bound on sample quality."""
+        self.sampler.latent_size(image)
         if not image.isfinite().all():
-            raise ValueError("the image holds values that are not finite")
+            raise ValueError("the image has non-finite values (NaN or inf); check how it was loaded")
         z = self.model.encode_first_stage(_batched(image, 4).to(self.device))
         return self.model.decode_first_stage(z).clamp(-1, 1).view(image.shape)
 
     @torch.no_grad()
     def __call__(self, labels: Tensor, style: Styles, **options: Unpack[SamplingOptions]) -> Tensor:
-        """Make images from label maps and styles; the label maps may be drawn, or those of another face.
+        """Sample images from label maps and styles.
 
         Args:
-            labels: the shapes.
-            style: the looks.
+            labels: label maps, parsed or drawn.
+            style: style codes.
             options: see `Sampling`.
 
         Returns:
             Images in [-1, 1], on the model's device.
 
         Raises:
-            ValueError: what does not fit the model or each other, or an option that cannot be.
+            ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
         how = sampling(**options)
         single = labels.ndim == 2 and isinstance(style, StyleCode)
         labels, codes = _aligned({"label maps": _batched(labels, 3), "styles": self._codes(style)})
         self._check_labels(labels)
-        images = self.maker.make(Described(labels, codes), how)
+        images = self.sampler.sample(SamplingInputs(labels, codes), how)
         return images[0] if single else images
 
     @torch.no_grad()
@@ -169,25 +171,26 @@ class FacePipeline:
         border: int | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Tensor:
-        """Change regions of a photo.
+        """Edit regions of an image.
 
         Args:
-            image: the photo.
-            labels: its label map.
-            style: what the face shall look like: the photo's own style with some regions changed.
-            regions: what may change; with `new_labels` also every pixel at which the two maps differ.
-            new_labels: the shapes wanted, where they shall change too.
-            lock: keep the photo's own pixels everywhere else, exactly, but for `border` pixels.
-            invert: start from the noise that DDIM would turn into the photo (arXiv 2010.02502, section 4.3), so that
-                the photo's detail survives where nothing changes; for the solver ddim with eta 0, which it chooses.
-            border: width of the soft edge in pixels; by default a 64th of the height.
+            image: source image.
+            labels: label map of the source image.
+            style: target style, usually the source style with some regions replaced.
+            regions: names of the regions to edit; pixels that differ between `labels` and `new_labels` are
+                edited too.
+            new_labels: target label map; None for `labels`.
+            lock: keep all other pixels exactly, except within `border` pixels of the edit.
+            invert: start from the DDIM inversion of the image (arXiv 2010.02502, section 4.3), which
+                preserves detail in unedited areas; requires, and defaults to, the solver ddim with eta 0.
+            border: width of the soft edge in pixels; by default 1/64 of the height.
             options: see `Sampling`.
 
         Returns:
             Images in [-1, 1], on the model's device.
 
         Raises:
-            ValueError: what does not fit the model or each other, or an option that cannot be.
+            ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
         how = inverting(**options) if invert else sampling(**options)
         rows = self.label_set.indices(regions)
@@ -195,7 +198,7 @@ class FacePipeline:
         single = image.ndim == 3 and labels.ndim == new_labels.ndim == 2 and isinstance(style, StyleCode)
         image, labels, target, codes = _aligned(
             {
-                "photos": _batched(image, 4),
+                "images": _batched(image, 4),
                 "label maps": _batched(labels, 3),
                 "new label maps": _batched(new_labels, 3),
                 "styles": self._codes(style),
@@ -205,16 +208,17 @@ class FacePipeline:
         self._check_image(image, labels)
         if target.shape[-2:] != labels.shape[-2:]:
             raise ValueError(
-                f"new_labels are {tuple(target.shape[-2:])}, the photo {tuple(labels.shape[-2:])}; wanted one size"
+                f"new_labels must have the size of the image, {tuple(labels.shape[-2:])}, "
+                f"got {tuple(target.shape[-2:])}"
             )
         weights = None
         if lock:
             width = max(1, round(image.shape[-2] / 64)) if border is None else border
             if width < 0:
-                raise ValueError(f"border is {border}; wanted 0 or more pixels")
+                raise ValueError(f"border must be at least 0 pixels, got {border}")
             weights = soften(area_of(rows, labels, target), width)
-        own = Described(labels, _stacked(self.read_style(image, labels))) if invert else None
-        images = self.maker.make(Described(target, codes), how, Original(image, weights, own))
+        own = SamplingInputs(labels, _stacked(self.read_style(image, labels))) if invert else None
+        images = self.sampler.sample(SamplingInputs(target, codes), how, EditSource(image, weights, own))
         return images[0] if single else images
 
     @torch.no_grad()
@@ -227,56 +231,57 @@ class FacePipeline:
         spacing: Spacing = "uniform",
         progress: Progress | None = None,
     ) -> Tensor:
-        """Return the noise (B, C, h, w) from which DDIM in as many steps makes the image again, nearly."""
-        image, labels = _aligned({"photos": _batched(image, 4), "label maps": _batched(labels, 3)})
-        own = Described(labels, _stacked(self.read_style(image, labels)))
-        return self.maker.invert(image, own, steps, spacing, progress)
+        """Return the DDIM inversion (B, C, h, w): noise from which DDIM approximately reconstructs the image."""
+        image, labels = _aligned({"images": _batched(image, 4), "label maps": _batched(labels, 3)})
+        own = SamplingInputs(labels, _stacked(self.read_style(image, labels)))
+        return self.sampler.invert(image, own, steps, spacing, progress)
 
     # --- checks ---
 
     def _codes(self, style: Styles) -> Tensor:
-        """Return the codes (B, R, D) of one style or several; StyleError for those of another model."""
+        """Return the codes (B, R, D) of one or several styles; raise StyleError for those of another model."""
         styles = [style] if isinstance(style, StyleCode) else list(style)
         if not styles:
-            raise ValueError("no styles; wanted one, or one per image")
+            raise ValueError("style must be a StyleCode or a list of one per image, got an empty list")
         R, D = self.model.num_regions, self.model.unet.context_dim
         for one in styles:
             check_encoder(one, (R, D), self.encoder)
         return _stacked(styles)
 
     def _check_labels(self, labels: Tensor) -> None:
-        self.maker.latent_size(labels)
-        for one in labels:  # all of them, before the first image is made
-            self.maker.mask(one[None])
+        self.sampler.latent_size(labels)
+        for one in labels:  # validate all before sampling the first
+            self.sampler.mask(one[None])
 
     def _check_image(self, image: Tensor, labels: Tensor) -> None:
         if image.shape[0] != labels.shape[0] or image.shape[-2:] != labels.shape[-2:] or image.shape[1] != 3:
             raise ValueError(
-                f"images {tuple(image.shape)} and label maps {tuple(labels.shape)}; wanted (B, 3, H, W) and (B, H, W)"
+                f"images and label maps must be (B, 3, H, W) and (B, H, W), got {tuple(image.shape)} and "
+                f"{tuple(labels.shape)}"
             )
         if not image.isfinite().all():
-            raise ValueError("the image holds values that are not finite")
+            raise ValueError("the image has non-finite values (NaN or inf); check how it was loaded")
 
 
 def _stacked(styles: Sequence[StyleCode]) -> Tensor:
-    """Return the codes (B, R, D)."""
+    """Stack codes to (B, R, D)."""
     return torch.stack([style.codes for style in styles])
 
 
 def _batched(tensor: Tensor, ndim: int) -> Tensor:
-    """Return a tensor that has its batch dimension."""
+    """Add the batch dimension if it is missing."""
     if tensor.ndim == ndim - 1:
         return tensor[None]
     if tensor.ndim != ndim:
-        what = "an image (3, H, W) or (B, 3, H, W)" if ndim == 4 else "a label map (H, W) or (B, H, W)"
-        raise ValueError(f"got a tensor {tuple(tensor.shape)}; wanted {what}")
+        expected = "an image (3, H, W) or (B, 3, H, W)" if ndim == 4 else "a label map (H, W) or (B, H, W)"
+        raise ValueError(f"expected {expected}, got a tensor of shape {tuple(tensor.shape)}")
     return tensor
 
 
 def _aligned(parts: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return all parts (B, ...), given by name, with the B of the largest; what is one serves all."""
+    """Broadcast all parts (B, ...), given by name, to the largest batch size."""
     count = max(map(len, parts.values()))
     if any(len(part) not in (1, count) for part in parts.values()):
         found = " and ".join(f"{len(part)} {name}" for name, part in parts.items())
-        raise ValueError(f"{found}; wanted as many of each, or one for all")
+        raise ValueError(f"batch sizes must be equal or 1, got {found}")
     return [part.expand(count, *part.shape[1:]) for part in parts.values()]

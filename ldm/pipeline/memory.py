@@ -1,31 +1,31 @@
-"""How many images the memory lets one make at once."""
+"""Memory limits of sampling, and out-of-memory messages."""
 
 from typing import Any
 
 from torch import Tensor
 
-SHARE = 0.7  # of the free memory; the rest is for what is not counted
+SHARE = 0.7  # usable share of the free memory; the estimate does not cover everything
 
 
-def told(error: Exception, batch_size: int | None) -> str:
-    """Return an error as one line for a command's user; on whatever device, too little memory says what to do.
+def format_error(error: Exception, batch_size: int | None) -> str:
+    """Format an error as one line for the command line, with advice for out-of-memory errors on any device.
 
     Raises:
-        RuntimeError: `error` itself, if it is one that no user can mend.
+        RuntimeError: `error` itself if it is a bug rather than a user error.
     """
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     short = ("out of memory", "can't allocate memory", "cannot allocate memory")
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in short):
+    if isinstance(error, MemoryError) or any(words in message.lower() for words in short):
         if batch_size is None:
-            return "too little memory for this photo; make it smaller first"
-        return f"too little memory for {batch_size} pictures at once; lower --batch-size"
+            return "out of memory for this photo; resize it to fewer pixels first"
+        return f"out of memory with {batch_size} images at once; lower --batch-size"
     if isinstance(error, RuntimeError):
         raise error
-    return said
+    return message
 
 
 def bytes_of(tree: Any) -> int:
-    """Return the size of all tensors in nested mappings, lists and tuples."""
+    """Return the bytes of all tensors in nested dicts, lists and tuples."""
     if isinstance(tree, Tensor):
         return tree.numel() * tree.element_size()
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""How to sample: the options that every call of the pipeline takes, checked before anything is computed."""
+"""Sampling options of the pipeline, validated before any computation."""
 
 import difflib
 import math
@@ -13,11 +13,11 @@ from ldm.sampling.schedule import SPACINGS, Spacing
 from ldm.sampling.solvers import SOLVERS
 
 Null = Literal["empty", "zero"]
-Progress = Callable[[int, int], None]  # solver steps done, solver steps in all
-# Takes a function that decodes what the pictures (B, 3, H, W) look like so far; not calling it costs nothing.
+Progress = Callable[[int, int], None]  # steps done, total steps
+# Receives a function that decodes the current x0 estimate (B, 3, H, W); nothing is computed unless it is called.
 Preview = Callable[[Callable[[], Tensor]], None]
 
-# Where 20 steps end nearest to the exact solution, see docs/sampling.md; others take the published spacing.
+# Spacing with the lowest error at 20 steps (docs/sampling.md); other solvers use the published one.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
 
 
@@ -40,28 +40,29 @@ class SamplingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample.
+    """Sampling options.
 
     Attributes:
-        steps: calls of the network, 1..1000.
-        solver: one of `ldm.sampling.SOLVERS`.
-        spacing: of the timesteps, "uniform", "quadratic" or "logsnr"; None for the solver's best.
-        eta: fresh noise in ddim, 0..1.
-        seed: of the noise; one for all images, or one per image. The image of a seed does not depend on its batch.
-        guidance: 1 for none; more follows the style more strongly than the network does by itself. By region name,
-            for some regions only.
-        null: what guidance moves away from: "empty", the empty image's style with the true mask, or "zero", the
-            published zero style and zero mask.
-        guidance_interval: the noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar) between which to guide (arXiv
-            2404.07724); None for all.
-        batch_size: images to make at once; None for as many as memory lets.
-        cache: compute once per image what stays the same at every step. Off, each step computes it anew: more time;
-            nothing is held between steps, though during a step as much is.
-        progress: called after every step with the steps done and the steps in all. What it raises ends the sampling.
-        preview: called at every step with a function that decodes what the network expects by then.
+        steps: number of solver steps, in [1, 1000].
+        solver: name in `ldm.sampling.SOLVERS`.
+        spacing: timestep spacing, "uniform", "quadratic" or "logsnr"; None for the best of the solver.
+        eta: stochasticity of DDIM, in [0, 1].
+        seed: seed of the noise, for all images or one per image. The result does not depend on the batch
+            size.
+        guidance: scale of classifier-free guidance; 1 disables it. A dict by region name guides single
+            regions.
+        null: null condition of guidance: "empty", the style of an all-zero image with the true mask, or
+            "zero", the published zero style and zero mask.
+        guidance_interval: range of noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar) with guidance
+            (arXiv 2404.07724); None for all.
+        batch_size: images per batch; None for as many as fit into memory.
+        cache: compute the step-independent conditioning once per image. False recomputes it at every step,
+            which is slower, keeps nothing between steps, and has the same peak memory.
+        progress: callback after every step, with the steps done and the total; exceptions abort sampling.
+        preview: callback at every step with a function that decodes the current x0 estimate.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: an invalid value.
     """
 
     steps: int = 20
@@ -84,45 +85,47 @@ class Sampling:
             _one_of("spacing", self.spacing, SPACINGS)
         strengths = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
         if not all(math.isfinite(strength) for strength in strengths):
-            raise ValueError(f"guidance is {self.guidance}; wanted finite numbers, 1 for none")
+            raise ValueError(f"guidance must be finite (1 disables it), got {self.guidance}")
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta is {self.eta}; wanted 0 .. 1")
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
         if self.eta and self.solver not in ("ddim", "ddpm"):
             raise ValueError(
-                f"eta is {self.eta}, which {self.solver} has no use for; leave it out, or take ddim"
+                f"eta has no effect with solver {self.solver}, got {self.eta}; remove it or use ddim"
             )
         for seed in _listed(self.seed):
             if not 0 <= seed < 2**63:
-                raise ValueError(f"seed {seed}: wanted 0 .. 2^63 - 1")
+                raise ValueError(f"seed must be in [0, 2^63 - 1], got {seed}")
         if not 1 <= self.steps <= 1000:
-            raise ValueError(f"{self.steps} sampling steps; wanted 1 .. 1000")
+            raise ValueError(f"steps must be in [1, 1000], got {self.steps}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; wanted 1 or more, or None")
+            raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
         if (
             self.guidance_interval is not None
             and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]
         ):
             raise ValueError(
-                f"guidance_interval is {self.guidance_interval}; wanted 0 <= low < high, in sigma"
+                f"guidance_interval must be (low, high) in sigma with 0 <= low < high, got {self.guidance_interval}"
             )
 
     @property
     def used_spacing(self) -> Spacing:
-        """The spacing, where None has been replaced by the solver's best."""
+        """Timestep spacing, with None resolved to the best of the solver."""
         return self.spacing or BEST_SPACING.get(self.solver, "uniform")
 
     def seeds(self, count: int) -> list[int]:
-        """Return one seed per image; ValueError if there are more or fewer than `count`."""
+        """Return one seed per image; raise ValueError unless there are `count` or a single one."""
         given = _listed(self.seed)
         if isinstance(self.seed, Integral):
             return given * count
         if len(given) != count:
-            raise ValueError(f"{len(given)} seeds for {count} images; wanted one, or one per image")
+            raise ValueError(
+                f"seed must be one number or one per image, got {len(given)} seeds for {count} images"
+            )
         return given
 
 
 def sampling(**options: Unpack[SamplingOptions]) -> Sampling:
-    """Return checked options; an unknown name raises ValueError with the nearest one."""
+    """Validate options; an unknown name raises ValueError with the closest one."""
     for name in options:
         _one_of("option", name, SamplingOptions.__annotations__)
     return Sampling(**options)
@@ -133,25 +136,25 @@ def _listed(seed: int | Sequence[int]) -> list[int]:
         return [int(seed)]
     several = [] if isinstance(seed, str | float) else list(cast(Sequence[int], seed))
     if not several or not all(isinstance(one, Integral) for one in several):
-        raise ValueError(f"seed is {seed!r}; wanted a whole number, or one per image")
+        raise ValueError(f"seed must be an integer or one per image, got {seed!r}")
     return [int(one) for one in several]
 
 
 def inverting(**options: Unpack[SamplingOptions]) -> Sampling:
-    """Return checked options for an edit that starts from an inversion: 50 steps of ddim unless told otherwise.
+    """Validate options for an edit by inversion; defaults to 50 steps of DDIM.
 
     Raises:
-        ValueError: as `sampling`; another solver, or eta.
+        ValueError: as in `sampling`, a solver other than ddim, or a nonzero eta.
     """
     options.setdefault("solver", "ddim")
     options.setdefault("steps", 50)
     how = sampling(**options)
     if how.solver != "ddim" or how.eta != 0:
-        raise ValueError(f"inversion wants solver ddim with eta 0, not {how.solver} with {how.eta}")
+        raise ValueError(f"inversion requires solver ddim with eta 0, got {how.solver} with eta {how.eta}")
     return how
 
 
 def _one_of(what: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
     if value not in known:
         nearest = sorted(known, key=lambda name: -difflib.SequenceMatcher(None, name, str(value)).ratio())
-        raise ValueError(f"unknown {what} {value!r}; there are {', '.join(nearest)}")
+        raise ValueError(f"unknown {what} {value!r}; available: {', '.join(nearest)}")

@@ -1,6 +1,6 @@
-"""Paste an edited face into its photo: a soft matte from the photo itself, and the edit's change of colour.
+"""Paste an edited face into its photo: a soft matte from the photo, and the change of colour of the edit.
 
-Everything is numpy, (H, W) or (H, W, 3) float32, on the window of the photo around the face.
+All arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 from ldm.data.color_space import ColorSpace
 from ldm.parsing.alignment import Crop
 
-LEAST_ALPHA = 1 / 512  # below it a pixel is outside: it could not change a byte by more than half
-EXTEND = 1 / 64  # of the crop's side: how far a region's change is smoothed beyond its edge
-WIDER = 1.5  # sides of the crop in which regions are found beyond it
-FADE = 1 / 12  # of the crop's half side: the edit of a region that goes on beyond the crop fades out over it
-ROWS = 256  # of the photo that are changed at once, which bounds the memory
-EDGE = 0.02  # standard deviation of lightness (0..1) from which on the guided filter keeps an edge
+LEAST_ALPHA = 1 / 512  # smaller weights are set to 0: they change a byte by less than half
+EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the crop's side
+WIDER = 1.5  # side of the surrounding crop, relative to the crop
+FADE = 1 / 12  # width of the fade at the edge of the crop, relative to its half side
+ROWS = 256  # rows processed at once, which bounds the memory
+EDGE = 0.02  # lightness edge (standard deviation in 0..1) that the guided filter preserves
 
 Edit = Callable[[np.ndarray, Tensor], np.ndarray]
 
 
 def box_mean(image: np.ndarray, radius: int) -> np.ndarray:
-    """Return the mean of (H, W) over squares of 2 radius + 1 pixels, which end at the border."""
+    """Return the box filter of (H, W) with side 2 radius + 1, clipped at the border."""
     for axis in (0, 1):
         length = image.shape[axis]
         sums = np.concatenate(
@@ -43,10 +43,10 @@ def guided_filter(guide: np.ndarray, image: np.ndarray, radius: int, epsilon: fl
     """Return `image` filtered so that its edges follow the guide's (He et al. 2013, equations 5, 6 and 8).
 
     Args:
-        guide: (H, W), here the photo's lightness in 0..1.
-        image: (H, W), here a region's mask.
-        radius: of the window in pixels.
-        epsilon: variance of the guide from which on an edge is kept.
+        guide: (H, W), the photo's lightness in [0, 1].
+        image: (H, W), the mask of a region.
+        radius: window radius in pixels.
+        epsilon: variance of the guide above which edges are preserved.
     """
     mean_i, mean_p = box_mean(guide, radius), box_mean(image, radius)
     variance = box_mean(guide * guide, radius) - mean_i * mean_i
@@ -57,19 +57,19 @@ def guided_filter(guide: np.ndarray, image: np.ndarray, radius: int, epsilon: fl
 
 
 def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
-    """Return the weights of an edit, float32 (H, W) in 0..1 and exactly 0 away from the region.
+    """Return the alpha matte of an edit, float32 (H, W) in [0, 1], exactly 0 away from the region.
 
     Args:
-        mask: (H, W) in 0..1, the region enlarged to the photo's pixels.
-        lightness: (H, W) in 0..1, the photo's.
-        side: of the face's crop in the photo's pixels.
+        mask: (H, W) in [0, 1], the region at the photo's resolution.
+        lightness: lightness of the photo, (H, W) in [0, 1].
+        side: side of the face crop in photo pixels.
     """
     area = float(mask.sum())
     if area < 1:
         return np.zeros_like(mask)
     radius = max(1, round(min(side / 64, area**0.5 / 12)))
     soft = guided_filter(lightness, mask, radius, EDGE**2)
-    near = box_mean(mask, radius)  # 0 farther than the radius from the region, 1 farther than it inside
+    near = box_mean(mask, radius)  # 0 beyond the radius outside the region, 1 beyond it inside
     alpha = np.clip((soft - 0.25) / 0.65, 0, 1)
     alpha = np.where(near <= 0.002, 0, np.where(near >= 0.999, 1, alpha))
     alpha[alpha < LEAST_ALPHA] = 0
@@ -77,9 +77,10 @@ def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
 
 
 def extended(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return a region's change of colour (H, W, 3) continued beyond its edge, where hair is half transparent.
+    """Extrapolate the change of colour (H, W, 3) of a region beyond its edge, where hair is semi-transparent.
 
-    Normalised convolution over growing windows: each pixel outside takes the mean of the nearest inside.
+    Normalised convolution with growing windows: each outside pixel takes the mean of the nearest inside
+    pixels.
     """
     inside = (mask > 0.5).astype(np.float32)
     if not inside.any():
@@ -97,7 +98,7 @@ def extended(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def enlarge(image: np.ndarray, grid: Tensor) -> np.ndarray:
-    """Sample a crop (h, w, C) at the places of `grid` (H, W, 2) in -1..1, bicubic; returns (H, W, C)."""
+    """Sample a crop (h, w, C) bicubically at the points of `grid` (H, W, 2) in [-1, 1]; return (H, W, C)."""
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
     found = F.grid_sample(tensor, grid[None], mode="bicubic", padding_mode="border", align_corners=False)
     return found[0].permute(1, 2, 0).numpy()
@@ -106,15 +107,15 @@ def enlarge(image: np.ndarray, grid: Tensor) -> np.ndarray:
 def paste(
     photo: np.ndarray, space: ColorSpace, weights: np.ndarray, crop: Crop, edit: Edit, strength: float
 ) -> np.ndarray:
-    """Return uint8 (H, W, 3), the photo with an edit; where the weights are 0 pixels keep their bytes.
+    """Apply an edit to a photo, uint8 (H, W, 3); pixels with weight 0 keep their bytes.
 
     Args:
         photo: uint8 (H, W, 3) in the colour space `space`.
-        space: the photo's.
-        weights: (H, W) in 0..1, of `region_weights`.
-        crop: what the edit's grid refers to.
-        edit: CIELAB (h, w, 3) and its grid (h, w, 2) within the crop to the edited CIELAB (h, w, 3).
-        strength: factor of the change.
+        space: colour space of the photo.
+        weights: (H, W) in [0, 1], from `region_weights`.
+        crop: crop that the grid of the edit refers to.
+        edit: maps CIELAB (h, w, 3) and its grid (h, w, 2) in the crop to the edited CIELAB (h, w, 3).
+        strength: scale of the change.
     """
     result = photo.copy()
     rows, columns = np.flatnonzero(weights.max(1)), np.flatnonzero(weights.max(0))
@@ -126,7 +127,7 @@ def paste(
         before, alpha = photo[top:bottom, left:right], weights[top:bottom, left:right]
         lab = space.to_lab(before)
         added = (edit(lab, crop_grid(crop, top, bottom, left, right)) - lab) * (strength * alpha)[..., None]
-        # The difference of two codes is added, so that no rounding on the way through CIELAB stays.
+        # Adding the difference of two encodings cancels the rounding error of CIELAB.
         step = np.rint(255 * (space.from_lab(lab + added) - space.from_lab(lab)))
         result[top:bottom, left:right] = np.clip(before + step, 0, 255).astype(np.uint8)
     return result
@@ -135,15 +136,15 @@ def paste(
 def region_weights(
     photo: np.ndarray, space: ColorSpace, crop: Crop, mask: np.ndarray, surroundings: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the weights of an edit of a region, float32 (H, W) in 0..1.
+    """Return the weights of an edit of a region, float32 (H, W) in [0, 1].
 
     Args:
         photo: uint8 (H, W, 3) in the colour space `space`.
-        space: the photo's.
-        crop: of the face.
-        mask: (m, n) in 0..1, the region within the crop.
-        surroundings: the same within the crop of WIDER the side, for a region that goes on beyond the crop; with None
-            the weights fade out at the crop's edge.
+        space: colour space of the photo.
+        crop: face crop.
+        mask: (m, n) in [0, 1], the region within the crop.
+        surroundings: the region within the crop of WIDER times the side, for regions that extend beyond the
+            crop; None fades the weights out at the edge of the crop.
     """
     weights = np.zeros(photo.shape[:2], np.float32)
     outer = crop if surroundings is None else wider(crop)
@@ -169,12 +170,12 @@ def region_weights(
 
 
 def wider(crop: Crop) -> Crop:
-    """Return the crop around a face's crop in which hair beyond it is found."""
+    """Return the surrounding crop, which contains hair beyond the face crop."""
     return Crop(crop.centre, WIDER * crop.axis)
 
 
 def _faded(grid: Tensor) -> np.ndarray:
-    """Return weights (H, W): 1 within a crop, falling to 0 at its edge over FADE, 0 beyond it."""
+    """Return weights (H, W): 1 inside a crop, fading to 0 at its edge over FADE, 0 outside."""
     return np.clip((1 - grid.abs().amax(-1).numpy()) / FADE, 0, 1)
 
 
@@ -183,7 +184,7 @@ def _within(place: float, length: int) -> int:
 
 
 def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """Return where the pixels of a window are in a crop, (H, W, 2) in -1..1 within it."""
+    """Return crop coordinates of the pixels of a window, (H, W, 2), in [-1, 1] inside the crop."""
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
     dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)
     inverse = 1 / crop.axis

@@ -1,4 +1,4 @@
-"""PhotoEditor: open a photo of anybody, change regions of a face in it, save the same photo."""
+"""PhotoEditor: open any photo, edit regions of a face in it and save it at full resolution."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ from ldm.pipeline.style_code import StyleCode
 
 Detail = Literal["keep", "replace"]
 SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
-LEAST_REGION = 1 / 4000  # of the crop; less is a mistake of the parser: an eye is ten times as large
+LEAST_REGION = 1 / 4000  # share of the crop; smaller regions are parser errors: an eye is ten times as large
 
 
 class PhotoError(ValueError):
-    """The photo cannot be edited as asked; the message says what to do."""
+    """The photo cannot be edited as requested."""
 
 
 class PhotoEditor:
-    """A face model and a face parser, and the photos that they edit."""
+    """Edits photos with a face model and a face parser."""
 
     def __init__(self, pipe: FacePipeline, parser: FaceParser) -> None:
-        """Take a model and a parser of the same regions.
+        """Take a model and a parser with the same regions.
 
         Raises:
-            PhotoError: the model's regions are not the parser's.
+            PhotoError: model and parser have different regions.
         """
         if pipe.label_set.regions != parser.label_set.regions:
             raise PhotoError(
-                f"the model edits {pipe.label_set.name}, the parser finds {parser.label_set.name}; "
-                "both must have the same regions"
+                f"model and parser must have the same regions, got {pipe.label_set.name} and {parser.label_set.name}"
             )
         self.pipe, self.parser = pipe, parser
 
@@ -64,22 +63,23 @@ class PhotoEditor:
         """Load both networks.
 
         Args:
-            checkpoint: What `FacePipeline.from_pretrained` takes; by default the demo weights in the repository,
-                which were trained on drawn faces.
-            parser: What `FaceParser.from_pretrained` takes; by default the parser in the repository.
-            device: "cpu", "cuda", "mps"; by default the fastest there is.
+            checkpoint: argument of `FacePipeline.from_pretrained`; by default the demo weights of the
+                repository, trained on synthetic faces.
+            parser: argument of `FaceParser.from_pretrained`; by default the parser of the repository.
+            device: "cpu", "cuda" or "mps"; by default the fastest available.
 
         Raises:
-            CheckpointError: one of the two cannot be loaded. PhotoError: they do not fit each other.
+            CheckpointError: a checkpoint cannot be loaded. PhotoError: model and parser have different
+                regions.
         """
         pipe = FacePipeline.from_pretrained(checkpoint, device=device)
         return cls(pipe, FaceParser.from_pretrained(parser, device=device))
 
     def open(self, path: str | Path) -> Photo:
-        """Read a photo and find its faces.
+        """Read a photo and detect its faces.
 
         Raises:
-            ImageError: the file cannot be read as a photo. PhotoError: no face was found in it.
+            ImageError: the file cannot be read as a photo. PhotoError: no face was found.
         """
         file = PhotoFile.open(path)
         faces = [
@@ -100,9 +100,9 @@ class Photo:
     """An opened photo.
 
     Attributes:
-        editor: what edits it.
+        editor: the editor that opened the photo.
         file: pixels and metadata.
-        faces: largest first.
+        faces: detected faces, largest first.
     """
 
     editor: PhotoEditor
@@ -110,16 +110,16 @@ class Photo:
     faces: tuple[Face, ...]
 
     def labels(self, face: int = 0) -> Tensor:
-        """Return a face's label map, uint8 (H, W), at the size the parser works at."""
+        """Return the label map of a face, uint8 (H, W), at the resolution of the parser."""
         return self._parsed(self.faces[face].crop)
 
     def style(self, face: int = 0) -> StyleCode:
-        """Return a face's style."""
+        """Return the style of a face."""
         style: StyleCode = self.editor.pipe.read_style(*self._input(face))
         return style
 
     def random_style(self, face: int = 0) -> StyleCode:
-        """Return the style with which the seed's noise decides how a face's regions look."""
+        """Return the null style of a face, for which sampling draws a random appearance."""
         style: StyleCode = self.editor.pipe.random_style(self._input(face)[1])
         return style
 
@@ -135,21 +135,21 @@ class Photo:
         detail: Detail = "keep",
         **options: Unpack[SamplingOptions],
     ) -> EditedPhoto:
-        """Change regions of a face; every pixel away from them keeps its bytes.
+        """Edit regions of a face; all other pixels keep their bytes.
 
         Args:
-            face: which of `faces`.
-            style: how the regions shall look: a style, or a photo, whose largest face gives its style.
-            color: instead of a style, the regions' mean colour: `#7a3b2e`, a name, or sRGB 0..255.
-            regions: names, such as hair or u_lip.
-            strength: 0 keeps the photo, 1 is the whole edit; scales the change of colour (CIELAB).
-            detail: "keep" adds the difference between the sampled face and its sampled reconstruction, so that
-                strands, pores and grain stay; "replace" pastes the sampled pixels.
-            options: how to sample, `seed` among them; see `Sampling`.
+            face: index into `faces`.
+            style: target style, or a photo whose largest face provides it.
+            color: target mean colour of the regions instead of a style: `#7a3b2e`, a name, or sRGB in 0..255.
+            regions: region names, such as hair or u_lip.
+            strength: scale of the change in CIELAB, from 0 (unchanged) to 1 (full edit).
+            detail: "keep" adds the difference between the sampled edit and a sampled reconstruction, which
+                preserves strands, pores and grain; "replace" pastes the sampled pixels.
+            options: sampling options such as `seed`, see `Sampling`.
 
         Raises:
-            PhotoError: no such face or region in the photo, both or neither of style and color, or a value out of
-                range. ValueError: an unknown colour or region, or an option of sampling that cannot be.
+            PhotoError: no such face or region in the photo, both or neither of style and color, or a value
+                out of range. ValueError: an unknown colour or region, or an invalid sampling option.
         """
         self._check(face, style, color, regions, strength, detail)
         crop, file = self.faces[face].crop, self.file
@@ -158,7 +158,7 @@ class Photo:
             edit = self._recoloring(face, mask, color)
         else:
             edit = self._sampled(face, style, color, regions, detail, options)
-        # Sampled pixels end with the crop; colours go on with the hair beyond it.
+        # Sampled pixels are limited to the crop; a change of colour can extend beyond it.
         around = self._inside(self._parsed(wider(crop)), regions) if detail == "keep" else None
         weights = region_weights(file.pixels, file.space, crop, mask, around)
         pixels = paste(file.pixels, file.space, weights, crop, edit, strength)
@@ -175,14 +175,14 @@ class Photo:
         return EditedPhoto(file, pixels, weights, json.dumps(recipe))
 
     def _recoloring(self, face: int, mask: np.ndarray, color: Color) -> Edit:
-        """Return the edit that shifts the colours of a region (H, W) of a face to a mean."""
+        """Return the edit that shifts a region (H, W) of a face to a mean colour."""
         small = ColorSpace.srgb().to_lab(to_uint8(self._cut(self.faces[face].crop, mask.shape)))
         mean, target = small[mask > 0].mean(0), lab_of(color)
         around = extended(shifted(small, mean, target) - small, mask)
 
         def edit(lab: np.ndarray, grid: Tensor) -> np.ndarray:
-            # Beyond the region's edge a pixel shows a little of the region over what is behind it: it changes as the
-            # region beside it does, whatever its own colour.
+            # Outside the region, pixels are mixtures of region and background: they change like the nearest pixels
+            # of the region, independent of their own colour.
             inside = enlarge(mask[..., None], grid).clip(0, 1)
             return lab + inside * (shifted(lab, mean, target) - lab) + (1 - inside) * enlarge(around, grid)
 
@@ -197,7 +197,7 @@ class Photo:
         detail: Detail,
         options: SamplingOptions,
     ) -> Edit:
-        """Return the edit that the model makes: sampled pixels, or their difference from a reconstruction."""
+        """Return the edit of the model: sampled pixels, or their difference from a reconstruction."""
         image, labels = self._input(face)
         own = self.editor.pipe.read_style(image, labels)
         inside = self._inside(labels, regions)
@@ -249,7 +249,7 @@ class Photo:
                 raise PhotoError(f"{self.file.path}: face {face} shows no {region}; it has {', '.join(seen)}")
 
     def _input(self, face: int) -> tuple[Tensor, Tensor]:
-        """Return what the model reads: the face (3, H, W) in sRGB and [-1, 1], and its label map (H, W)."""
+        """Return the input of the model: the face (3, H, W) in sRGB and [-1, 1], and its label map (H, W)."""
         size = self.editor.pipe.size
         labels = F.interpolate(self.labels(face)[None, None].float(), size=size, mode="nearest-exact")
         return self._cut(self.faces[face].crop, size), labels[0, 0].to(torch.uint8)
@@ -270,7 +270,7 @@ class Photo:
         return torch.isin(labels.cpu(), numbers).float().numpy()
 
     def _recolored(self, image: Tensor, labels: Tensor, inside: np.ndarray, color: Color) -> StyleCode:
-        """Return the style of the face whose pixels `inside` have been shifted to a mean colour."""
+        """Return the style of the face after shifting the pixels `inside` to a mean colour."""
         srgb = ColorSpace.srgb()
         lab = srgb.to_lab(to_uint8(image))
         lab[inside] = shifted(lab[inside], lab[inside].mean(0), lab_of(color))
@@ -281,13 +281,13 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class EditedPhoto:
-    """A photo after an edit.
+    """An edited photo.
 
     Attributes:
-        file: the photo it was made from.
+        file: source photo.
         pixels: uint8 (H, W, 3), upright, in the photo's colour space.
-        matte: float32 (H, W) in 0..1, how far each pixel takes the edit; 0 where its bytes are the photo's.
-        recipe: what was done, as JSON.
+        matte: float32 (H, W) in [0, 1], weight of the edit; pixels with 0 keep their bytes.
+        recipe: parameters of the edit, as JSON.
     """
 
     file: PhotoFile
@@ -296,9 +296,9 @@ class EditedPhoto:
     recipe: str
 
     def save(self, path: str | Path, *, gps: bool = False) -> None:
-        """Write it in the photo's own size, orientation and colour profile; the suffix decides the format.
+        """Save with the size, orientation and colour profile of the photo; the suffix selects the format.
 
         Raises:
-            ImageError: an unknown suffix, or the photo itself.
+            ImageError: an unknown suffix, or the path of the source photo.
         """
         self.file.save(path, self.pixels, self.recipe, gps=gps)

@@ -1,4 +1,4 @@
-"""Build a diffusion from its files, and say what its regions are."""
+"""Load a diffusion model from its files and determine its label set."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ def load_pretrained(
     weights: Weights | None = None,
     device: str | torch.device | None = None,
 ) -> tuple[LatentDiffusion, LabelSet, tuple[int, int]]:
-    """Return a model, its regions and the (H, W) it was trained at; takes what `FacePipeline.from_pretrained` takes."""
+    """Load a model, its label set and training size (H, W); arguments as in `FacePipeline.from_pretrained`."""
     place = usable_device(device)
     checkpoint, found = find_model(path, config)
     if weights is None:
         weights = "ema" if has_ema(checkpoint.state_dict) else "raw"
     model = build_model(found, checkpoint, weights=weights)
-    from ldm.models.diffusion import LatentDiffusion  # and Lightning, seconds of imports
+    from ldm.models.diffusion import LatentDiffusion  # imports Lightning, which takes seconds
 
     if not isinstance(model, LatentDiffusion):
         raise CheckpointError(
-            f"{checkpoint.path}: holds a {type(model).__name__}; wanted the weights of a LatentDiffusion"
+            f"{checkpoint.path}: expected the weights of a LatentDiffusion, got a {type(model).__name__}"
         )
     size = _trained_size(found, model)
     return model.to(place), label_set_of(found, model), size
 
 
 def weights_in(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> tuple[Weights, ...]:
-    """Return which weights of the UNet a model's file holds: ("ema", "raw"), or ("raw",) alone.
+    """Return the kinds of UNet weights in a checkpoint: ("ema", "raw") or ("raw",).
 
     Raises:
-        CheckpointError: no weights, or no config.
+        CheckpointError: missing weights or config.
     """
     checkpoint, _ = find_model(path, config)
     return ("ema", "raw") if has_ema(checkpoint.state_dict) else ("raw",)
 
 
 def working_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return what the networks compute in: for "auto" bfloat16 where the device has it in hardware, else float32.
+    """Resolve a precision: "auto" is bfloat16 if the device supports it in hardware, else float32.
 
-    On a CPU float32 is the default: only some have units for anything else, and torch does not say which.
+    CPUs default to float32: few support other precisions natively, and torch does not report which.
 
     Raises:
         ValueError: an unknown name.
     """
     if precision not in get_args(Precision):
-        raise ValueError(f"unknown precision {precision!r}; there are {', '.join(get_args(Precision))}")
+        raise ValueError(f"unknown precision {precision!r}; available: {', '.join(get_args(Precision))}")
     if precision != "auto":
         return getattr(torch, precision)
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -71,21 +71,23 @@ def working_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def compile_step(model: LatentDiffusion) -> None:
-    """Compile the UNet's step; on CUDA also capture it as a graph, once per shape."""
+    """Compile `UNet.denoise`; on CUDA also capture it as a CUDA graph, once per shape."""
     mode = "reduce-overhead" if model.device.type == "cuda" else "default"
     compiled = torch.compile(model.unet.denoise, mode=mode, dynamic=False)
 
     def denoise(*arguments: Any, **options: Any) -> torch.Tensor:
-        return compiled(*arguments, **options).clone()  # the next run of a CUDA graph overwrites its result
+        return compiled(
+            *arguments, **options
+        ).clone()  # the next replay of a CUDA graph overwrites its output
 
     model.unet.denoise = denoise
 
 
 def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
-    """Return the label set of the training data, or else one with as many regions as the model knows."""
+    """Return the label set of the training data, or one with the model's number of regions."""
     train = _training_data(config)
     if (train.get("params") or {}).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):
-        return CITYSCAPES_TRAIN  # CelebAMask-HQ has as many regions
+        return CITYSCAPES_TRAIN  # CelebAMask-HQ has the same number of regions
     for label_set in LABEL_SETS.values():
         if len(label_set) == model.num_regions:
             return label_set
@@ -96,13 +98,13 @@ def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
 
 
 def _training_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return `{target, params}` of the training set, empty where the config does not say."""
+    """Return `{target, params}` of the training set, empty if the config has none."""
     data: Any = config.get("data") or {}
     return (data.get("params") or {}).get("train") or {}
 
 
 def _trained_size(config: Mapping[str, Any], model: LatentDiffusion) -> tuple[int, int]:
-    """Return the (H, W) of the training data, or the model's own where the config does not say."""
+    """Return the (H, W) of the training data, or the model's own size if the config has none."""
     train = _training_data(config)
     size = (train.get("params") or {}).get("size", model.image_size * model.first_stage_model.factor)
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,4 +1,4 @@
-"""Recipe: all that one picture is made from, as a value and as a text that a PNG carries."""
+"""Recipe: all inputs of one sampled image, as a value and as text in PNG metadata."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from ldm.pipeline.options import Preview, Progress, SamplingOptions, sampling
 from ldm.pipeline.style_code import StyleCode
 
 FORMAT = "sca-dm recipe 1"
-KEY = "sca-dm"  # of the text in a PNG's metadata
+KEY = "sca-dm"  # key of the text in PNG metadata
 KEPT = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
 
 
 class RecipeError(ValueError):
-    """A text is no recipe, or one of another model; the message says which."""
+    """The text is not a recipe, or belongs to another model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What one picture is made from. The same recipe, model and machine give the same pixels.
+    """All inputs of one image. The same recipe, model and machine reproduce the same pixels.
 
     Attributes:
-        style: the looks.
-        labels: (H, W), the shapes.
-        how: how to sample; of `SamplingOptions` those in KEPT.
-        photo: (3, H, W) in [-1, 1] with 8 bits a value, if its pixels stay outside of `regions`; else None.
-        photo_labels: (H, W), the photo's own shapes.
-        regions: what may change of the photo.
-        said: what a person wants to know of it, by name; nothing is made from this.
+        style: style codes.
+        labels: label map (H, W).
+        how: sampling options, those in KEPT.
+        photo: source image (3, H, W) in [-1, 1] with 8 bits per value, for edits; else None.
+        photo_labels: label map (H, W) of the source image.
+        regions: edited regions of the source image.
+        said: descriptive metadata for people; not used for sampling.
     """
 
     style: StyleCode
@@ -54,7 +54,7 @@ class Recipe:
     def make(
         self, pipe: FacePipeline, progress: Progress | None = None, preview: Preview | None = None
     ) -> Tensor:
-        """Return the picture (3, H, W) in [-1, 1], on the CPU; raises what the pipeline raises."""
+        """Sample the image (3, H, W) in [-1, 1], on the CPU; raises the errors of the pipeline."""
         how: SamplingOptions = {**self.how, "progress": progress, "preview": preview}
         if self.photo is None or self.photo_labels is None:
             return pipe(self.labels, self.style, **how).cpu()
@@ -63,11 +63,11 @@ class Recipe:
         ).cpu()
 
     def with_seed(self, seed: int) -> Recipe:
-        """Return the same with other noise."""
+        """Return the recipe with another seed."""
         return replace(self, how={**self.how, "seed": seed})
 
     def to_text(self, pipe: FacePipeline) -> str:
-        """Write it as JSON, for the model that made the picture."""
+        """Serialise the recipe as JSON, for the model that sampled the image."""
         codes = self.style.codes.numpy().astype("<f4")
         facts: dict[str, Any] = {
             "format": FORMAT,
@@ -85,20 +85,20 @@ class Recipe:
 
     @classmethod
     def from_text(cls, text: str, pipe: FacePipeline) -> Recipe:
-        """Read what `to_text` wrote; nothing in it is trusted.
+        """Parse the JSON of `to_text`, as untrusted input.
 
         Raises:
-            RecipeError: something else, a damaged text, or the recipe of another model.
+            RecipeError: not a recipe, a damaged one, or one of another model.
         """
         try:
             facts = parse_json(text)
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-                raise RecipeError("this picture carries no recipe of the studio")
+                raise RecipeError("this image has no recipe of the studio in its metadata")
             if facts["model"] != pipe.name:
                 said = facts.get("said") or {}
                 raise RecipeError(
                     f"this recipe belongs to other weights ({said.get('checkpoint', facts['model'])}, "
-                    f"{said.get('weights', '?')}); start the studio with those to get the same picture"
+                    f"{said.get('weights', '?')}); start the studio with them to reproduce the image"
                 )
             return cls(
                 style=_style(facts["style"], pipe),
@@ -114,34 +114,34 @@ class Recipe:
         except RecipeError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"the recipe in this picture is damaged ({error})") from error
+            raise RecipeError(f"the recipe in this image is damaged ({error})") from error
 
 
-def recipe_text(picture: bytes) -> str:
-    """Return the text of the recipe that a PNG carries, unread.
+def recipe_text(png: bytes) -> str:
+    """Return the recipe text in the metadata of a PNG, unparsed.
 
     Raises:
-        RecipeError: it carries none. ImageError: it is no PNG.
+        RecipeError: the image has none. ImageError: not a PNG.
     """
-    with open_image(picture, ("PNG",), "the file") as image:
-        image.load()  # a text may stand behind the pixels
+    with open_image(png, ("PNG",), "the file") as image:
+        image.load()  # the text chunk may follow the pixels
         text = image.info.get(KEY)
     if not isinstance(text, str):
-        raise RecipeError("this picture carries no recipe; wanted a PNG that was downloaded from the studio")
+        raise RecipeError("this image has no recipe in its metadata; use a PNG downloaded from the studio")
     return text
 
 
-def read_recipe(picture: bytes, pipe: FacePipeline) -> Recipe:
-    """Read the recipe that a PNG carries.
+def read_recipe(png: bytes, pipe: FacePipeline) -> Recipe:
+    """Read the recipe in the metadata of a PNG.
 
     Raises:
-        RecipeError: it carries none, or one of another model. ImageError: it is no PNG.
+        RecipeError: the image has none, or one of another model. ImageError: not a PNG.
     """
-    return Recipe.from_text(recipe_text(picture), pipe)
+    return Recipe.from_text(recipe_text(png), pipe)
 
 
 def said_in(text: str) -> Mapping[str, Any]:
-    """Return what a recipe's text says to people, empty where it is none; needs no model."""
+    """Return the descriptive metadata in a recipe text without a model; empty if it is not a recipe."""
     try:
         said = parse_json(text)["said"]
     except (ValueError, KeyError, TypeError):
@@ -165,9 +165,9 @@ def _options(how: Mapping[str, Any]) -> SamplingOptions:
     if not set(how) <= set(KEPT):
         raise RecipeError(f"the recipe holds unknown options: {', '.join(sorted(set(how) - set(KEPT)))}")
     if not isinstance(how.get("seed", 0), int) or not isinstance(how.get("steps", 20), int):
-        raise RecipeError("the recipe's seed and steps must be whole numbers")
+        raise RecipeError("the recipe's seed and steps must be integers")
     if isinstance(how.get("guidance"), float) and not math.isfinite(how["guidance"]):
-        raise RecipeError("the recipe's guidance is not a number")
+        raise RecipeError("the recipe's guidance must be finite")
     options: SamplingOptions = {**how}  # type: ignore[typeddict-item]
     sampling(**options)
     return options

@@ -1,4 +1,4 @@
-"""Colours for regions: names to colours, and a photo whose region is shifted to one."""
+"""Colours of regions: parse colour names, and shift a region to a colour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import ImageColor
 from ldm.data.color_space import ColorSpace
 
 Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
-# Colours of hair and lips that CSS has no name for; each is the region's mean, shadows and lights included.
+# Colours of hair and lips without CSS names; each is a mean over a region with shadows and highlights.
 NAMED = {
     "auburn": "#6d3524",
     "black": "#17130f",
@@ -31,7 +31,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
     """Return the sRGB colour of `#7a3b2e`, a CSS name or a name in NAMED.
 
     Raises:
-        ValueError: it is none of these; the message names the nearest.
+        ValueError: an unknown colour; the message names the closest.
     """
     name = text.strip().lower()
     try:
@@ -48,7 +48,7 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
     """Return the colours by region of `u_lip,l_lip=crimson`.
 
     Raises:
-        ValueError: no region, or an unknown colour.
+        ValueError: no region or an unknown colour.
     """
     regions, _, color = text.partition("=")
     names = [name.strip() for name in regions.split(",") if name.strip()]
@@ -58,7 +58,7 @@ def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
 
 
 def lab_of(color: Color) -> np.ndarray:
-    """Return the CIELAB, float32 (3,), of a colour; raises ValueError as `parse_color`."""
+    """Return a colour in CIELAB, float32 (3,); raises ValueError as `parse_color`."""
     rgb = parse_color(color) if isinstance(color, str) else color
     return ColorSpace.srgb().to_lab(np.array(rgb, np.uint8))
 
@@ -66,8 +66,8 @@ def lab_of(color: Color) -> np.ndarray:
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
 
-    Light and shade stay: lightness is scaled where the region becomes darker and shifted where it becomes lighter,
-    and colourfulness follows lightness, as on a lit surface.
+    Shading is preserved: lightness is scaled if the region becomes darker and shifted if it becomes lighter,
+    and chroma follows lightness, as on a lit surface.
     """
     light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:

@@ -1,4 +1,4 @@
-"""StyleCode: how each region of a face looks. Read from a photo, then mixed with others."""
+"""StyleCode: the appearance of each region of a face, encoded from an image and editable by region."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -17,17 +17,17 @@ FORMAT = "sca-dm style code 1"
 
 
 class StyleError(ValueError):
-    """Style codes that do not fit each other, the model, or their file."""
+    """Style codes that do not match each other, the model or their file."""
 
 
 @dataclass(frozen=True, eq=False)
 class StyleCode:
-    """One code per region. Immutable: every operation returns a new one.
+    """One style code per region. Immutable: every operation returns a new one.
 
     Attributes:
         codes: (R, D), float32, on the CPU.
-        label_set: what the R regions are.
-        encoder: fingerprint of the style encoder that the codes come from; codes of another mean something else.
+        label_set: names of the R regions.
+        encoder: fingerprint of the style encoder; codes of different encoders are incompatible.
     """
 
     codes: Tensor
@@ -37,17 +37,15 @@ class StyleCode:
     def __post_init__(self) -> None:
         R = len(self.label_set)
         if self.codes.ndim != 2 or len(self.codes) != R:
-            raise StyleError(
-                f"codes have shape {tuple(self.codes.shape)}; wanted ({R} regions, size of a code)"
-            )
+            raise StyleError(f"codes must have shape ({R} regions, code size), got {tuple(self.codes.shape)}")
         if not self.codes.isfinite().all():
-            raise StyleError("codes hold values that are not finite; the photo or the model is damaged")
-        # A copy, so that nobody who holds the tensor changes the code.
+            raise StyleError("codes have non-finite values; the image or the model is damaged")
+        # A copy, so that in-place changes of the argument do not affect the code.
         object.__setattr__(self, "codes", self.codes.detach().to("cpu", torch.float32, copy=True))
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The names of the R regions."""
+        """Names of the R regions."""
         return self.label_set.regions
 
     def __getitem__(self, region: str) -> Tensor:
@@ -63,7 +61,7 @@ class StyleCode:
         return self._changed(regions, lambda rows: self._fitting(other).codes[rows])
 
     def lerp(self, other: "StyleCode", amount: float, regions: Iterable[str] | None = None) -> "StyleCode":
-        """Return this style moved towards `other`: 0 keeps it, 1 swaps, beyond exaggerates.
+        """Interpolate linearly towards `other`: 0 keeps this style, 1 is `other`, larger values extrapolate.
 
         Raises:
             ValueError: an unknown region. StyleError: `other` comes from another model.
@@ -73,14 +71,14 @@ class StyleCode:
         )
 
     def compose(self, sources: Mapping[str, "StyleCode"]) -> "StyleCode":
-        """Return this style with each region named in `sources` taken from its own source."""
+        """Return this style with the regions in `sources` taken from their sources."""
         style = self
         for region, source in sources.items():
             style = style.swap(source, [region])
         return style
 
     def save(self, path: str | Path) -> None:
-        """Write the codes as safetensors; a process that is killed meanwhile leaves no half file."""
+        """Write the codes as safetensors, atomically."""
         facts = {
             "format": FORMAT,
             "encoder": self.encoder,
@@ -104,27 +102,27 @@ def check_encoder(style: StyleCode, shape: tuple[int, ...], encoder: str) -> Non
     """Raise StyleError if `style` is not of this shape and from this encoder."""
     if style.codes.shape != shape or style.encoder != encoder:
         raise StyleError(
-            f"style codes {tuple(style.codes.shape)} of encoder {style.encoder}; wanted {tuple(shape)} of "
-            f"{encoder}: codes of another model mean nothing to this one; read the style again from its photo"
+            f"style codes must have shape {tuple(shape)} and encoder {encoder}, got {tuple(style.codes.shape)} of "
+            f"{style.encoder}: codes of another model are incompatible; read the style again from its image"
         )
 
 
 def load_style(path: str | Path, label_set: LabelSet) -> StyleCode:
-    """Read a file of `StyleCode.save`.
+    """Read a file written by `StyleCode.save`.
 
     Raises:
-        StyleError: missing, damaged, something else, or of other regions than `label_set`.
+        StyleError: a missing or damaged file, another format, or regions that differ from `label_set`.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
             facts, names = file.metadata() or {}, list(file.keys())
             if facts.get("format") != FORMAT or names != ["codes"]:
-                raise StyleError(f"{path}: not a style code; it is written by StyleCode.save")
+                raise StyleError(f"{path}: not a style code file; write one with StyleCode.save")
             codes = file.get_tensor("codes")
     except (OSError, safetensors.SafetensorError) as error:
         raise StyleError(f"{path}: cannot be read as a style code ({error})") from error
     if facts.get("regions") != json.dumps(label_set.regions):
         raise StyleError(
-            f"{path}: a style of {facts.get('label_set')}'s regions; this model knows those of {label_set.name}"
+            f"{path}: expected the regions of {label_set.name}, got a style with those of {facts.get('label_set')}"
         )
     return StyleCode(codes, label_set, facts.get("encoder", ""))

@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ldm.models.per_sample_rng import Turn
+from ldm.models.per_sample_rng import BatchIndex
 
 TRAINING, VALIDATION = 0, 1
 
@@ -43,8 +43,8 @@ class StepSeeding(pl.Callback):
         batch_number = trainer.fit_loop.total_batch_idx
         seed_all(self.seed, TRAINING, batch_number, trainer.global_rank)
         model: Any = pl_module
-        if hasattr(model, "turn"):
-            model.turn = Turn(self.seed, batch_number, trainer.global_rank, trainer.world_size)
+        if hasattr(model, "batch_index"):
+            model.batch_index = BatchIndex(self.seed, batch_number, trainer.global_rank, trainer.world_size)
 
     def on_validation_batch_start(
         self,

@@ -186,7 +186,7 @@ def test_faces_that_cannot_be_read_are_left_out_and_named(
         (
             RuntimeError("CUDA out of memory"),
             2,
-            "too little memory for 4 pictures at once; lower --batch-size",
+            "out of memory with 4 images at once; lower --batch-size",
         ),
     ],
     ids=["Ctrl-C", "memory"],

@@ -32,7 +32,7 @@ def test_the_published_preset_is_what_is_published() -> None:
         ("data: synthetic", "give first and last"),
         ("data: faces\nfirst: 4\nlast: 3", "first is 4, last is 3"),
         ("data: faces\nsamples: 0", "samples is 0"),
-        ("data: faces\nsampling: {solver: dim}", "unknown solver 'dim'; there are ddim"),
+        ("data: faces\nsampling: {solver: dim}", "unknown solver 'dim'; available: ddim"),
         ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed is a list"),
         ("first: 3", "names no data"),
         ("data: ???", "names no data"),

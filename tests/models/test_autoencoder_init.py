@@ -64,7 +64,7 @@ def test_loaded_weights_win(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"norm_groups": 4}, "norm_groups: 0"), ({"ch": 4}, "6 channels"), ({"z_channels": 4}, "z_channels 3")],
+    [({"norm_groups": 4}, "norm_groups: 0"), ({"ch": 4}, "6 channels"), ({"z_channels": 4}, "z_channels: 3")],
 )
 def test_networks_that_cannot_carry_colours_are_refused(change, message) -> None:
     with pytest.raises(ValueError, match=message):

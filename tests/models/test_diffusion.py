@@ -144,12 +144,12 @@ def test_a_trained_model_can_be_tested(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("unet", "style_encoder", "message"),
     [
-        ({"context_dim": 16}, {}, "codes of 8 numbers"),
-        ({"style_grid": 2}, {"grid": 1}, "codes of 1x1 places"),
+        ({"context_dim": 16}, {}, "codes of size 8"),
+        ({"style_grid": 2}, {"grid": 1}, "style grid of 1x1 cells"),
         (
             {"style_grid": 2, "context_dim": 32, "style_frames": {13: 1}},
             {"grid": 2},
-            r"in the frames {}, unet_config.params.style_frames is {13: 1}",
+            r"region frames {}, but unet_config.params.style_frames is {13: 1}",
         ),
     ],
 )
@@ -199,11 +199,11 @@ def test_annealing_rises_then_falls_to_zero() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"conditioning_key": "concat"}, "only 'crossattn' exists"),
-        ({"parameterization": "x0"}, "wanted 'eps' or 'v'"),
-        ({"num_timesteps_cond": 2}, "only 1 exists"),
-        ({"probability_of_discard": 1.5}, "wanted 0 .. 1"),
-        ({"attn_loss_weight": 0.1}, "with use_mask_attn there are no logits"),
+        ({"conditioning_key": "concat"}, "must be 'crossattn', got 'concat'"),
+        ({"parameterization": "x0"}, "must be 'eps' or 'v', got 'x0'"),
+        ({"num_timesteps_cond": 2}, "num_timesteps_cond must be 1, got 2"),
+        ({"probability_of_discard": 1.5}, r"must be in \[0, 1\], got 1.5"),
+        ({"attn_loss_weight": 0.1}, "use_mask_attn computes no attention logits"),
     ],
 )
 def test_settings_that_do_not_exist(params: dict, message: str) -> None:

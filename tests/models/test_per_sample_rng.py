@@ -3,27 +3,27 @@
 import torch
 
 from ldm.models.conditioning_dropout import StyleDropout
-from ldm.models.per_sample_rng import PictureDraws, Turn
+from ldm.models.per_sample_rng import BatchIndex, PerSampleRNG
 
 
-def drawn(turn: Turn | None, count: int) -> list[torch.Tensor]:
-    draws = PictureDraws(turn, count)
-    return [draws.integers(1000), draws.normal((3, 2)), draws.uniform((4, 1)), draws.uniform()]
+def drawn(batch_index: BatchIndex | None, count: int) -> list[torch.Tensor]:
+    rng = PerSampleRNG(batch_index, count)
+    return [rng.integers(1000), rng.normal((3, 2)), rng.uniform((4, 1)), rng.uniform()]
 
 
 def test_they_are_the_same_however_a_batch_is_shared_or_gathered() -> None:
-    alone = drawn(Turn(23, batch=3), 8)
-    shares = [drawn(Turn(23, 3, rank, processes=2), 4) for rank in (0, 1)]
-    gathered = [drawn(Turn(23, batch), 2) for batch in (12, 13, 14, 15)]
+    alone = drawn(BatchIndex(23, batch=3), 8)
+    shares = [drawn(BatchIndex(23, 3, rank, processes=2), 4) for rank in (0, 1)]
+    gathered = [drawn(BatchIndex(23, batch), 2) for batch in (12, 13, 14, 15)]
     for i, whole in enumerate(alone):
         assert torch.equal(torch.stack([share[i] for share in shares], 1).flatten(0, 1), whole)
         assert torch.equal(torch.cat([part[i] for part in gathered]), whole)
 
 
 def test_every_picture_and_every_seed_has_its_own() -> None:
-    seeds = [seed for run in (0, 23) for batch in range(50) for seed in Turn(run, batch).seeds(8)]
+    seeds = [seed for run in (0, 23) for batch in range(50) for seed in BatchIndex(run, batch).seeds(8)]
     assert len(set(seeds)) == len(seeds) == 800
-    integers, normal, uniform, _ = drawn(Turn(0, 0), 500)
+    integers, normal, uniform, _ = drawn(BatchIndex(0, 0), 500)
     assert 0 <= integers.min() < 20 and 980 < integers.max() < 1000
     assert normal.shape == (500, 3, 2) and abs(normal.mean()) < 0.06 and abs(normal.std() - 1) < 0.04
     assert uniform.shape == (500, 4, 1) and uniform.min() >= 0 and uniform.max() < 1
@@ -39,14 +39,14 @@ def test_without_a_turn_they_follow_torchs_random_state() -> None:
 
 
 def test_styles_are_dropped_by_the_pictures_draws() -> None:
-    def dropped(turn: Turn, count: int) -> torch.Tensor:
+    def dropped(batch_index: BatchIndex, count: int) -> torch.Tensor:
         dropout, ones = StyleDropout(image=0.5, region=0.3, mask=0.3), torch.ones(count, 4, 2, 2)
 
         def encode(image: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return image.amax((1, 2, 3))[:, None, None].expand(count, 4, 5)
 
-        return dropout(encode, ones[:, :3], ones, PictureDraws(turn, count))[0]
+        return dropout(encode, ones[:, :3], ones, PerSampleRNG(batch_index, count))[0]
 
-    parts = [dropped(Turn(1, 0, rank, processes=2), 10) for rank in (0, 1)]
-    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), dropped(Turn(1, 0), 20))
+    parts = [dropped(BatchIndex(1, 0, rank, processes=2), 10) for rank in (0, 1)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), dropped(BatchIndex(1, 0), 20))
     assert 0 < parts[0].mean() < 1

@@ -61,5 +61,5 @@ def test_any_length_follows_from_two_that_were_tracked(sigma_rel: float, dtype: 
 
 def test_lengths_that_no_average_has() -> None:
     for sigma_rel in (0.0, 0.3, -1.0):
-        with pytest.raises(ValueError, match=r"wanted above 0 and below 0\.28"):
+        with pytest.raises(ValueError, match=r"sigma_rel must be in \(0, 0\.28\)"):
             exponent(sigma_rel)

@@ -5,7 +5,7 @@ import torch
 
 from ldm.modules.attention import StyleAttention
 from ldm.modules.moment_style_encoder import MomentStyleEncoder
-from ldm.modules.region_mask import Frames, RegionMask, between_places
+from ldm.modules.region_mask import Frames, RegionMask, coarse_cell_weights
 from ldm.modules.unet import UNet
 from tests.modules.test_unet import SMALL, inputs
 from tests.small import randomised
@@ -14,7 +14,7 @@ GRID = 3
 
 
 def places(mask: torch.Tensor, size: tuple[int, int], grid: int, about: dict | None = None) -> torch.Tensor:
-    return Frames.of(mask, about).places(size, grid)
+    return Frames.of(mask, about).cell_weights(size, grid)
 
 
 def rectangle(top: int, left: int, height: int, width: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) ->
     [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: 1.0}, 2), ({0: "image"}, 2), ({0: "picture"}, 1)],
 )
 def test_frames_that_cannot_be_are_refused(build: str, frames: dict, grid: int) -> None:
-    with pytest.raises(ValueError, match=r"wanted numbers of regions, 0 \.\. "):
+    with pytest.raises(ValueError, match=r"region frames must map regions in"):
         if build == "encoder":
             MomentStyleEncoder(19, 8, grid=grid, frames=frames)
         else:
@@ -181,7 +181,7 @@ def test_a_coarse_regions_tokens_see_more_of_it_and_the_others_do_not_change() -
 
 
 def test_at_the_places_of_a_grid_a_coarser_one_shares_them_as_it_shares_pixels() -> None:
-    weights = between_places(9, 3, torch.zeros((), dtype=torch.float64))
+    weights = coarse_cell_weights(9, 3, torch.zeros((), dtype=torch.float64))
     assert weights.shape == (9, 3)
     torch.testing.assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64))
     assert weights.argmax(1).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]  # three of nine within each of three
@@ -190,16 +190,16 @@ def test_at_the_places_of_a_grid_a_coarser_one_shares_them_as_it_shares_pixels()
 
 @pytest.mark.parametrize("coarse", [{2: 1}, {0: 4}, {0: 0}])
 def test_a_coarse_grid_that_cannot_be_is_refused(coarse: dict[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"wanted regions 0 \.\. 1, with grids below 4"):
+    with pytest.raises(ValueError, match=r"coarse must map regions in \[0, 1\] to grid sides in \[1, 3\]"):
         MomentStyleEncoder(2, 8, grid=4, coarse=coarse)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style_grid": 0}, "style_grid is 0"),
+        ({"style_grid": 0}, "style_grid must be 1.*got 0"),
         ({"style_grid": 2, "use_mask_attn": False}, "with use_mask_attn"),
-        ({"style_grid": 5}, "does not divide into 5x5 tokens"),
+        ({"style_grid": 5}, "context_dim must be a multiple of .* = 25"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(options: dict, message: str) -> None:

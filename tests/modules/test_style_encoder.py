@@ -62,7 +62,7 @@ def test_sizes_that_do_not_fit_are_named() -> None:
     image, mask = face()
     with pytest.raises(ValueError, match="multiple of 8"):
         model(image[..., :20], mask[..., :20])
-    with pytest.raises(ValueError, match="wanted \\(batch, 4, H, W\\)"):
+    with pytest.raises(ValueError, match="mask must have shape \\(batch, 4, H, W\\)"):
         model(image, mask[:, :3])
-    with pytest.raises(ValueError, match="num_upsample is 4"):
+    with pytest.raises(ValueError, match=r"num_upsample must be in .*got 4"):
         StyleEncoder(**{**SIZES, "num_upsample": 4})

@@ -59,8 +59,8 @@ def test_half_precision_is_nearly_the_same_picture(folder: Path, pipe: FacePipel
     found, exact = run(half, [0], batch), run(pipe, [0], batch)
     assert set(seen) == {torch.bfloat16} and found.dtype == torch.float32
     assert not torch.equal(found, exact) and (found - exact).abs().mean() < 0.1
-    assert FacePipeline.from_pretrained(folder, device="cpu").maker.dtype == torch.float32
-    with pytest.raises(ValueError, match="unknown precision 'int4'; there are auto"):
+    assert FacePipeline.from_pretrained(folder, device="cpu").sampler.dtype == torch.float32
+    with pytest.raises(ValueError, match="unknown precision 'int4'; available: auto"):
         FacePipeline.from_pretrained(folder, device="cpu", precision="int4")  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_without_a_config_takes_the_one_that_is_named(tmp_path: Pat
 def test_a_first_stage_is_not_a_pipeline(tmp_path: Path) -> None:
     config = small.first_stage()
     write_checkpoint(tmp_path, instantiate_from_config(config).state_dict(), {"model": config})
-    with pytest.raises(CheckpointError, match="holds a VQModel"):
+    with pytest.raises(CheckpointError, match="got a VQModel"):
         FacePipeline.from_pretrained(tmp_path, weights="raw")
 
 
@@ -260,13 +260,13 @@ def test_psnr_has_its_closed_form() -> None:
 
 def test_too_little_memory_is_said_with_what_would_fit(pipe: FacePipeline, monkeypatch) -> None:
     batch = small.batch(1, size=64)
-    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1_000_000)
-    with pytest.raises(ValueError, match=r"64x64 takes about .* GiB, .* are free on cpu") as caught:
+    monkeypatch.setattr("ldm.pipeline.image_sampler.free_bytes", lambda device: 1_000_000)
+    with pytest.raises(ValueError, match=r"64x64 needs about .* GiB, but cpu has .* GiB free") as caught:
         run(pipe, [0], batch)
-    side = int(str(caught.value).partition("make an image of ")[2].partition("x")[0])
+    side = int(str(caught.value).partition("sample at ")[2].partition("x")[0])
     assert 8 <= side < 64
     assert run(pipe, [0], small.batch(1, size=side)).shape[-1] == side
-    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("ldm.pipeline.image_sampler.free_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match=r"close other programs$"):
         run(pipe, [0], batch)
 
@@ -283,6 +283,6 @@ def test_as_many_at_once_as_memory_lets(pipe: FacePipeline, monkeypatch) -> None
     run(pipe, [0, 1, 2], small.batch(3))
     assert set(sizes) == {3}
     sizes.clear()
-    monkeypatch.setattr("ldm.pipeline.making.free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr("ldm.pipeline.image_sampler.free_bytes", lambda device: 1_000_000)
     run(pipe, [0, 1, 2], small.batch(3))
     assert set(sizes) == {1}

@@ -69,12 +69,12 @@ def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "something else"}, "carries no recipe"),
+        ({"format": "something else"}, "has no recipe of the studio"),
         ({"model": "0123456789abcdef"}, "belongs to other weights"),
         ({"labels": "16x16:256*77"}, "label 77"),
         ({"labels": "8x8:64*1"}, "8 x 8 pixels"),
-        ({"how": {"steps": 10**9}}, "sampling steps"),
-        ({"how": {"steps": "4"}}, "whole numbers"),
+        ({"how": {"steps": 10**9}}, "steps must be in"),
+        ({"how": {"steps": "4"}}, "must be integers"),
         ({"how": {"progress": 1}}, "unknown options: progress"),
         ({"style": {"shape": [19, 8], "codes": "AAAA"}}, "damaged"),
         ({"style": None}, "damaged"),

@@ -72,17 +72,17 @@ def test_what_is_not_a_style_is_said(tmp_path: Path) -> None:
     with pytest.raises(StyleError, match="not a style code"):
         load_style(tmp_path / "weights", CELEBAMASK_HQ)
     code(0).save(tmp_path / "face")
-    with pytest.raises(StyleError, match="CelebAMask-HQ's regions; this model knows those of Cityscapes"):
+    with pytest.raises(StyleError, match=r"expected the regions of Cityscapes.*CelebAMask-HQ"):
         load_style(tmp_path / "face", CITYSCAPES_TRAIN)
 
 
 def test_codes_that_do_not_fit() -> None:
     for other in (code(1, "another"), code(1, size=4)):
-        with pytest.raises(StyleError, match="mean nothing to this one"):
+        with pytest.raises(StyleError, match="codes of another model are incompatible"):
             code(0).swap(other)
-    with pytest.raises(StyleError, match="wanted \\(19 regions"):
+    with pytest.raises(StyleError, match="must have shape \\(19 regions"):
         StyleCode(torch.zeros(18, 8), CELEBAMASK_HQ, "e")
-    with pytest.raises(StyleError, match="not finite"):
+    with pytest.raises(StyleError, match="non-finite"):
         StyleCode(torch.full((19, 8), torch.nan), CELEBAMASK_HQ, "e")
     with pytest.raises(ValueError, match="did you mean one of: hair"):
         code(0).swap(code(1), ["hare"])

@@ -222,15 +222,15 @@ def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
     [
         ("swap", ["--style", "next", "--regions", "hare"], "did you mean one of: hair"),
         ("swap", ["--style", "nobody"], "no face of that name in the folder"),
-        ("noise", ["--solver", "dimm"], "there are ddim"),
+        ("noise", ["--solver", "dimm"], "available: ddim"),
         ("noise", ["--guidance", "hair=much"], "wanted a number, or such as hair=2"),
         ("noise", ["--guidance", "hare=2"], "did you mean one of: hair"),
         ("compose", ["--part", "hare=next"], "did you mean one of: hair"),
-        ("swap", ["--style", "next", "--invert", "--solver", "unipc"], "inversion wants solver ddim"),
+        ("swap", ["--style", "next", "--invert", "--solver", "unipc"], "inversion requires solver ddim"),
         ("swap", ["--style", "nobody.style"], "cannot be read as a style code"),
-        ("noise", ["--steps", 2000], "wanted 1 .. 1000"),
-        ("noise", ["--guidance", "nan"], "wanted finite numbers"),
-        ("noise", ["--seed", 2**63], "wanted 0 .. 2^63"),
+        ("noise", ["--steps", 2000], "steps must be in [1, 1000]"),
+        ("noise", ["--guidance", "nan"], "guidance must be finite"),
+        ("noise", ["--seed", 2**63], "seed must be in [0, 2^63"),
         ("noise", ["--checkpoint", "nowhere", "--precision", "float8"], "unknown precision 'float8'"),
         ("compose", ["--part", "hair=nobody"], "--part nobody: no face of that name"),
         (
@@ -289,7 +289,7 @@ def test_too_little_memory_is_one_sentence(place: Path, error: Exception, monkey
 
     monkeypatch.setattr(FacePipeline, "__call__", full)
     assert sample(place, "noise")[0] == 2
-    assert "too little memory for 8 pictures at once; lower --batch-size" in capsys.readouterr().err
+    assert "out of memory with 8 images at once; lower --batch-size" in capsys.readouterr().err
 
 
 def test_every_frame_and_every_part_has_a_column_of_its_own(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where an edit may change a picture, and how its border is softened."""
+"""Edit masks: the area that an edit may change, with a soft border."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def area_of(regions: list[int], *label_maps: Tensor) -> Tensor:
-    """Return where any of the label maps (B, H, W) shows one of `regions`, or where the maps differ: (B, H, W)."""
+    """Return the pixels (B, H, W) that have one of `regions` in any label map (B, H, W), or different labels."""
     first = label_maps[0]
     area = torch.zeros_like(first, dtype=torch.bool)
     for labels in label_maps:
@@ -16,17 +16,17 @@ def area_of(regions: list[int], *label_maps: Tensor) -> Tensor:
 
 
 def soften(area: Tensor, border: int) -> Tensor:
-    """Return weights (B, 1, H, W): 1 in `area` (B, H, W), falling evenly to 0 over `border` pixels around it."""
+    """Return weights (B, 1, H, W): 1 in `area` (B, H, W), decreasing linearly to 0 over `border` pixels."""
     inside = area[:, None].float()
     rings = [F.max_pool2d(inside, 2 * reach + 1, 1, reach) for reach in range(border + 1)]
     return torch.stack(rings).mean(0)
 
 
 def shrink(weights: Tensor, factor: int) -> Tensor:
-    """Return which latent pixels an edit touches at all: (B, 1, h, w), 0 or 1."""
+    """Return the latent pixels that an edit may change, (B, 1, h, w), 0 or 1."""
     return (F.max_pool2d(weights, factor) > 0).float()
 
 
 def blend(edited: Tensor, original: Tensor, weights: Tensor) -> Tensor:
-    """Return `edited` where the weights are 1 and exactly `original` where they are 0."""
+    """Blend by weights (B, 1, H, W): `edited` at 1, exactly `original` at 0."""
     return torch.where(weights > 0, torch.lerp(original, edited, weights), original)
