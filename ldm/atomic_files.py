@@ -55,7 +55,7 @@ def write_at(path: str | os.PathLike[str], write: Callable[[Path], object], size
         WriteError: the disk is full or refuses; nothing is left of the attempt.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free):

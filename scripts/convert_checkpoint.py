@@ -19,13 +19,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     # Imports that --help does not need.
-    from ldm.checkpoints.convert import read_first_stage, write_first_stage
+    from ldm.checkpoints.convert import output_files, read_first_stage, write_first_stage
     from ldm.checkpoints.errors import CheckpointError
+    from ldm.output_files import check_outputs
 
     try:
         stage = read_first_stage(options.input, options.config)
+        read = [Path(options.input), *([options.config] if options.config else [])]
+        read += [file for file in read[0].glob("*") if read[0].is_dir()]
+        check_outputs(output_files(options.to, options.output), read)
         file = write_first_stage(stage, options.to, options.output)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, ValueError, OSError) as error:
         parser.error(str(error))
     numbers = sum(tensor.numel() for tensor in stage.weights.values())
     factor = 2 ** (len(stage.params["ddconfig"]["ch_mult"]) - 1)

@@ -47,11 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     from ldm.checkpoints.io import build_model, for_use, write_checkpoint
     from ldm.checkpoints.locate import find_model
     from ldm.checkpoints.state_dict import has_ema, without_first_stage_file
+    from ldm.output_files import check_outputs
     from ldm.pipeline.pretrained import Weights
     from ldm.training.posthoc_ema import averaged
 
     try:
         checkpoint, config = find_model(options.model, options.config)
+        outputs = [options.out / name for name in ("model.safetensors", "config.yaml")]
+        inputs = [checkpoint.path, checkpoint.path.with_name("config.yaml")]
+        check_outputs(outputs, [*inputs, *([options.config] if options.config else [])])
         weights: Weights = options.weights or ("ema" if has_ema(checkpoint.state_dict) else "raw")
         if options.ema_length is not None:
             lengthened, step = averaged(Path(options.model), options.ema_length)

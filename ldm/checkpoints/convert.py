@@ -75,6 +75,14 @@ def read_first_stage(path: str | Path, config: str | Path | None = None) -> Firs
     return stage
 
 
+def output_files(to: Format, out: Path) -> list[Path]:
+    """Return the files that `write_first_stage` will write."""
+    if to == "compvis":
+        return [out, out.with_suffix(".yaml")]
+    names = ("model.safetensors", "config.yaml") if to == "ours" else (f"{THEIRS}.safetensors", "config.json")
+    return [out / name for name in names]
+
+
 def write_first_stage(stage: FirstStage, to: Format, out: Path) -> Path:
     """Write a first stage.
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ldm.atomic_files import write_text
 from ldm.cli.others import Others
+from ldm.cli.outputs import check_output_folder, overview_file
 from ldm.data.animation import save_animation
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.image_grid import draw_grid
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
         files = FaceFiles.single(options.image, options.mask, pipe.label_set, pipe.size)
     out = options.out or Path("results") / options.task
     job = Job(options, how, pipe, files, out)
+    check_output_folder(options, files, out)
     job.run()
     for problem in files.problems:
         tqdm.write(f"left out: {problem}", file=sys.stderr)
@@ -76,6 +78,7 @@ class Job:
         pipe.label_set.indices(self.regions)
         self.columns: dict[str, list[Tensor]] = {}
         self.scores: dict[str, dict[str, float]] = {}
+        self.overview = overview_file(files, out)
         self.written = self.faces = 0
 
     def run(self) -> None:
@@ -92,7 +95,7 @@ class Job:
             raise ValueError("no face could be used: " + "; ".join(self.files.problems))
         if self.columns:
             grid = {title: torch.stack(column) for title, column in self.columns.items()}
-            save_png(self.out / "overview.png", draw_grid(grid))
+            save_png(self.overview, draw_grid(grid))
         if self.scores:
             self._write_scores()
 
@@ -101,7 +104,7 @@ class Job:
         if not self.columns:
             return f"{self.written} styles in {self.out}"
         shown = min(self.faces, self.options.overview)
-        return f"{self.written} pictures in {self.out}; {self.out / 'overview.png'} shows {shown} faces"
+        return f"{self.written} pictures in {self.out}; {self.overview} shows {shown} faces"
 
     def _batches(self) -> Iterator[list[Face]]:
         batch: list[Face] = []

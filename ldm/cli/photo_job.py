@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ldm.checkpoints.locate import DEMO, FACE_PARSER
 from ldm.data.images import save_png
 from ldm.data.photo_file import PhotoFile
+from ldm.output_files import check_outputs
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import Face, find_faces
 from ldm.pipeline.photo_editor import Photo, PhotoEditor
@@ -18,6 +19,9 @@ from ldm.pipeline.style_code import StyleCode
 
 def run_photo(options: argparse.Namespace) -> int:
     """Do the task; return 0."""
+    if options.out is not None:
+        style = getattr(options, "style", None)
+        check_outputs([options.out], [options.photo, *([] if style is None else [Path(style)])])
     if options.task == "faces":
         return _faces(options)
     colors = None if options.color is None else parse_colors(options.color)  # before seconds of loading

@@ -28,6 +28,8 @@ class FaceFiles:
     """Faces that are loaded when their turn comes; a file that cannot be used is noted, and the others go on.
 
     Attributes:
+        pairs: the faces to iterate over.
+        folder: all faces that may be named, those of the folder.
         problems: one sentence for every face that was left out so far.
     """
 
@@ -38,7 +40,8 @@ class FaceFiles:
         self.pairs = list(pairs)
         self.label_set, self.size = label_set, size
         self.problems: list[str] = []
-        self._by_name = {pair.name: pair for pair in folder or pairs}
+        self.folder = list(folder or pairs)
+        self._by_name = {pair.name: pair for pair in self.folder}
 
     @classmethod
     def in_folder(

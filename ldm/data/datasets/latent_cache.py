@@ -157,7 +157,9 @@ def write_latents(
         "names": names,
     }
     write_text(folder / INDEX, json.dumps(index))
-    for stale in set(folder.glob("*.safetensors")) - {folder / shard for shard in shards}:
+    for stale in set(folder.glob("[0-9][0-9][0-9][0-9][0-9]-*.safetensors")) - {
+        folder / shard for shard in shards
+    }:
         stale.unlink()
     return computed
 

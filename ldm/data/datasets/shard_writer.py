@@ -81,7 +81,7 @@ def write_shards(folder: Path, label_set: LabelSet, samples: Iterator[Sample], p
     if (folder / INDEX).exists():
         raise ShardError(f"{folder} holds shards already; remove it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9]*.tar"):  # of a call that was stopped
+    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):  # of a call that was stopped
         old.unlink()
     files: list[Path] = []
     pictures: list[int] = []
