@@ -48,7 +48,7 @@ def test_titles_are_drawn_above_the_pictures() -> None:
 
 
 def test_columns_of_another_shape_are_named() -> None:
-    with pytest.raises(ValueError, match=r"'mask' has the shape \(1, 19, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"column 'mask' must have shape .*got \(1, 19, 4, 4\)"):
         draw_grid({"mask": torch.zeros(1, 19, 4, 4)})
     with pytest.raises(ValueError, match="at least one column"):
         draw_grid({})
