@@ -65,7 +65,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
             ["-b", "BASE", "-t", "model.target=tests.training.tiny.TinyFaces", "model.params={length: 2}"],
             "not a model",
         ),
-        (["-b", "BASE", "-t", "model.base_learning_rate=fast"], "wanted a number above 0"),
+        (["-b", "BASE", "-t", "model.base_learning_rate=fast"], "must be a number above 0"),
         (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; wanted a multiple of 4"),
         (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
         (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
@@ -86,13 +86,16 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         ),
         (
             ["-b", "BASE", "-t", "model.params.manual=true", "lightning.trainer.gradient_clip_val=0.5"],
-            "gradient_clip_val is 0.5, which does not work for a model with a discriminator",
+            "gradient_clip_val=0.5 is incompatible with a model with a discriminator",
         ),
         (
             ["-b", "BASE", "-t", "data.params.batch_size=four"],
             "batch_size must be a whole number, got 'four'",
         ),
-        (["-b", "BASE", "-t", "model.params.width=wide"], "a value in the config is of the wrong kind"),
+        (
+            ["-b", "BASE", "-t", "model.params.width=wide"],
+            "a value in the config is missing or has the wrong type",
+        ),
         (["-b", "BASE", "--validate"], "--validate needs trained weights; name a run with --resume"),
         (["-b", "BASE", "-t", "lightning.callbacks.image_logger.params.cel=9"], "did you mean 'cell'"),
         (["-t", "--resume", "nowhere"], "--resume nowhere: no run is there"),
@@ -138,7 +141,7 @@ def test_what_a_run_cannot_resume_from_is_one_sentence(
     assert call("--resume", run, "-t", "model.params.width=16") == 2
     message = last_error(capsys)
     assert "model.0.weight is [8, 3, 3, 3], wanted [16, 3, 3, 3]" in message
-    assert f"leave model.params as {config} has them" in message and config.read_text() == before
+    assert f"set model.params as in {config}" in message and config.read_text() == before
     whole = last.read_bytes()
     for size in (0, 100, len(whole) // 2):
         last.write_bytes(whole[:size])
@@ -146,12 +149,12 @@ def test_what_a_run_cannot_resume_from_is_one_sentence(
             assert call("--resume", run, action) == 2
             message = last_error(capsys)
             assert f"{last}: damaged (" in message
-            assert f"resume from best.ckpt beside it: --resume {best}" in message
+            assert f"resume from best.ckpt in the same folder: --resume {best}" in message
     assert call("--resume", best, "--validate") == 0
     torch.save({"state_dict": torch.load(best, weights_only=True)["state_dict"]}, last)
     capsys.readouterr()
     assert call("--resume", run, "-t") == 2
-    assert "does not say how far its run was" in last_error(capsys)
+    assert "no training state to resume from" in last_error(capsys)
 
 
 def test_a_picture_that_cannot_be_read_ends_a_run_with_the_way_back(
@@ -175,7 +178,7 @@ def test_a_resumed_run_says_where_its_learning_rate_comes_from(
     assert train_here(tmp_path, "lightning.trainer.max_epochs=1") == 0
     assert "learning rate 0.004 = " in capsys.readouterr().out
     longer = "lightning.trainer.max_epochs=2"
-    with pytest.warns(UserWarning, match=r"batch_size was 4 and is 5 now: the learning rate stays"):
+    with pytest.warns(UserWarning, match=r"batch_size changed from 4 to 5: the learning rate stays"):
         assert train_here(tmp_path, longer, "data.params.batch_size=5", resume=only_run(tmp_path)) == 0
     output = capsys.readouterr().out
     assert "learning rate: as in the checkpoint" in output and "(base)" not in output

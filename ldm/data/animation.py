@@ -1,4 +1,4 @@
-"""Frames as an animation that browsers show."""
+"""Animated GIF and WebP."""
 
 import io
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from ldm.data.images import to_uint8
 
 
 def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 0.12) -> None:
-    """Write frames (3, H, W) in [-1, 1] as an endless GIF or WebP, whichever `path` ends in.
+    """Write frames (3, H, W) in [-1, 1] as a looping GIF or WebP, by the suffix of `path`.
 
     Raises:
-        ValueError: no frames, or another ending.
+        ValueError: no frames, or an unsupported suffix.
     """
     try:
         data = encode_animation(Path(path).suffix.lower().lstrip("."), frames, seconds)
@@ -25,13 +25,15 @@ def save_animation(path: str | Path, frames: Sequence[Tensor], seconds: float = 
 
 
 def encode_animation(kind: str, frames: Sequence[Tensor], seconds: float = 0.12) -> bytes:
-    """Return the bytes of an endless "gif" or "webp"; arguments as `save_animation`.
+    """Encode a looping "gif" or "webp"; arguments as in `save_animation`.
 
     Raises:
-        ValueError: no frames, or another kind.
+        ValueError: no frames, or an unsupported format.
     """
     if not frames or kind not in ("gif", "webp"):
-        raise ValueError(f"{len(frames)} frames; wanted at least one, and a name in .gif or .webp")
+        raise ValueError(
+            f"expected at least one frame and the suffix .gif or .webp, got {len(frames)} frames and {kind!r}"
+        )
     first, *others = [Image.fromarray(to_uint8(frame)) for frame in frames]
     file = io.BytesIO()
     first.save(

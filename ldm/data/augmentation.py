@@ -1,4 +1,4 @@
-"""Photos and their label maps, moved and recoloured together at random, as photos in the wild differ."""
+"""Random geometric and photometric augmentation of images with label maps."""
 
 import io
 import math
@@ -13,24 +13,24 @@ from torch import Tensor
 from ldm.data.labels import UNLABELLED
 
 BACKGROUND = 0
-GAMMA = 2.5  # the darkest of low light
+GAMMA = 2.5  # largest gamma of low light
 JPEG_QUALITY = (15, 90)
 MAX_BLUR = 0.02  # standard deviation, as a share of the side
 
 
 class Augmentation:
-    """Rotate, scale, shift and recolour every pair of a batch differently.
+    """Augment each image and label map of a batch independently.
 
     Args:
-        degrees: largest rotation either way.
-        scale: largest factor of enlarging or shrinking, at least 1; or the [smallest, largest] size of a face
-            relative to its size in the photo, log-uniform, such as [0.25, 2].
-        shift: largest shift, as a share of the side.
-        colour: largest change of brightness, contrast and saturation, as a share.
-        blur, jpeg, grey, low_light: probabilities of a Gaussian blur, of JPEG compression, of no colour, of a dark
-            and noisy photo.
-        paste: probability that what lies outside the photo shows another one of the batch, enlarged, whose faces are
-            unlabelled, instead of the photo's edge continued.
+        degrees: maximum rotation in either direction.
+        scale: maximum scale factor in either direction, at least 1; or a log-uniform range [smallest,
+            largest] of the size of a face relative to the original, such as [0.25, 2].
+        shift: maximum shift relative to the side.
+        colour: maximum relative change of brightness, contrast and saturation.
+        blur, jpeg, grey, low_light: probabilities of Gaussian blur, JPEG compression, greyscale, and
+            darkening with noise.
+        paste: probability of filling the area outside the image with another image of the batch, enlarged and
+            with its faces unlabelled, instead of replicating the border.
 
     Raises:
         ValueError: a negative number, `scale` below 1, or a probability above 1.
@@ -68,18 +68,18 @@ class Augmentation:
         self.blur, self.jpeg, self.grey, self.low_light, self.paste = blur, jpeg, grey, low_light, paste
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Change image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; what lies outside is unlabelled."""
+        """Augment image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; the area outside is unlabelled."""
         moved, shifted, inside = self._moved(image, labels)
         if self.paste:
             moved, shifted = self._pasted(image, labels, moved, shifted, inside)
         return self._degraded(self._recoloured(moved)), shifted
 
     def _moved(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return photos and labels through random similarity transforms, and where they come from inside."""
+        """Apply random similarity transforms; return images, labels and the mask of pixels inside the image."""
         maps = self._transforms(image)
         where = F.affine_grid(maps, list(image.shape), align_corners=False)  # (B, H, W, 2)
         moved = F.grid_sample(_antialiased(image, maps), where, padding_mode="border", align_corners=False)
-        # Label + 1, so that zeros from outside can be told from region 0.
+        # Label + 1 distinguishes the zero padding from region 0.
         shifted = F.grid_sample(labels[:, None].float() + 1, where, mode="nearest", align_corners=False)
         numbers = shifted[:, 0].round().long() - 1  # (B, H, W)
         inside = numbers >= 0
@@ -88,9 +88,9 @@ class Augmentation:
     def _pasted(
         self, image: Tensor, labels: Tensor, moved: Tensor, shifted: Tensor, inside: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Fill what lies outside with other photos of the batch, enlarged; only their background is labelled."""
+        """Fill the outside with other images of the batch, enlarged, labelling only their background."""
         B, _, H, W = image.shape
-        zoom = torch.exp(_uniform(B, math.log(0.25), 0.0, image))  # side of the window that fills the picture
+        zoom = torch.exp(_uniform(B, math.log(0.25), 0.0, image))  # side of the window that fills the image
         x, y = (_uniform(B, -1, 1, image) * (1 - zoom) for _ in range(2))
         zero = torch.zeros_like(zoom)
         maps = torch.stack([torch.stack([zoom, zero, x], 1), torch.stack([zero, zoom, y], 1)], 1)  # (B, 2, 3)
@@ -103,7 +103,7 @@ class Augmentation:
         return torch.where(filled[:, None], other, moved), torch.where(filled, theirs, shifted)
 
     def _transforms(self, image: Tensor) -> Tensor:
-        """Return affine maps (B, 2, 3) from the new picture's coordinates to the old one's."""
+        """Return affine maps (B, 2, 3) from output to input coordinates."""
         B, _, H, W = image.shape
         angle = _uniform(B, -self.degrees, self.degrees, image) * math.pi / 180
         factor = torch.exp(-_uniform(B, *self.log_scale, image))
@@ -124,12 +124,12 @@ class Augmentation:
         return (mono + (light - mono) * torch.where(grey, 0.0, saturation)).clamp(0, 1) * 2 - 1
 
     def _degraded(self, image: Tensor) -> Tensor:
-        """Blur, darken and compress some of the photos (B, 3, H, W) in [-1, 1]."""
+        """Randomly blur, darken and compress images (B, 3, H, W) in [-1, 1]."""
         if not (self.blur or self.low_light or self.jpeg):
             return image
-        chances = torch.rand(len(image), 3).tolist()
+        samples = torch.rand(len(image), 3).tolist()
         rows = []
-        for one, (blur, dark, jpeg) in zip(image, chances, strict=True):
+        for one, (blur, dark, jpeg) in zip(image, samples, strict=True):
             one = _blurred(one) if blur < self.blur else one
             one = _darkened(one) if dark < self.low_light else one
             rows.append(_compressed(one) if jpeg < self.jpeg else one)
@@ -137,8 +137,8 @@ class Augmentation:
 
 
 def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
-    """Return photos blurred by averaging where their transform shrinks them, so that grid sampling does not alias."""
-    factors = (maps[:, 0, 0].square() + maps[:, 1, 0].square()).sqrt()  # source pixels per new pixel
+    """Average-pool images that the transform shrinks, to avoid aliasing in grid sampling."""
+    factors = (maps[:, 0, 0].square() + maps[:, 1, 0].square()).sqrt()  # input pixels per output pixel
     rows = []
     for one, factor in zip(image, factors.tolist(), strict=True):
         kernel = max(1, 2 * round((factor - 1) / 2) + 1) if factor > 1 else 1
@@ -149,7 +149,7 @@ def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
 
 
 def _blurred(image: Tensor) -> Tensor:
-    """Return an image (3, H, W) after a Gaussian blur of random width."""
+    """Blur an image (3, H, W) with a Gaussian of random width."""
     sigma = float(torch.rand(())) * MAX_BLUR * image.shape[-1] + 0.3
     reach = math.ceil(2.5 * sigma)
     taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=image.dtype).square() / (2 * sigma**2))
@@ -159,7 +159,7 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _darkened(image: Tensor) -> Tensor:
-    """Return an image (3, H, W) as in low light: a gamma curve and the sensor's noise."""
+    """Simulate low light on an image (3, H, W): gamma and sensor noise."""
     gamma = 1 + float(torch.rand(())) * (GAMMA - 1)
     light = ((image + 1) / 2).clamp(0, 1) ** gamma
     noise = float(torch.rand(())) * 0.06 * torch.randn_like(light)
@@ -167,7 +167,7 @@ def _darkened(image: Tensor) -> Tensor:
 
 
 def _compressed(image: Tensor) -> Tensor:
-    """Return an image (3, H, W) after JPEG compression of random quality."""
+    """Compress an image (3, H, W) as JPEG of random quality."""
     low, high = JPEG_QUALITY
     pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     buffer = io.BytesIO()
@@ -177,5 +177,5 @@ def _compressed(image: Tensor) -> Tensor:
 
 
 def _uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:
-    """Draw `count` numbers uniformly from [low, high]."""
+    """Sample `count` uniform numbers in [low, high]."""
     return low + torch.rand(count, device=like.device, dtype=like.dtype) * (high - low)

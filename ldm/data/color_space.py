@@ -1,7 +1,7 @@
 """Colour spaces of photos: pixels of any RGB matrix profile (sRGB, Display P3, Adobe RGB) <-> CIELAB.
 
-Photos are edited in CIELAB with a D50 white (ISO 15076-1, the profile connection space), so that colours outside of
-sRGB survive: only what the network sees is sRGB.
+Photos are edited in CIELAB with a D50 white (ISO 15076-1, the profile connection space), which preserves
+colours outside sRGB; only the inputs of the network are sRGB.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _SRGB_TO_XYZ = np.array(  # adapted to D50 by Bradford's matrix, as in sRGB's ow
     [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
 )
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, 0.0, 0.0)  # parametric type 3
-_PARAMETERS = (1, 3, 4, 5, 7)  # how many numbers each type of a parametric curve has
+_PARAMETERS = (1, 3, 4, 5, 7)  # number of parameters of each type of parametric curve
 _CODES = np.linspace(0, 1, 4096)
 
 
 class ColorProfileError(ValueError):
-    """A profile is damaged or is not of the RGB matrix kind."""
+    """A profile is damaged or not an RGB matrix profile."""
 
 
 @dataclass(frozen=True, eq=False)
 class ColorSpace:
-    """An RGB space: three curves and a matrix.
+    """RGB colour space: three tone curves and a matrix.
 
     Attributes:
         matrix: (3, 3), linear RGB to XYZ relative to D50.
@@ -48,7 +48,7 @@ class ColorSpace:
         """Read an ICC profile.
 
         Raises:
-            ColorProfileError: damaged, or of another kind (grey, CMYK, lookup tables).
+            ColorProfileError: damaged, or not an RGB matrix profile (grey, CMYK, lookup tables).
         """
         try:
             tags = _tags(profile)
@@ -80,7 +80,7 @@ class ColorSpace:
         return linear_to_lab(self.to_linear(pixels), self.matrix)
 
     def from_lab(self, lab: np.ndarray) -> np.ndarray:
-        """Return codes in [0, 1], float32 (..., 3), of CIELAB; colours that the space lacks are clipped."""
+        """Return codes in [0, 1], float32 (..., 3), of CIELAB; out-of-gamut colours are clipped."""
         return self.from_linear(lab_to_linear(lab, self.matrix))
 
     @cached_property

@@ -1,18 +1,18 @@
-"""Colour profiles of photos: everything here computes in sRGB."""
+"""Conversion of photos with ICC profiles to sRGB."""
 
 import io
 import warnings
 
 from PIL import Image, ImageCms
 
-# The colour space of a profile, as it names it -> the modes whose channels it explains.
+# Colour space of a profile -> compatible image modes.
 CHANNELS = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
 
 
 def to_srgb(photo: Image.Image) -> Image.Image:
-    """Return a decoded photo in sRGB: RGB or RGBA where it has another profile, itself where it has none.
+    """Convert a decoded photo to sRGB (RGB or RGBA); return it unchanged without a profile.
 
-    A profile that is damaged, or of other channels than the photo's, is passed over with a warning, as browsers do.
+    A damaged profile, or one for other channels, is ignored with a warning, as in browsers.
     """
     profile = photo.info.get("icc_profile")
     if not profile:

@@ -1,4 +1,4 @@
-"""The faces that a person names on the command line: a folder's, some of a folder's, or a single file's."""
+"""Faces selected on the command line: a folder, some faces of a folder, or a single file."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from ldm.data.datasets.paired_images import load_pair
 from ldm.data.images import ImageError
 from ldm.data.labels import LabelSet
 
-NEXT = "next"  # as a style: each face's neighbour
+NEXT = "next"  # style source: the next face in the folder
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Face:
 
 
 class FaceFiles:
-    """Faces that are loaded when their turn comes; a file that cannot be used is noted, and the others go on.
+    """Lazily loaded faces; unusable files are recorded and skipped.
 
     Attributes:
         pairs: the faces to iterate over.
         folder: all faces that may be named, those of the folder.
-        problems: one sentence for every face that was left out so far.
+        problems: one message for each skipped face.
     """
 
     def __init__(
         self, pairs: Sequence[Pair], label_set: LabelSet, size: tuple[int, int], folder: Sequence[Pair] = ()
     ) -> None:
-        """Take the faces to iterate over, and all those of the folder, among which a style may be named."""
+        """Take the faces to iterate over, and all faces of the folder, which can be used as style sources."""
         self.pairs = list(pairs)
         self.label_set, self.size = label_set, size
         self.problems: list[str] = []
@@ -47,10 +47,10 @@ class FaceFiles:
     def in_folder(
         cls, folder: Path, label_set: LabelSet, size: tuple[int, int], names: str | None = None
     ) -> "FaceFiles":
-        """Find images/NAME.jpg and labels/NAME.png; `names` such as "900-999,1003" chooses some.
+        """Find images/NAME.jpg and labels/NAME.png; `names` such as "900-999,1003" selects some.
 
         Raises:
-            FolderError: a folder is missing, a file has no partner, or a name is not there.
+            FolderError: a folder is missing, an unpaired file, or an unknown name.
         """
         images = files_by_name(folder / "images", PHOTO_SUFFIXES)
         everything = pair_by_name(images, files_by_name(folder / "labels", (".png",)))
@@ -73,43 +73,43 @@ class FaceFiles:
                     self.problems.append(str(error))
 
     def load(self, pair: Pair) -> Face:
-        """Read a face; raises ImageError for files that cannot be used."""
+        """Load a face; raise ImageError for unusable files."""
         loaded = load_pair(pair, self.label_set, self.size)
         return Face(pair.name, loaded["image"], loaded["labels"])
 
     def other(self, other: str, name: str, option: str, mask: Path | None = None) -> Face:
-        """Return the face that gives `name` its style or its shape.
+        """Return the face that provides the style or shape for `name`.
 
         Args:
-            other: a name in the folder, "next" for the neighbour of `name`, or, with a mask, a picture's path.
-            name: the face that gets something.
-            option: the command's, for errors.
-            mask: the picture's label map.
+            other: name in the folder, "next" for the face after `name`, or an image path with `mask`.
+            name: the edited face.
+            option: command-line option, for errors.
+            mask: label map of the image.
 
         Raises:
-            FolderError: there is no such face. ImageError: its files cannot be used.
+            FolderError: unknown face. ImageError: unusable files.
         """
         if other == NEXT:
             return self._neighbour(name, option)
         if mask is not None:
             if other in self._by_name:
                 raise FolderError(
-                    f"{option} {other} is a face of the folder, with a label map of its own; leave --style-mask out"
+                    f"{option} {other} is a face of the folder and has a label map; remove --style-mask"
                 )
             return self.load(Pair(Path(other).stem, Path(other), mask))
         if other in self._by_name:
             return self.load(self._by_name[other])
         more = {
-            "--style": ", or a picture together with --style-mask",
-            "--shape": ", or a PNG of region numbers",
+            "--style": ", or an image path with --style-mask",
+            "--shape": ", or a PNG of region indices",
         }
         raise FolderError(
-            f"{option} {other}: no face of that name in the folder; wanted one of its names, or `{NEXT}`"
+            f"{option} {other}: no face of that name in the folder; use one of its names, or `{NEXT}`"
             f"{more.get(option, '')}"
         )
 
     def _neighbour(self, name: str, option: str) -> Face:
-        """Return the next face in the folder that can be loaded."""
+        """Return the next usable face in the folder."""
         names = list(self._by_name)
         place = names.index(name)
         for other in names[place + 1 :] + names[:place]:
@@ -118,11 +118,11 @@ class FaceFiles:
             except ImageError as error:
                 if str(error) not in self.problems:
                     self.problems.append(str(error))
-        raise FolderError(f"{option} {NEXT}: {name} is the only face that can be used; name another")
+        raise FolderError(f"{option} {NEXT}: {name} is the only usable face; name another")
 
 
 def chosen(pairs: Sequence[Pair], names: str) -> list[Pair]:
-    """Return the pairs that a list such as "7,900-999" names, in its order.
+    """Return the pairs selected by a list such as "7,900-999", in order.
 
     Raises:
         FolderError: a name or range has no face.

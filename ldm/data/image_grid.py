@@ -1,4 +1,4 @@
-"""Draw columns of pictures as one picture with titles."""
+"""Image grids with titled columns."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,12 +17,13 @@ def draw_grid(
     """Draw one row per sample and one titled column per entry.
 
     Args:
-        columns: title -> (B, 3, H, W), float in [-1, 1] (beyond it is cut off) or uint8.
-        cell: least side of a drawn picture in pixels; smaller ones are enlarged by a whole factor, without smoothing.
-        rows: a text in front of each row.
+        columns: title -> (B, 3, H, W), float in [-1, 1] (clamped) or uint8.
+        cell: minimum side of an image in pixels; smaller images are enlarged by an integer factor, nearest
+            neighbour.
+        rows: label of each row.
 
     Raises:
-        ValueError: no columns, or an entry of another shape.
+        ValueError: no columns, or a wrong shape.
     """
     if not columns:
         raise ValueError("a grid needs at least one column")
@@ -51,7 +52,7 @@ def draw_grid(
 def _to_bytes(title: str, images: Tensor) -> list[np.ndarray]:
     """Return (H, W, 3) uint8 arrays, rounded."""
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"the column {title!r} has the shape {tuple(images.shape)}; wanted (B, 3, H, W)")
+        raise ValueError(f"column {title!r} must have shape (B, 3, H, W), got {tuple(images.shape)}")
     if images.dtype != torch.uint8:
         images = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return list(images.permute(0, 2, 3, 1).cpu().numpy())

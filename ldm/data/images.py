@@ -1,4 +1,4 @@
-"""Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the mend."""
+"""Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the fix."""
 
 import io
 import struct
@@ -23,9 +23,9 @@ from ldm.data.png_checksums import verify_png
 PngImagePlugin.MAX_TEXT_CHUNK = (
     2**24
 )  # bytes of a comment, which image editors and Pillow's 1 MB disagree about
-# What photos and label maps come in. Pillow knows more, some of which start a program (EPS).
+# Supported formats. Pillow supports more, some of which run external programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
-MAX_PIXELS = 64_000_000  # larger pictures are refused before decoding: a few of them fill the memory
+MAX_PIXELS = 64_000_000  # larger images are rejected before decoding, to bound memory
 Size = int | Sequence[int]
 Source = str | Path | BinaryIO
 
@@ -36,7 +36,7 @@ GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(ValueError):
-    """A picture or label map cannot be used; the message names the file and what to do."""
+    """An image or label map is unusable; the message names the file and the fix."""
 
 
 def as_size(size: Size) -> tuple[int, int]:
@@ -47,22 +47,23 @@ def as_size(size: Size) -> tuple[int, int]:
     """
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f"size is {size!r}; wanted pixels as one number, or as [height, width]")
+        raise ValueError(f"size must be a positive integer or [height, width], got {size!r}")
     return pair[0], pair[1]
 
 
 def load_image(path: str | Path, size: Size | None = None) -> Tensor:
     """Read a photo: float32 (3, H, W) in [-1, 1].
 
-    Any mode becomes RGB, colour profiles become sRGB, EXIF orientation is applied, transparent parts become white.
+    Converts any mode to RGB and colour profiles to sRGB, applies the EXIF orientation, and composites on
+    white.
 
     Args:
         path: The file, in any format that Pillow reads.
-        size: Wanted size, an int or [H, W]. The picture is resized straight to it, bicubic and antialiased;
-            another aspect ratio squeezes it. None keeps the file's size.
+        size: Output size, an int or [H, W]: bicubic resize with antialiasing, which does not preserve the
+            aspect ratio. None keeps the file's size.
 
     Raises:
-        ImageError: missing, damaged, truncated or absurdly large.
+        ImageError: missing, damaged, truncated or too large.
     """
     size = None if size is None else as_size(size)
     with open_image(path) as photo:
@@ -75,13 +76,13 @@ def load_labels(
     """Read a label map: uint8 (H, W) with 0..R-1, or 255 for unlabelled.
 
     Args:
-        path: A PNG with one number a pixel: grey, or a palette picture, whose indices are the labels.
-        label_set: What the labels mean.
-        size: Wanted size, an int or [H, W]; nearest neighbour. None keeps the file's size.
-        table: What each number in the file means, see `label_table`; by default the numbers are the labels.
+        path: A grey or palette PNG whose values are the labels.
+        label_set: Label set of the file.
+        size: Output size, an int or [H, W]; nearest neighbour. None keeps the file's size.
+        table: Maps file values to labels, see `label_table`; by default the values are the labels.
 
     Raises:
-        ImageError: as `load_image`, or saved in colour, or a label out of range.
+        ImageError: as in `load_image`, a colour image, or a label out of range.
     """
     size = None if size is None else as_size(size)
     with open_image(path) as mask:
@@ -95,19 +96,19 @@ def open_image(
     name: str = "",
     max_pixels: int | None = None,
 ) -> Iterator[Image.Image]:
-    """Open a picture without decoding it; errors of Pillow inside the `with` become ImageError.
+    """Open an image without decoding it; converts Pillow errors inside the `with` to ImageError.
 
     Args:
-        source: The file, or the bytes of one.
-        formats: What it may be, in Pillow's words, such as "PNG"; None for FORMATS.
-        name: What errors call it; by default the path, or an open file's `str`.
-        max_pixels: More are refused before they are decoded; None for MAX_PIXELS.
+        source: Path, open file or bytes.
+        formats: Allowed Pillow formats, such as "PNG"; None for FORMATS.
+        name: Name in errors; by default the path, or the `str` of an open file.
+        max_pixels: Maximum number of pixels, checked before decoding; None for MAX_PIXELS.
 
     Raises:
-        ImageError: missing, not a picture of these formats, damaged, or more than `max_pixels`.
+        ImageError: missing, another format, damaged, or too large.
     """
     max_pixels = max_pixels or MAX_PIXELS
-    path = name or ("the picture" if isinstance(source, bytes) else source)
+    path = name or ("the image" if isinstance(source, bytes) else source)
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         found = "a folder" if Path(source).is_dir() else "a pipe or device"
         raise ImageError(f"{path} cannot be read: it is {found}, expected an image file")
@@ -135,33 +136,33 @@ def open_image(
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (H, W) after the EXIF orientation, from the header alone."""
+    """Return (H, W) after the EXIF orientation, from the header only."""
     width, height = image.size
     return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def read_rgb(photo: Image.Image, size: Size | None = None) -> Image.Image:
-    """Decode an opened photo upright and in RGB, resized to `size` (int or [H, W]) where one is given."""
-    wanted = None if size is None else as_size(size)
+    """Decode an opened photo upright as RGB, resized to `size` (int or [H, W]) if given."""
+    target = None if size is None else as_size(size)
     verify_png(photo)
-    if wanted is not None:
-        # JPEGs decode at 1/2, 1/4 or 1/8 in a fraction of the time. At least twice the wanted size is left to
+    if target is not None:
+        # JPEGs decode at 1/2, 1/4 or 1/8 in a fraction of the time. At least twice the target size is left to
         # the antialiased resize, so the result stays as sharp.
-        height, width = wanted[::-1] if _orientation(photo) >= 5 else wanted
+        height, width = target[::-1] if _orientation(photo) >= 5 else target
         photo.draft(None, (2 * width, 2 * height))
     photo.load()
     if _orientation(photo) > 1:
         ImageOps.exif_transpose(photo, in_place=True)
     rgb = _to_rgb(to_srgb(photo))
-    if wanted is not None and rgb.size != wanted[::-1]:
-        rgb = rgb.resize(wanted[::-1], Image.Resampling.BICUBIC)
+    if target is not None and rgb.size != target[::-1]:
+        rgb = rgb.resize(target[::-1], Image.Resampling.BICUBIC)
     return rgb
 
 
 def read_labels(
     mask: Image.Image, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
 ) -> Tensor:
-    """Decode an opened label map; arguments, result and errors as `load_labels`."""
+    """Decode an opened label map; arguments, result and errors as in `load_labels`."""
     check_label_format(mask, label_set)
     path = getattr(mask, "filename", "the label map")
     meanings = label_table(label_set) if table is None else table
@@ -172,7 +173,7 @@ def read_labels(
     elif mask.mode != "L" and table is None:
         mask = _by_colour(mask, path, label_set)
     elif mask.mode not in ("L", "P"):
-        raise ImageError(f"{path} is saved in colour; this dataset has numbers of its own in grey PNGs")
+        raise ImageError(f"{path} is saved in colour; this dataset stores its labels as grey PNGs")
     if factor > 1:
         mask = Image.fromarray(np.asarray(mask) // factor)
     _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
@@ -182,7 +183,7 @@ def read_labels(
 
 
 def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
-    """Raise ImageError where an opened file can be no label map; looks at its header alone."""
+    """Raise ImageError if an opened file cannot be a label map, from its header only."""
     path = getattr(mask, "filename", "the label map")
     if mask.mode not in ("L", "P", "RGB", "RGBA", *GREY_16_BIT):
         raise ImageError(
@@ -194,9 +195,9 @@ def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
 
 
 def label_table(label_set: LabelSet) -> np.ndarray:
-    """Return the int16 (256,) table for files whose numbers are the labels: 0..R-1, 255, all others -1.
+    """Return the int16 (256,) table for files whose values are the labels: 0..R-1 and 255; -1 for others.
 
-    A dataset with other numbers in its files makes its own: number -> label, -1 for forbidden numbers.
+    Datasets with other file values use their own table: value -> label, -1 for invalid values.
     """
     table = np.full(UNLABELLED + 1, _FORBIDDEN, np.int16)
     table[: len(label_set)] = np.arange(len(label_set))
@@ -205,52 +206,52 @@ def label_table(label_set: LabelSet) -> np.ndarray:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Turn an RGB picture into float32 (3, H, W) in [-1, 1]."""
+    """Convert an RGB image to float32 (3, H, W) in [-1, 1]."""
     channels_first = np.asarray(image.convert("RGB")).transpose(2, 0, 1)  # (3, H, W)
-    # A table instead of arithmetic: torch would wake its thread pool for every picture, which takes longer.
+    # A lookup table is faster than torch arithmetic, which would start its thread pool for every image.
     return torch.from_numpy(np.take(_UNIT, channels_first))
 
 
 def as_unit(pixels: Tensor) -> Tensor:
-    """Map uint8 pixels 0..255 to float32 in [-1, 1]; return images that are floating-point already as they are."""
+    """Map uint8 pixels 0..255 to float32 in [-1, 1]; return floating-point images unchanged."""
     return pixels if pixels.is_floating_point() else pixels.float() / 127.5 - 1
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """Turn images (..., 3, H, W) in [-1, 1] into uint8 (..., H, W, 3), rounded and clamped.
+    """Convert images (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), rounded and clamped.
 
     Raises:
-        ValueError: the channels are not three, or a value is not finite.
+        ValueError: not three channels, or non-finite values.
     """
     if image.ndim < 3 or image.shape[-3] != 3:
-        raise ValueError(f"image has shape {tuple(image.shape)}; wanted (..., 3, H, W)")
+        raise ValueError(f"image must have shape (..., 3, H, W), got {tuple(image.shape)}")
     image = image.detach().float().cpu()
     if not image.isfinite().all():
-        raise ValueError("image holds values that are not finite; the model that made it has diverged")
+        raise ValueError("image has non-finite values; the model has diverged")
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().movedim(-3, -1).contiguous().numpy()
 
 
 def save_png(
     path: str | Path, image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a PNG; a process that is killed meanwhile leaves no half file.
+    """Write a PNG atomically.
 
     Args:
-        path: The file; missing folders are made.
-        image: A picture, uint8 (H, W, 3) or (H, W), or a tensor (3, H, W) in [-1, 1].
-        metadata: Texts to keep in the file, by name.
+        path: The file; missing folders are created.
+        image: A PIL image, uint8 (H, W, 3) or (H, W), or a tensor (3, H, W) in [-1, 1].
+        metadata: Text entries of the PNG, by name.
     """
     data = encode_png(image, metadata)
     write_file(path, lambda file: file.write(data))
 
 
 def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return a PNG's bytes; arguments as `save_png`."""
+    """Encode a PNG; arguments as in `save_png`."""
     array = to_uint8(image) if isinstance(image, Tensor) else image
     picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array
     texts = PngInfo()
     if picture.mode == "RGB":
-        texts.add(b"sRGB", b"\0")  # what the values mean, so that no viewer takes them for another profile's
+        texts.add(b"sRGB", b"\0")  # marks the values as sRGB for viewers
     for name, text in (metadata or {}).items():
         texts.add_text(name, str(text))
     file = io.BytesIO()
@@ -259,7 +260,7 @@ def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, 
 
 
 def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
-    """Write a label map uint8 (H, W) as a palette PNG, which viewers show in the regions' colours."""
+    """Write a label map uint8 (H, W) as a palette PNG in the colours of the label set."""
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     picture = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
     colours = [value for colour in label_set.palette for value in colour]
@@ -268,13 +269,13 @@ def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelS
 
 
 def narrowed(image: Image.Image) -> Image.Image:
-    """Return a 16-bit grey image (a mode in GREY_16_BIT) with 8 bits."""
+    """Convert a 16-bit grey image (a mode in GREY_16_BIT) to 8 bits."""
     grey = np.asarray(image).astype(np.float64) / 257
     return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
 
 
 def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
-    """Return a label map of 16 bits with 8; raise ImageError for numbers that do not fit."""
+    """Convert a 16-bit label map to 8 bits; raise ImageError for values above 255."""
     numbers = np.asarray(mask)
     beyond = numbers[(numbers < 0) | (numbers > UNLABELLED)]
     if beyond.size:
@@ -286,7 +287,7 @@ def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
 
 
 def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
-    """Return a label map in colours, or with a palette, with labels for numbers."""
+    """Convert a colour or palette image to label values."""
     mask.load()
     if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
         raise ImageError(f"{path} has transparent pixels; expected one region a pixel, without transparency")
@@ -298,7 +299,7 @@ def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image
 
 
 def _check_numbers(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
-    """Raise ImageError if a file holds numbers that the table forbids; `found` are its numbers, in order."""
+    """Raise ImageError for values that the table forbids; `found` are the sorted values of the file."""
     known = np.flatnonzero(table[:UNLABELLED] != _FORBIDDEN)
     has = f"{label_set.name} has {known[0]}..{known[-1]}"
     wrong = found[table[found] == _FORBIDDEN]
@@ -316,7 +317,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return narrowed(image).convert("RGB")
     if image.mode == "F":
         raise ImageError(
-            f"{getattr(image, 'filename', 'picture')} holds floating point numbers; save it with 8 bits"
+            f"{getattr(image, 'filename', 'image')} holds floating point numbers; save it with 8 bits"
         )
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -328,7 +329,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation 1..8; damaged EXIF data counts as upright."""
     if image.format == "PNG":
-        image.load()  # getexif would, and the error of damaged pixels be taken for one of the EXIF data
+        image.load()  # otherwise getexif would, hiding errors of damaged pixels
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
@@ -337,7 +338,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
-    """Say what a file is that Pillow does not take for an image of these formats, from its first bytes."""
+    """Describe a file that is not an image of these formats, from its first bytes."""
     try:
         if isinstance(source, str | Path):
             with open(source, "rb") as file:
@@ -348,13 +349,13 @@ def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
         head = b""
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
-        return "is a HEIC photo, which is not read here; export it as JPEG or PNG"
+        return "is a HEIC photo, which is not supported; export it as JPEG or PNG"
     if brand in (b"avif", b"avis"):
-        return "is an AVIF image, which this Pillow or this place does not read; export it as JPEG or PNG"
+        return "is an AVIF image, which is not supported here; export it as JPEG or PNG"
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6", b"%PDF")):
-        return "is a PostScript or PDF file, which is not read here; export it as JPEG or PNG"
+        return "is a PostScript or PDF file, which is not supported; export it as JPEG or PNG"
     return f"is no {' or '.join(formats[:2])} image, or its beginning is damaged; copy or download it again"
 
 
 def _too_large(path: Source, found: str, max_pixels: int) -> str:
-    return f"{path} has {found}; at most {max_pixels // 1_000_000} million are read. Make it smaller first"
+    return f"{path} has {found}; the maximum is {max_pixels // 1_000_000} million. Resize it first"

@@ -1,4 +1,4 @@
-"""Label maps whose numbers a tool has changed: the colours still say which region each pixel is."""
+"""Label maps in colour: recover labels from the colours of a label set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from ldm.data.labels import UNLABELLED, LabelSet
 SCALED = {
     "L;2": 85,
     "L;4": 17,
-}  # what Pillow multiplies grey of 2 and 4 bits with, by the name of its decoder
+}  # scale of 2- and 4-bit grey in Pillow, by decoder name
 LISTED = 5  # colours in a message
 
 
 def unscaled(mask: Image.Image) -> int:
-    """Return what to divide the numbers of an opened grey image with, 1 for 8 bits; look before it is decoded."""
+    """Return the scale of the values of an opened, not yet decoded grey image; 1 for 8 bits."""
     tiles: Any = getattr(mask, "tile", None)
     arguments = tiles[0][3] if tiles else None
     mode = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
@@ -24,14 +24,14 @@ def unscaled(mask: Image.Image) -> int:
 
 
 def labels_by_colour(mask: Image.Image, label_set: LabelSet) -> np.ndarray | None:
-    """Return the labels uint8 (H, W) of an image in the label set's own colours, None where its numbers are the labels.
+    """Return the labels uint8 (H, W) of an image in the label set's colours; None if its values are the labels.
 
     Args:
         mask: decoded, in mode P, RGB or RGBA.
-        label_set: whose palette is compared. A colour that two regions share stands for the first.
+        label_set: provides the palette; a colour of two regions means the first.
 
     Raises:
-        ValueError: it has colours and they are not those of the label set, or only some are; says which.
+        ValueError: colours that are not in the palette of the label set.
     """
     known: dict[tuple[int, ...], int] = {
         colour: label for label, colour in reversed(list(enumerate(label_set.palette)))
@@ -64,9 +64,7 @@ def _of_palette(
     if len(greys) == len(regions) and any(index != grey for index, grey in greys.items()):
         return _of_grey_palette(mask, label_set, greys)
     of_set = [index for index, colour in regions.items() if colour in known]
-    if (
-        len(of_set) <= 1
-    ):  # a palette of other colours, or one that happens to share one: the numbers are the labels
+    if len(of_set) <= 1:  # another palette, with no or one accidental match: the values are the labels
         return None
     foreign = [colour for index, colour in regions.items() if colour not in known]
     if foreign:
@@ -78,7 +76,7 @@ def _of_palette(
 
 
 def _of_grey_palette(mask: Image.Image, label_set: LabelSet, greys: dict[int, int]) -> np.ndarray | None:
-    """Return the labels of an image whose palette is grey: its shades, where they alone can be labels."""
+    """Return the grey levels of a grey palette as labels, if only they are valid labels."""
 
     def possible(numbers: list[int]) -> bool:
         return all(number < len(label_set) or number == UNLABELLED for number in numbers)

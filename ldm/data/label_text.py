@@ -1,4 +1,4 @@
-"""Label maps as short texts, for what carries texts alone: metadata of pictures, a browser."""
+"""Run-length text encoding of label maps, for image metadata and the browser."""
 
 import re
 
@@ -13,17 +13,17 @@ _LONGEST = 20_000_000  # characters: more runs than any map that a model takes
 
 
 class LabelTextError(ValueError):
-    """A text is no label map; the message says what is wrong with it."""
+    """A text is not a valid label map."""
 
 
 def labels_to_text(labels: Tensor) -> str:
-    """Write a label map (H, W) of integers as runs in reading order: `HxW:COUNT*LABEL,COUNT*LABEL,...`.
+    """Encode an integer label map (H, W) as runs in row-major order: `HxW:COUNT*LABEL,COUNT*LABEL,...`.
 
     Raises:
-        ValueError: the map has another number of dimensions, or no pixels.
+        ValueError: not two-dimensional, or empty.
     """
     if labels.ndim != 2 or not labels.numel():
-        raise ValueError(f"got a tensor {tuple(labels.shape)}; wanted a label map (H, W)")
+        raise ValueError(f"expected a label map (H, W), got shape {tuple(labels.shape)}")
     flat = labels.cpu().numpy().ravel()
     starts = np.concatenate(([0], np.flatnonzero(np.diff(flat)) + 1))
     counts = np.diff(np.concatenate((starts, [flat.size])))
@@ -32,15 +32,15 @@ def labels_to_text(labels: Tensor) -> str:
 
 
 def labels_from_text(text: str, label_set: LabelSet, size: tuple[int, int]) -> Tensor:
-    """Read what `labels_to_text` wrote: uint8 (H, W).
+    """Decode the text of `labels_to_text` to uint8 (H, W).
 
     Args:
-        text: from anywhere; nothing in it is trusted.
-        label_set: what the labels mean.
-        size: the (H, W) it must have.
+        text: untrusted input.
+        label_set: label set of the map.
+        size: required (H, W).
 
     Raises:
-        LabelTextError: another form, another size, runs that do not fill it, or a label that the set lacks.
+        LabelTextError: invalid syntax, another size, or an unknown label.
     """
     form = _FORM.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
     if form is None:
@@ -48,14 +48,15 @@ def labels_from_text(text: str, label_set: LabelSet, size: tuple[int, int]) -> T
     found = int(form[1]), int(form[2])
     if found != size:
         raise LabelTextError(
-            f"the mask has {found[1]} x {found[0]} pixels; wanted {size[1]} x {size[0]}, those of the model"
+            f"the mask must have the size of the model, {size[1]} x {size[0]} pixels, "
+            f"got {found[1]} x {found[0]} pixels"
         )
     counts, labels = np.array([run.split("*") for run in form[3].split(",")], np.int64).T
     if counts.sum() != size[0] * size[1]:
-        raise LabelTextError(f"the mask's runs fill {counts.sum()} pixels; wanted {size[0] * size[1]}")
-    strangers = labels[(labels >= len(label_set)) & (labels != UNLABELLED)]
-    if strangers.size:
+        raise LabelTextError(f"the runs of the mask must fill {size[0] * size[1]} pixels, got {counts.sum()}")
+    unknown = labels[(labels >= len(label_set)) & (labels != UNLABELLED)]
+    if unknown.size:
         raise LabelTextError(
-            f"the mask holds label {strangers[0]}; {label_set.name} has 0..{len(label_set) - 1}"
+            f"the mask holds label {unknown[0]}; {label_set.name} has 0..{len(label_set) - 1}"
         )
     return torch.from_numpy(np.repeat(labels, counts).astype(np.uint8).reshape(size))

@@ -17,13 +17,13 @@ _LISTED_NAMES = 40  # how many names an error lists: all of every set but ADE20K
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The R regions that a dataset's label maps number 0..R-1.
+    """The R regions of a dataset, with labels 0..R-1.
 
     Attributes:
-        name: The dataset's name, as errors show it.
+        name: Name of the dataset.
         regions: R region names.
         palette: R colours (red, green, blue), each 0..255.
-        mirror: R indices: what each region becomes when the picture is flipped left to right.
+        mirror: R indices, the region that each one becomes in a horizontal flip.
 
     Raises:
         ValueError: the three tuples disagree, a name occurs twice, or `mirror` is not its own inverse.
@@ -37,7 +37,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         count = len(self.regions)
         if not 0 < count <= UNLABELLED:
-            raise ValueError(f"{self.name}: {count} regions; wanted 1..{UNLABELLED}")
+            raise ValueError(f"{self.name}: the number of regions must be in [1, {UNLABELLED}], got {count}")
         if len(set(self.regions)) != count:
             raise ValueError(f"{self.name}: a region name occurs twice")
         if len(self.palette) != count or len(self.mirror) != count:
@@ -45,16 +45,16 @@ class LabelSet:
                 f"{self.name}: {count} regions, {len(self.palette)} colours, {len(self.mirror)} mirrors"
             )
         if any(not 0 <= m < count or self.mirror[m] != i for i, m in enumerate(self.mirror)):
-            raise ValueError(f"{self.name}: mirroring twice must give back every region")
+            raise ValueError(f"{self.name}: mirror must be its own inverse")
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def index(self, name: str) -> int:
-        """Return the number of the region called `name`.
+        """Return the index of the region `name`.
 
         Raises:
-            ValueError: there is no such region; the message lists those there are, the nearest first.
+            ValueError: unknown region; the message lists the known ones, closest first.
         """
         if name not in self.regions:
             raise ValueError(
@@ -63,13 +63,13 @@ class LabelSet:
         return self.regions.index(name)
 
     def indices(self, names: Iterable[str]) -> list[int]:
-        """Return the numbers of several regions, in the order given.
+        """Return the indices of several regions, in order.
 
         Raises:
             ValueError: a name is unknown (as `index`), or `names` is one string instead of a list.
         """
         if isinstance(names, str):
-            raise ValueError(f"wanted a list of region names, got one string; write [{names!r}]")
+            raise ValueError(f"expected a list of region names, got a string; write [{names!r}]")
         return [self.index(name) for name in names]
 
     def colourise(self, labels: np.ndarray | Tensor) -> np.ndarray:
@@ -80,7 +80,7 @@ class LabelSet:
         """
         array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
         if array.ndim != 2 or array.dtype.kind not in "iu":
-            raise ValueError(f"wanted integer labels (H, W), got {array.dtype} {array.shape}")
+            raise ValueError(f"expected integer labels (H, W), got {array.dtype} {array.shape}")
         wrong = (array != UNLABELLED) & ((array < 0) | (array >= len(self)))
         if wrong.any():
             raise ValueError(f"label {array[wrong].flat[0]}; {self.name} has 0..{len(self) - 1}")
@@ -90,17 +90,17 @@ class LabelSet:
 
     def flip(self, labels: Tensor) -> Tensor:
         """Flip label maps (..., H, W) left to right; left and right regions change their labels."""
-        # numpy, because torch wakes its thread pool for every map, which takes longer than the flip itself.
+        # numpy is faster than torch, which would start its thread pool for every map.
         array = labels.cpu().numpy()
         table = np.arange(UNLABELLED + 1, dtype=array.dtype)
         table[: len(self)] = self.mirror
         return torch.from_numpy(table[np.flip(array, -1)]).to(labels.device)
 
     def repair_sides(self, labels: Tensor) -> Tensor:
-        """Exchange left and right regions of a label map (H, W) where they lie on the wrong sides.
+        """Swap left and right regions of a label map (H, W) if they are on the wrong sides.
 
-        About 6 % of CelebAMask-HQ's label maps have them exchanged: of the first pair that both show (eyes before
-        brows before ears), the region called `l_` must lie to the right in the image, on the person's left.
+        They are swapped in about 6 % of CelebAMask-HQ: in the first complete pair (eyes, then brows, then
+        ears), the region `l_` must be on the right of the image, the person's left.
         """
         array = labels.cpu().numpy()
         for left, right in ((i, m) for i, m in enumerate(self.mirror) if i < m):
@@ -114,18 +114,18 @@ class LabelSet:
         return labels
 
     def _names_nearest_to(self, name: str) -> str:
-        """List the region names, those that look most like `name` first."""
+        """List the region names, closest to `name` first."""
 
-        def likeness(region: str) -> float:
+        def similarity(region: str) -> float:
             return difflib.SequenceMatcher(None, str(name).lower(), region.lower()).ratio()
 
-        ordered = sorted(self.regions, key=likeness, reverse=True)
+        ordered = sorted(self.regions, key=similarity, reverse=True)
         more = len(ordered) - _LISTED_NAMES
         return ", ".join(ordered[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def one_hot(labels: Tensor, num_regions: int) -> Tensor:
-    """Turn label maps into one-hot masks.
+    """Convert label maps to one-hot masks.
 
     Args:
         labels: (B, H, W), any integer type, 0..num_regions-1, or 255 for unlabelled.
@@ -139,17 +139,17 @@ def one_hot(labels: Tensor, num_regions: int) -> Tensor:
     """
     if not 0 < num_regions <= UNLABELLED:
         raise ValueError(
-            f"num_regions is {num_regions}; wanted 1..{UNLABELLED} ({UNLABELLED} means unlabelled)"
+            f"num_regions must be in [1, {UNLABELLED}], got {num_regions} ({UNLABELLED} means unlabelled)"
         )
     if labels.ndim != 3:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}; wanted (B, H, W)")
+        raise ValueError(f"labels must have shape (B, H, W), got {tuple(labels.shape)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"labels are {labels.dtype}; wanted integers, one region number a pixel")
+        raise ValueError(f"labels must be integers, one region index per pixel, got {labels.dtype}")
     wrong = (labels != UNLABELLED) & ((labels < 0) | (labels >= num_regions))
     if wrong.any():
         found = sorted(set(labels[wrong].tolist()))
         raise ValueError(
-            f"labels hold {found[:5]}; wanted 0..{num_regions - 1}, or {UNLABELLED} for unlabelled"
+            f"labels must be in [0, {num_regions - 1}], or {UNLABELLED} for unlabelled, got {found[:5]}"
         )
     regions = torch.arange(num_regions, dtype=labels.dtype, device=labels.device)
     return (labels[:, None] == regions[:, None, None]).float()  # (B, R, H, W)
@@ -161,13 +161,13 @@ def _names(listed: str) -> tuple[str, ...]:
 
 
 def _mirror(regions: tuple[str, ...], *pairs: tuple[str, str]) -> tuple[int, ...]:
-    """Return the mirror table in which each pair of names swaps and all other regions stay."""
+    """Return the mirror table that swaps each pair of names."""
     swaps = dict(pairs) | {right: left for left, right in pairs}
     return tuple(regions.index(swaps.get(region, region)) for region in regions)
 
 
 def _spread_colours(count: int) -> tuple[Colour, ...]:
-    """Return `count` colours, neighbours far apart: hues a golden ratio apart, three lightnesses by turns."""
+    """Return `count` distinct colours: golden-ratio hues with three alternating lightnesses."""
 
     def colour(i: int) -> Colour:
         red, green, blue = colorsys.hls_to_rgb(

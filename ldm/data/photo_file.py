@@ -1,4 +1,4 @@
-"""Photo files: pixels upright and at full size, and all that the same file needs to be written again."""
+"""Photo files: upright full-resolution pixels, with everything needed to write the file again."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, eq=False)
 class PhotoFile:
-    """A photo as it was opened.
+    """An opened photo.
 
     Attributes:
         path: the file.
         pixels: uint8 (H, W, 3), upright, in the file's own colour space.
-        space: that colour space.
-        notes: one sentence for each thing that saving cannot keep.
+        space: colour space of the pixels.
+        notes: one sentence for each property that saving cannot preserve.
     """
 
     path: Path
@@ -112,7 +112,7 @@ class PhotoFile:
 
     @property
     def suffix(self) -> str:
-        """The file name suffix of the format that it is saved in."""
+        """File suffix of the output format."""
         own = self.path.suffix.lower()
         return (
             own
@@ -121,16 +121,16 @@ class PhotoFile:
         )
 
     def save(self, path: str | Path, pixels: np.ndarray, recipe: str, *, gps: bool = False) -> None:
-        """Write edited pixels, uint8 (H, W, 3), as this photo's file was: format, orientation, profile, metadata.
+        """Write edited pixels, uint8 (H, W, 3), with the orientation, profile and metadata of the photo.
 
         Args:
-            path: the file; its suffix decides the format.
+            path: the file; its suffix selects the format.
             pixels: the edited photo, upright.
-            recipe: what was done, for the metadata.
-            gps: keep the place where the photo was taken.
+            recipe: description of the edit, for the metadata.
+            gps: keep the GPS position.
 
         Raises:
-            ImageError: the suffix names no format that can be written, or the photo would overwrite itself.
+            ImageError: an unsupported suffix, or the path of the photo itself.
         """
         path = Path(path)
         format = SUFFIXES.get(path.suffix.lower())
@@ -174,7 +174,7 @@ class PhotoFile:
 def _as_rgb(
     image: Image.Image, profile: bytes | None
 ) -> tuple[Image.Image, ColorSpace, bytes | None, list[str]]:
-    """Return pixels in RGB, their colour space, the profile to save, and what was converted."""
+    """Return RGB pixels, their colour space, the profile to save, and notes about conversions."""
     if image.mode in GREY_16_BIT:
         image, profile = narrowed(image), None
     if profile is None and image.mode not in ("CMYK", "LAB"):
@@ -199,7 +199,7 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
 
 
 def _encoding(image: Image.Image) -> dict[str, Any]:
-    """Return the encoder options that give about the file's own quality."""
+    """Return encoder options that match the quality of the file."""
     options: dict[str, Any] = {}
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode == "RGB":
         sampling = JpegImagePlugin.get_sampling(image)
@@ -221,7 +221,7 @@ def _lossless_webp(image: Image.Image) -> bool:
 
 
 def _notes(image: Image.Image) -> list[str]:
-    """Return one sentence for each thing that is lost."""
+    """Return one sentence for each property that is lost."""
     notes = []
     if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
         notes.append(

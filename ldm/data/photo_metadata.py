@@ -1,4 +1,4 @@
-"""Metadata of an edited photo: EXIF without what is untrue or private, XMP that says how it was edited."""
+"""Metadata of edited photos: EXIF without outdated or private entries, XMP that describes the edit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNTRUE = (
     f"{{{RECIPE}}}",
 )
 _MAKER_NOTE = 0x927C  # its offsets point into the original file
-# How the original's pixels are stored, which the new file says itself (width to tile sizes, JPEG tables, profile, XMP).
+# Storage of the original's pixels, which the new file defines itself (width to tile sizes, JPEG tables, profile, XMP).
 _STORAGE = {*range(256, 263), 273, *range(277, 280), 284, 317, 320, *range(322, 326), 338, 339, 347} | {
     TiffImagePlugin.ICCPROFILE,
     TiffImagePlugin.XMP,

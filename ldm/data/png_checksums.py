@@ -1,4 +1,4 @@
-"""Checksums of a PNG, which Pillow leaves unread for what it has decoded enough of: a flipped bit changes labels."""
+"""PNG checksums, which Pillow does not always verify: a flipped bit would change labels."""
 
 import struct
 import zlib
@@ -7,14 +7,14 @@ from typing import Any
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-BLOCK = 2**20  # bytes that are unpacked at once
+BLOCK = 2**20  # bytes decompressed at once
 
 
 def verify_png(image: Image.Image) -> None:
-    """Check an opened image that is not decoded yet, if it is a PNG: CRC-32 of every chunk, Adler-32 of the pixels.
+    """Verify an opened, not yet decoded PNG: CRC-32 of every chunk, Adler-32 of the pixels.
 
     Raises:
-        ValueError: a checksum is wrong, or the file ends early; names the chunk.
+        ValueError: a wrong checksum or a truncated file; the message names the chunk.
     """
     file: Any = getattr(image, "fp", None)
     if image.format != "PNG" or file is None:
@@ -46,7 +46,7 @@ def _verify(content: memoryview) -> None:
 
 
 def _unpack(unpacker: Any, data: memoryview) -> None:
-    """Unpack and drop a piece of a zlib stream, whose end checks its Adler-32; never much in memory at once."""
+    """Decompress and discard part of a zlib stream with bounded memory; its end verifies the Adler-32."""
     rest: Any = data
     while len(rest) and not unpacker.eof:
         unpacker.decompress(rest, BLOCK)

@@ -1,4 +1,4 @@
-"""The controls of every picture: few that are seen, the rest folded."""
+"""Sampling controls: the common ones visible, the others in an accordion."""
 
 import secrets
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from ldm.pipeline.options import SamplingOptions
 from ldm.sampling.solvers import SOLVERS
 
 MOST_STEPS, MOST_VARIANTS, SEEDS = 200, 8, 2**31
-WEIGHTS = {"ema": "averaged (EMA)", "raw": "last (raw)"}
+WEIGHTS = {"ema": "EMA", "raw": "raw (last step)"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the controls say; the browser sends it, so it is checked."""
+    """Validated values of the controls, which come from the browser."""
 
     seed: int
     lock_seed: bool
@@ -28,10 +28,10 @@ class Settings:
 
     @classmethod
     def read(cls, *values: Any) -> "Settings":
-        """Take the controls' values in their order; draws a new seed unless it is locked.
+        """Parse the values of the controls in order; sample a new seed unless it is locked.
 
         Raises:
-            ValueError: a number that is none, or out of range.
+            ValueError: a value that is not a number or out of range.
         """
         seed, lock_seed, lock, variants, steps, solver, guidance, weights = values
         try:
@@ -39,34 +39,42 @@ class Settings:
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("seed, variants, steps and guidance must be numbers") from error
         if not 1 <= variants <= MOST_VARIANTS or not 1 <= steps <= MOST_STEPS:
-            raise ValueError(f"wanted 1 .. {MOST_VARIANTS} variants and 1 .. {MOST_STEPS} steps")
+            raise ValueError(
+                f"variants must be in [1, {MOST_VARIANTS}] and steps in [1, {MOST_STEPS}], got {variants} and {steps}"
+            )
         if not lock_seed:
             seed = secrets.randbelow(SEEDS)
         return cls(seed, bool(lock_seed), bool(lock), variants, steps, str(solver), guidance, str(weights))
 
     def how(self) -> SamplingOptions:
-        """Return what the pipeline takes."""
+        """Return the sampling options of the pipeline."""
         return {"seed": self.seed, "steps": self.steps, "solver": self.solver, "guidance": self.guidance}
 
 
 def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
-    """Lay the controls out; returns them in the order of `Settings`."""
+    """Build the controls; return them in the order of `Settings`."""
     with gr.Row(elem_id="seed-row"):
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="seed")
-        lock_seed = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id="lock-seed")
+        lock_seed = gr.Checkbox(False, label="Lock seed", min_width=120, elem_id="lock-seed")
         lock = gr.Checkbox(True, label="Keep the rest of the photo", min_width=150, elem_id="lock")
         variants = gr.Slider(1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
             steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="steps")
             guidance = gr.Slider(
-                0, 6, 1, step=0.1, label="Guidance", info="How strongly the style is followed.", min_width=130
+                0,
+                6,
+                1,
+                step=0.1,
+                label="Guidance",
+                info="Scale of classifier-free guidance; 1 disables it.",
+                min_width=130,
             )
         solver = gr.Radio(list(SOLVERS), value="dpmpp_2m", label="Solver")
         weights = gr.Radio(
             [(WEIGHTS[kind], kind) for kind in kinds],
             value=kinds[0],
             label="Weights",
-            info=None if len(kinds) > 1 else "This model's file holds one kind alone.",
+            info=None if len(kinds) > 1 else "This checkpoint has only one kind.",
         )
     return [seed, lock_seed, lock, variants, steps, solver, guidance, weights]

@@ -1,4 +1,4 @@
-"""Where faces come from: a folder, or drawn from a seed. Found by name; no path ever comes from the browser."""
+"""Face sources: a folder or synthetic faces, looked up by name; the browser never sends paths."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,12 +13,12 @@ from ldm.data.labels import CELEBAMASK_HQ, LabelSet
 from ldm.data.synthetic.dataset import SyntheticFaces
 
 THUMBNAIL = 112  # pixels
-GENERATED = 30_000  # faces to choose among; each is drawn when it is asked for
-SEED = 3  # of the generated faces: a series that no config trains on
+GENERATED = 30_000  # number of synthetic faces, generated on demand
+SEED = 3  # seed of the synthetic faces, not used by any training config
 
 
 class Source(Protocol):
-    """Faces that have names."""
+    """A collection of named faces."""
 
     names: Sequence[str]
 
@@ -26,25 +26,25 @@ class Source(Protocol):
         """Load a face."""
 
     def thumbnail(self, name: str) -> Image.Image:
-        """Return a small picture of it."""
+        """Return a thumbnail."""
 
 
 class FolderSource:
     """The faces of a folder with images/ and labels/."""
 
     def __init__(self, folder: Path, label_set: LabelSet, size: tuple[int, int]) -> None:
-        """Find the files; raises FolderError where there are none."""
+        """Index the files; raise FolderError if there are none."""
         self._files = FaceFiles.in_folder(folder, label_set, size)
         self._pairs = {pair.name: pair for pair in self._files.pairs}
         self.names: Sequence[str] = list(self._pairs)
         self._drawn = lru_cache(512)(self._draw)
 
     def face(self, name: str) -> Face:
-        """Load a face; ImageError where its files cannot be used."""
+        """Load a face; raise ImageError if its files are unusable."""
         return self._files.load(self._pairs[name])
 
     def thumbnail(self, name: str) -> Image.Image:
-        """Return a small picture of it; a grey one where the file cannot be read."""
+        """Return a thumbnail, grey if the file cannot be read."""
         return self._drawn(name)
 
     def _draw(self, name: str) -> Image.Image:
@@ -56,22 +56,22 @@ class FolderSource:
 
 
 class GeneratedSource:
-    """Faces that are drawn from a seed, in any number."""
+    """Synthetic faces, generated from a seed."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        """Take the model's (H, W)."""
+        """Take the (H, W) of the model."""
         self._faces = SyntheticFaces(max(size), GENERATED, SEED)
         self._small = SyntheticFaces(THUMBNAIL, GENERATED, SEED)
         self.names: Sequence[str] = [f"{number:06d}" for number in range(GENERATED)]
         self._drawn = lru_cache(512)(self._draw)
 
     def face(self, name: str) -> Face:
-        """Draw a face."""
+        """Generate a face."""
         drawn = self._faces[int(name)]
         return Face(name, drawn["image"], drawn["labels"])
 
     def thumbnail(self, name: str) -> Image.Image:
-        """Draw it small."""
+        """Generate a thumbnail."""
         return self._drawn(name)
 
     def _draw(self, name: str) -> Image.Image:
@@ -79,28 +79,28 @@ class GeneratedSource:
 
 
 class UnknownFaceError(ValueError):
-    """There is no face of that name."""
+    """Unknown face name."""
 
 
-class Shelf:
-    """All sources, by the name that the page shows.
+class FaceGallery:
+    """All face sources, by the name shown on the page.
 
     Attributes:
         sources: at least one.
     """
 
-    PAGE = 24  # thumbnails that are shown at once
+    PAGE = 24  # thumbnails per page
 
     def __init__(self, sources: dict[str, Source]) -> None:
         self.sources = sources
 
     def search(self, source: str, text: str) -> list[str]:
-        """Return the names in which `text` occurs; of any source that the page knows."""
-        wanted = text.strip().lower()
-        return [name for name in self._source(source).names if wanted in name.lower()]
+        """Return the names of a source that contain `text`."""
+        query = text.strip().lower()
+        return [name for name in self._source(source).names if query in name.lower()]
 
     def thumbnails(self, source: str, names: Sequence[str]) -> list[tuple[Image.Image, str]]:
-        """Return small pictures with their names."""
+        """Return thumbnails with their names."""
         return [(self._source(source).thumbnail(name), name) for name in names]
 
     def face(self, source: str, name: str) -> Face:
@@ -111,25 +111,25 @@ class Shelf:
         """
         found = self._source(source)
         if name not in found.names:
-            raise UnknownFaceError(f"there is no face {name[:40]!r} in {source}; search for a part of a name")
+            raise UnknownFaceError(f"no face {name[:40]!r} in {source}; search for part of a name")
         return found.face(name)
 
     def _source(self, source: str) -> Source:
         if source not in self.sources:
-            raise UnknownFaceError(
-                f"there are no faces called {source!r}; there are {', '.join(self.sources)}"
-            )
+            raise UnknownFaceError(f"unknown face source {source!r}; available: {', '.join(self.sources)}")
         return self.sources[source]
 
 
-def shelf(dataset: Path | None, examples: Path | None, label_set: LabelSet, size: tuple[int, int]) -> Shelf:
-    """Return the dataset's faces where there is one, else the examples and generated ones.
+def face_gallery(
+    dataset: Path | None, examples: Path | None, label_set: LabelSet, size: tuple[int, int]
+) -> FaceGallery:
+    """Return the faces of the dataset, or else the examples and synthetic faces.
 
     Raises:
-        FolderError: the dataset is none.
+        FolderError: the folder is not a dataset.
     """
     if dataset is not None:
-        return Shelf({"Dataset": FolderSource(dataset, label_set, size)})
+        return FaceGallery({"Dataset": FolderSource(dataset, label_set, size)})
     sources: dict[str, Source] = {}
     if examples is not None and (examples / "images").is_dir() and label_set == CELEBAMASK_HQ:
         sources["Examples"] = FolderSource(examples, label_set, size)
@@ -137,6 +137,6 @@ def shelf(dataset: Path | None, examples: Path | None, label_set: LabelSet, size
         sources["Generated"] = GeneratedSource(size)
     if not sources:
         raise ValueError(
-            f"the model knows {label_set.name}, for which there are no examples: name --dataset FOLDER"
+            f"there are no example faces with the regions of {label_set.name}: set --dataset FOLDER"
         )
-    return Shelf(sources)
+    return FaceGallery(sources)

@@ -1,4 +1,4 @@
-"""One model, one line of visitors: who is next, how far the picture is, and how to stop it."""
+"""Job queue of the studio: one model, one job at a time, with progress and cancellation."""
 
 import queue
 import threading
@@ -10,102 +10,102 @@ from torch import Tensor
 
 from ldm.pipeline.options import Preview, Progress
 
-PATIENCE = 20.0  # seconds after which a visitor who does not ask any more has left
-POLL = 0.2  # seconds between two looks at the line
-PREVIEW_EVERY = 0.3  # seconds; decoding a preview takes time from the sampling
+PATIENCE = 20.0  # seconds without polling after which a visitor counts as gone
+POLL = 0.2  # polling interval of the queue in seconds
+PREVIEW_EVERY = 0.3  # seconds between previews; decoding slows sampling down
 
 
 class CancelledError(Exception):
-    """The visitor pressed Cancel, or left."""
+    """The visitor cancelled or left."""
 
 
-class LineFullError(ValueError):
-    """Too many visitors wait already."""
+class QueueFullError(ValueError):
+    """The queue is full."""
 
 
 @dataclass(eq=False)
-class Ticket:
-    """A place in the line."""
+class Job:
+    """A queued or running job."""
 
     visitor: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     seen: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise CancelledError where nobody waits for this any more."""
+        """Raise CancelledError if the job was cancelled or its visitor has left."""
         if self.cancelled.is_set() or time.monotonic() - self.seen > PATIENCE:
             raise CancelledError
 
 
-class Line:
-    """Visitors in the order they came; the first one has the model."""
+class JobQueue:
+    """First-in, first-out queue; the first job uses the model."""
 
     def __init__(self, limit: int) -> None:
-        """Take how many may wait behind the first."""
+        """Set the maximum number of waiting jobs."""
         self.limit = limit
-        self._tickets: list[Ticket] = []
-        self._running: Ticket | None = None
+        self._jobs: list[Job] = []
+        self._running: Job | None = None
         self._lock = threading.Lock()
 
-    def join(self, visitor: str) -> Ticket:
-        """Return a new place at the end; LineFullError where there is none."""
+    def join(self, visitor: str) -> Job:
+        """Append a job; raise QueueFullError if the queue is full."""
         with self._lock:
             self._drop_the_gone()
-            if len(self._tickets) > self.limit:
-                raise LineFullError(f"{self.limit} visitors wait already; try again in a minute")
-            self._tickets.append(Ticket(visitor))
-            return self._tickets[-1]
+            if len(self._jobs) > self.limit:
+                raise QueueFullError(
+                    f"the queue is full ({self.limit} visitors waiting); try again in a minute"
+                )
+            self._jobs.append(Job(visitor))
+            return self._jobs[-1]
 
-    def place(self, ticket: Ticket) -> int:
-        """Return how many are in front, and note that the visitor is still there. At 0 the model is theirs.
+    def place(self, job: Job) -> int:
+        """Return the number of jobs ahead and refresh the visitor's presence; 0 starts the job.
 
         Raises:
-            CancelledError: the visitor was away for so long that the place is gone.
+            CancelledError: the job was dropped because its visitor was away too long.
         """
         with self._lock:
-            if ticket not in self._tickets:
+            if job not in self._jobs:
                 raise CancelledError
-            ticket.seen = time.monotonic()
+            job.seen = time.monotonic()
             self._drop_the_gone()
-            place = self._tickets.index(ticket)
+            place = self._jobs.index(job)
             if place == 0:
-                self._running = ticket
+                self._running = job
             return place
 
-    def leave(self, ticket: Ticket) -> None:
-        """Give the place up."""
+    def leave(self, job: Job) -> None:
+        """Remove a job."""
         with self._lock:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-            if self._running is ticket:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            if self._running is job:
                 self._running = None
 
     def cancel(self, visitor: str) -> bool:
-        """Stop what a visitor waits for; tell whether there was anything."""
+        """Cancel the jobs of a visitor; return whether there were any."""
         with self._lock:
-            found = [ticket for ticket in self._tickets if ticket.visitor == visitor]
-        for ticket in found:
-            ticket.cancelled.set()
+            found = [job for job in self._jobs if job.visitor == visitor]
+        for job in found:
+            job.cancelled.set()
         return bool(found)
 
     def _drop_the_gone(self) -> None:
         now = time.monotonic()
-        self._tickets = [
-            ticket for ticket in self._tickets if ticket is self._running or now - ticket.seen <= PATIENCE
-        ]
+        self._jobs = [job for job in self._jobs if job is self._running or now - job.seen <= PATIENCE]
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
-        waiting: visitors in front; 0 while it runs.
-        done, total: steps.
-        seconds_left: None until the first step is done.
-        preview: what the picture (3, H, W) looks like so far, if that is new.
-        made: pictures that are ready, in order; only in the last report.
-        error: what went wrong; only in the last report.
+        waiting: number of jobs ahead; 0 while it runs.
+        done, total: sampling steps.
+        seconds_left: estimate; None until the first step is done.
+        preview: new preview of the image (3, H, W), if any.
+        made: finished images, in order; only in the last report.
+        error: the error that ended the job; only in the last report.
     """
 
     waiting: int = 0
@@ -116,12 +116,12 @@ class Report:
     made: list[Tensor] | None = None
     error: Exception | None = None
 
-    def in_words(self) -> str:
-        """Say it on the page."""
+    def summary(self) -> str:
+        """Format the progress for the page."""
         if self.waiting:
-            return f"You are number {self.waiting} in line"
+            return f"Queued, position {self.waiting}"
         if not self.total:
-            return "Reading the faces"
+            return "Encoding styles"
         left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
         return f"Step {self.done} of {self.total}{left}"
 
@@ -130,63 +130,63 @@ Make = Callable[[Progress, Preview], list[Tensor]]
 
 
 class Jobs:
-    """Runs one job at a time, in a thread of its own."""
+    """Runs one job at a time, in a separate thread."""
 
     def __init__(self, limit: int) -> None:
-        """Take how many visitors may wait."""
-        self.line = Line(limit)
+        """Set the maximum number of waiting jobs."""
+        self.queue = JobQueue(limit)
 
     def run(self, visitor: str, make: Make) -> Iterator[Report]:
-        """Wait for the visitor's turn, then make pictures; yields how far it is, and at the end what was made.
+        """Queue a job and run it; yield progress reports, the last one with the images.
 
         Raises:
-            LineFullError: too many wait already.
+            QueueFullError: the queue is full.
         """
-        ticket = self.line.join(visitor)
+        job = self.queue.join(visitor)
         worker: _Worker | None = None
         try:
-            while waiting := self.line.place(ticket):
-                ticket.check()
+            while waiting := self.queue.place(job):
+                job.check()
                 yield Report(waiting=waiting)
                 time.sleep(POLL)
-            ticket.check()
-            worker = _Worker(self.line, ticket, make)
+            job.check()
+            worker = _Worker(self.queue, job, make)
             worker.start()
             yield from worker.reports()
         except CancelledError as error:
             yield Report(error=error)
-        finally:  # also where the page went away in the middle
-            ticket.cancelled.set()
+        finally:  # also if the page was closed
+            job.cancelled.set()
             if worker is None:
-                self.line.leave(ticket)
+                self.queue.leave(job)
 
 
 class _Worker(threading.Thread):
-    """Makes the pictures of one ticket, then gives its place up."""
+    """Runs one job, then removes it from the queue."""
 
-    def __init__(self, line: Line, ticket: Ticket, make: Make) -> None:
+    def __init__(self, queue_: JobQueue, job: Job, make: Make) -> None:
         super().__init__(daemon=True)
-        self._line, self._ticket, self._make = line, ticket, make
+        self._queue, self._job, self._make = queue_, job, make
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._done = self._total = 0
         self._began = time.monotonic()
         self._shown = 0.0
 
     def run(self) -> None:
-        """Make, and report."""
+        """Run the job and queue its last report."""
         try:
             report = Report(made=self._make(self._progress, self._preview))
-        except Exception as error:  # of any kind: it is the page that tells
+        except Exception as error:  # reported on the page
             report = Report(error=error)
         finally:
-            self._line.leave(self._ticket)
+            self._queue.leave(self._job)
         self._reports.put(report)
 
     def reports(self) -> Iterator[Report]:
-        """Yield reports as they come, until the last."""
+        """Yield reports as they arrive, until the last one."""
         yield Report()
         while True:
-            self._ticket.seen = time.monotonic()
+            self._job.seen = time.monotonic()
             try:
                 report = self._reports.get(timeout=POLL)
             except queue.Empty:
@@ -196,12 +196,12 @@ class _Worker(threading.Thread):
                 return
 
     def _progress(self, done: int, total: int) -> None:
-        self._ticket.check()
+        self._job.check()
         self._done, self._total = done, total
         self._reports.put(self._now())
 
     def _preview(self, decode: Callable[[], Tensor]) -> None:
-        self._ticket.check()
+        self._job.check()
         if self._done and time.monotonic() - self._shown >= PREVIEW_EVERY:
             self._reports.put(self._now(decode()[0].cpu()))
             self._shown = time.monotonic()

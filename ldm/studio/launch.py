@@ -1,4 +1,4 @@
-"""Start the page: on this machine alone, unless the command says otherwise; without a word to anybody else."""
+"""Start the web server: local only by default, without telemetry."""
 
 import argparse
 import logging
@@ -16,7 +16,7 @@ from ldm.checkpoints.locate import FACE_PARSER
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
 from ldm.studio import page
-from ldm.studio.faces import shelf
+from ldm.studio.faces import face_gallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
 from ldm.studio.options import EXAMPLES, HOME, PASSWORD, USER, chosen_checkpoint
@@ -24,7 +24,7 @@ from ldm.studio.uploads import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = {
-    # The page needs nothing from elsewhere, and shall get nothing. Gradio builds its templates with eval.
+    # The page loads nothing from other hosts. Gradio evaluates its templates with eval.
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -32,13 +32,13 @@ HEADERS = {
 
 
 class SafeHeaders:
-    """Adds HEADERS to every answer."""
+    """Adds HEADERS to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Forward a request."""
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -51,25 +51,25 @@ class SafeHeaders:
 
 
 def prepare(options: argparse.Namespace, root: Path = ROOT) -> gr.Blocks:
-    """Load the model and the faces, and return the page.
+    """Load model and faces, and build the page.
 
     Raises:
-        ValueError, OSError: what cannot be used, in one sentence.
+        ValueError, OSError: an unusable argument.
     """
     models = Models(chosen_checkpoint(root, options.checkpoint), options)
-    found = shelf(options.dataset, root / EXAMPLES, models.pipe.label_set, models.pipe.size)
+    found = face_gallery(options.dataset, root / EXAMPLES, models.pipe.label_set, models.pipe.size)
     parser, label_set = None, models.pipe.label_set
     if options.parser is not None or label_set.regions == CELEBAMASK_HQ.regions:
         parser = FaceParser.from_pretrained(
             options.parser or FACE_PARSER, device=options.device, label_set=label_set
         )
-    return page.build(models, found, parser, Jobs(options.line))
+    return page.build(models, found, parser, Jobs(options.max_queue))
 
 
 def serve(built: gr.Blocks, options: argparse.Namespace, wait: bool = True) -> str:
-    """Start listening, as safely as the options say; returns the page's address, at the end if it waits."""
+    """Start the server and return its address; with `wait`, only after it has stopped."""
     password = os.environ.get(PASSWORD)
-    built.queue(default_concurrency_limit=None, max_size=16 * (options.line + 1), api_open=False)
+    built.queue(default_concurrency_limit=None, max_size=16 * (options.max_queue + 1), api_open=False)
     arguments: dict[str, Any] = {
         "server_name": options.host or HOME,
         "server_port": options.port,
@@ -98,7 +98,7 @@ def serve(built: gr.Blocks, options: argparse.Namespace, wait: bool = True) -> s
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Run until stopped; return 0, or 2 for a mistake in the command."""
+    """Run until stopped; return 0, or 2 for a usage error."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     try:
         built = prepare(options)
@@ -106,7 +106,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"The studio is open at {address} - Ctrl-C closes it", flush=True)
+    print(f"The studio is running at {address} - press Ctrl-C to stop it", flush=True)
     if options.no_password:
         print(f"without a password: {options.no_password}", flush=True)
     built.block_thread()

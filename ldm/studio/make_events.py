@@ -1,4 +1,4 @@
-"""Events of making: pictures, strips, Cancel, history, recipes."""
+"""Sampling events: images, interpolations, cancellation, history, recipes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from ldm.studio.controls import Settings
 from ldm.studio.jobs import Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
 from ldm.studio.models import Models
-from ldm.studio.session import Part, Result, Session, Wanted
-from ldm.studio.shown import Shown, busy, compare_value, failed, film_value, history, listed
+from ldm.studio.session import Part, Result, SampleRequest, Session
 from ldm.studio.uploads import checked
+from ldm.studio.views import View, busy, compare_value, failed, film_value, history, listed
 from ldm.studio.widgets import face_value
 
-REFERENCE, CHANCE, NOTHING = "the reference", "chance", "no style at all"
-STYLES = (REFERENCE, CHANCE, NOTHING)
+REFERENCE, RANDOM, NO_STYLE = "Reference", "Random", "Random face"
+STYLES = (REFERENCE, RANDOM, NO_STYLE)
 MOST_FRAMES = 25
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the page says besides the controls, as the browser sent it."""
+    """Unvalidated inputs from the browser other than the controls."""
 
     picker: dict[str, Any]
     style: str
@@ -37,55 +37,55 @@ class Choice:
     painter: dict[str, Any]
 
     def regions(self, pipe: FacePipeline) -> list[str]:
-        """Return the chosen regions; ValueError for one that the model does not know."""
+        """Return the selected regions; raise ValueError for an unknown one."""
         regions = self.picker.get("regions") if isinstance(self.picker, dict) else None
         pipe.label_set.indices(regions or [])
         return list(regions or [])
 
 
 class MakeEvents:
-    """What happens when a visitor makes pictures."""
+    """Event handlers for sampling images."""
 
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self.models, self.jobs = models, jobs
 
-    # --- what shall change ---
+    # --- edits ---
 
     def add_part(
         self, session: Session, picker: dict[str, Any], style: str, amount: float
     ) -> tuple[str, dict[str, Any]]:
-        """List the chosen regions, and clear the choice for the next ones."""
+        """Add the selected regions to the list of edits and clear the selection."""
         made = Choice(picker, style, amount, {})
         regions = made.regions(self.models.pipe)
         if not regions:
-            raise ValueError("choose regions on your face first")
-        session.parts = session.with_selection(regions, made.style == CHANCE, float(made.amount) / 100)
+            raise ValueError("select regions on your face first")
+        session.parts = session.with_selection(regions, made.style == RANDOM, float(made.amount) / 100)
         return listed(session), face_value(session.face)
 
     def clear_parts(self, session: Session) -> str:
-        """Forget the list."""
+        """Clear the list of edits."""
         session.parts = ()
         return listed(session)
 
-    # --- making ---
+    # --- sampling ---
 
-    def make(self, session: Session, request: gr.Request, *values: Any) -> Iterator[Shown]:
-        """Make pictures; `values` are those of `Choice`, then the controls'."""
+    def make(self, session: Session, request: gr.Request, *values: Any) -> Iterator[View]:
+        """Sample images; `values` are those of `Choice`, followed by the controls."""
         yield from self._shown(session, request, values, frames=0)
 
-    def make_strip(self, session: Session, request: gr.Request, frames: int, *values: Any) -> Iterator[Shown]:
-        """Make the frames from the face's own style to the chosen one."""
+    def make_strip(self, session: Session, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
+        """Sample an interpolation from the face's own style to the selected one."""
         if not 2 <= int(frames) <= MOST_FRAMES:
-            yield failed(ValueError(f"wanted 2 .. {MOST_FRAMES} frames"))
+            yield failed(ValueError(f"frames must be in [2, {MOST_FRAMES}], got {frames}"))
             return
         yield from self._shown(session, request, values, frames=int(frames))
 
     def cancel(self, request: gr.Request) -> None:
-        """Stop within a step."""
-        self.jobs.line.cancel(str(request.session_hash))
+        """Cancel the job within one step."""
+        self.jobs.queue.cancel(str(request.session_hash))
 
-    def load_recipe(self, session: Session, request: gr.Request, file: bytes | None) -> Iterator[Shown]:
-        """Make the picture of a recipe again, with the weights that it names where there are such."""
+    def load_recipe(self, session: Session, request: gr.Request, file: bytes | None) -> Iterator[View]:
+        """Reproduce the image of a recipe, with the weights it names if available."""
         try:
             text = recipe_text(checked(file, "the file"))
         except Exception as error:
@@ -97,10 +97,10 @@ class MakeEvents:
 
     def _shown(
         self, session: Session, request: gr.Request, values: tuple[Any, ...], frames: int
-    ) -> Iterator[Shown]:
+    ) -> Iterator[View]:
         try:
             settings = Settings.read(*values[4:])
-            wanted = self._wanted(session, Choice(*values[:4]), settings, frames)
+            inputs = self._inputs(session, Choice(*values[:4]), settings, frames)
         except Exception as error:
             yield failed(error)
             return
@@ -108,23 +108,23 @@ class MakeEvents:
         yield from self._run(
             session,
             request,
-            lambda pipe: wanted.recipes(pipe, checkpoint),
-            before=wanted.face.image,
+            lambda pipe: inputs.recipes(pipe, checkpoint),
+            before=inputs.face.image,
             seed=settings.seed,
             frames=frames,
             weights=settings.weights,
         )
 
-    def _wanted(self, session: Session, choice: Choice, settings: Settings, frames: int) -> Wanted:
+    def _inputs(self, session: Session, choice: Choice, settings: Settings, frames: int) -> SampleRequest:
         pipe = self.models.pipe
         if session.face is None:
             raise ValueError("choose a face first")
-        nothing = choice.style == NOTHING
+        nothing = choice.style == NO_STYLE
         parts: tuple[Part, ...] = ()
         if not nothing:
             amount = float(choice.amount) / 100
-            parts = session.with_selection(choice.regions(pipe), choice.style == CHANCE, amount)
-        wanted = Wanted(
+            parts = session.with_selection(choice.regions(pipe), choice.style == RANDOM, amount)
+        inputs = SampleRequest(
             face=session.face,
             labels=painted(choice.painter, session.face, pipe.label_set),
             parts=parts,
@@ -135,8 +135,8 @@ class MakeEvents:
             frames=frames,
             weights=settings.weights,
         )
-        wanted.check()
-        return wanted
+        inputs.check()
+        return inputs
 
     def _run(
         self,
@@ -147,15 +147,15 @@ class MakeEvents:
         seed: int | None = None,
         frames: int = 0,
         weights: str | None = None,
-    ) -> Iterator[Shown]:
-        """Make recipes, show how far they are, then what was made."""
+    ) -> Iterator[View]:
+        """Sample recipes; yield progress, then the results."""
         made: list[Result] = []
 
         def work(progress: Progress, preview: Preview) -> list[Tensor]:
             pipe = self.models.get(self.models.kinds[0] if weights is None else weights)
-            wanted = recipes(pipe)
-            for number, recipe in enumerate(wanted):
-                image = recipe.make(pipe, _of(progress, number, len(wanted)), preview)
+            planned = recipes(pipe)
+            for number, recipe in enumerate(planned):
+                image = recipe.make(pipe, _of(progress, number, len(planned)), preview)
                 png = encode_png(image, {KEY: recipe.to_text(pipe)})
                 made.append(Result(image, recipe.photo if before is None else before, png, recipe))
             return [result.image for result in made]
@@ -164,22 +164,26 @@ class MakeEvents:
         try:
             for report in self.jobs.run(str(request.session_hash), work):
                 if report.error is not None:
-                    _remember(session, [] if frames else made)  # what is finished is not lost with the rest
+                    _remember(session, [] if frames else made)  # keep finished images
                     yield failed(report.error, last, session, 0 if frames else len(made))
                 elif report.made is None:
                     last = report
                     yield busy(report, before, seed)
-        except Exception as error:  # the line is full
+        except Exception as error:  # the queue is full
             yield failed(error)
             return
         if report.made is not None:
             _remember(session, made[-1:] if frames else made)
             yield self._finished(session, made, frames)
 
-    def _finished(self, session: Session, made: list[Result], frames: int) -> Shown:
+    def _finished(self, session: Session, made: list[Result], frames: int) -> View:
         film = gr.skip() if not frames else film_value([result.image for result in made], made[-1].recipe)
         said = (
-            f"{frames} frames made" if frames else "Done" if len(made) == 1 else f"{len(made)} pictures made"
+            f"Sampled {frames} frames"
+            if frames
+            else "Done"
+            if len(made) == 1
+            else f"Sampled {len(made)} images"
         )
         compare = compare_value(session.shown, fresh=True)
         seed = made[0].recipe.how.get("seed", 0)
@@ -188,36 +192,36 @@ class MakeEvents:
     # --- results ---
 
     def recall(self, session: Session) -> tuple[Any, ...]:
-        """Set the controls as the picture that is shown says: seed kept, steps, solver, guidance."""
+        """Set the controls to the recipe of the displayed image: locked seed, steps, solver, guidance."""
         if session.shown is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         how = session.shown.recipe.how
         return True, how.get("steps", 20), how.get("solver", "dpmpp_2m"), how.get("guidance", 1.0)
 
     def show(self, session: Session, chosen: gr.SelectData) -> dict[str, Any]:
-        """Show a picture of the history."""
+        """Display an image of the history."""
         place = int(chosen.index)
         if not 0 <= place < len(session.results):
-            raise ValueError("that picture is forgotten by now")
+            raise ValueError("that image is no longer in the history")
         session.shown = session.results[place]
         return compare_value(session.shown, fresh=True)
 
     def go_on(self, session: Session, picker: dict[str, Any]) -> tuple[Any, Any]:
-        """Take the picture that is shown as the face to change."""
+        """Use the displayed image as the face to edit."""
         if session.shown is None:
-            raise ValueError("make a picture first")
+            raise ValueError("generate an image first")
         result = session.shown
-        session.face = Face("your picture", as_bytes(result.image), result.recipe.labels)
+        session.face = Face("your image", as_bytes(result.image), result.recipe.labels)
         regions = [region for region in picker.get("regions") or [] if isinstance(region, str)]
         return face_value(session.face, regions), painter_value(session.face)
 
 
 def _of(progress: Progress, number: int, count: int) -> Progress:
-    """Return the progress of one picture of several."""
+    """Return the progress callback of one image of several."""
     return lambda done, total: progress(number * total + done, count * total)
 
 
 def _remember(session: Session, made: list[Result]) -> None:
-    """Put pictures into the history, the first of them on top."""
+    """Add images to the history, the first one on top."""
     for result in reversed(made):
         session.remember(result)

@@ -1,4 +1,4 @@
-"""The mask painter: a canvas of region numbers over the photo. What it sends is checked as strictly as a file."""
+"""Mask painter: a canvas of region indices over the image; its value is validated like a file."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ HTML = """
     <label><input type="radio" name="tool" value="fill"> Fill</label>
     <button type="button" class="undo" disabled>Undo</button>
     <button type="button" class="redo" disabled>Redo</button>
-    <button type="button" class="reset" disabled>Start again</button>
+    <button type="button" class="reset" disabled>Reset</button>
   </div>
   <div class="tools">
     <label>Brush width <input type="range" class="width" min="1" max="24" value="4"></label>
@@ -36,15 +36,15 @@ HTML = """
 
 
 def mask_painter(label_set: LabelSet) -> gr.HTML:
-    """Return what paints label maps; no colour is ever mixed, for its canvas only shows an array of region numbers.
+    """Build the label map painter. The canvas renders an array of region indices, so colours never blend.
 
-    Its value is `painter_value` from the server, {"labels": text} from the browser.
+    Its value is `painter_value` from the server and {"labels": text} from the browser.
     """
     return widget(HTML, script("labels", "mask_painter"), "painter", regions=for_browser(label_set))
 
 
 def painter_value(face: Face, labels: Tensor | None = None) -> dict[str, Any]:
-    """Return the value of a painter that shows a face with its mask, or with another one."""
+    """Return the painter's value for a face, with its own or another mask."""
     return {
         "photo": picture_url(face.image),
         "labels": labels_to_text(face.labels if labels is None else labels),
@@ -52,10 +52,10 @@ def painter_value(face: Face, labels: Tensor | None = None) -> dict[str, Any]:
 
 
 def painted(value: Any, face: Face, label_set: LabelSet) -> Tensor:
-    """Return the mask (H, W) that the painter holds; the face's own where it was never opened.
+    """Return the painted mask (H, W), or the face's own if the painter was not used.
 
     Raises:
-        LabelTextError: it is not a mask of the face's size and the model's regions.
+        LabelTextError: wrong size or unknown regions.
     """
     text = value.get("labels") if isinstance(value, dict) else None
     if text is None:

@@ -1,4 +1,4 @@
-"""The model that the page works with, and its other weights where its file has them."""
+"""The model of the studio, with its EMA or raw weights."""
 
 import threading
 from argparse import Namespace
@@ -9,15 +9,15 @@ from ldm.pipeline.pretrained import Weights, weights_in
 
 
 class Models:
-    """One model in memory at a time: its averaged or its last weights.
+    """Holds one model in memory, with its EMA or raw weights.
 
     Attributes:
-        checkpoint: its name, without the folders of this machine.
-        kinds: the weights that there are.
+        checkpoint: file name of the checkpoint, without directories.
+        kinds: available weights.
     """
 
     def __init__(self, path: str, options: Namespace) -> None:
-        """Load it; raises CheckpointError, or ValueError for a device that cannot be used."""
+        """Load the model; raise CheckpointError, or ValueError for an unavailable device."""
         self._path, self._config, self._device = path, options.config, options.device
         self.checkpoint = Path(path).name
         self.kinds: tuple[Weights, ...] = weights_in(path, options.config)
@@ -26,14 +26,14 @@ class Models:
         self.pipe = self._load(self._kind)
 
     def get(self, kind: str) -> FacePipeline:
-        """Return the model with these weights, loading them where the other ones are.
+        """Return the model with these weights, loading them if necessary.
 
         Raises:
-            ValueError: there are none of that kind.
+            ValueError: weights that the checkpoint does not have.
         """
         found = [known for known in self.kinds if known == kind]
         if not found:
-            raise ValueError(f"this model has no {kind} weights; it has {' and '.join(self.kinds)}")
+            raise ValueError(f"this model has no {kind} weights; available: {' and '.join(self.kinds)}")
         with self._lock:
             if found[0] != self._kind:
                 self.pipe, self._kind = self._load(found[0]), found[0]

@@ -1,4 +1,4 @@
-"""The page: panels in their places, and which event does what."""
+"""The web page: layout of the panels and wiring of the events."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,26 @@ import gradio as gr
 from ldm.parsing import FaceParser
 from ldm.studio import controls, panels
 from ldm.studio.api import Api
+from ldm.studio.errors import with_user_errors
 from ldm.studio.face_events import MINE, REFERENCE, FaceEvents
-from ldm.studio.faces import Shelf
+from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.make_events import MakeEvents
 from ldm.studio.models import Models
-from ldm.studio.plainly import plainly
 
 CSS = Path(__file__).parent / "static" / "theme.css"
 HEADER = """
 <header><h1>SCA-DM studio</h1>
-<p>Choose regions on your face, choose whose style they take, press <b>Make the picture</b>.</p>
+<p>Select regions on your face, select a style source, press <b>Generate</b>.</p>
 <p class="model">{model}</p></header>
 """
 HOUR = 3600
-VISITORS = 100  # whose faces and pictures are kept
+VISITORS = 100  # sessions kept in memory
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def theme() -> gr.themes.Base:
-    """Return the look; fonts are those of the visitor's machine, nothing is fetched."""
+    """Return the theme, with system fonts only."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     return gr.themes.Base(
         primary_hue=gr.themes.colors.orange,
@@ -38,10 +38,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -> gr.Blocks:
-    """Return the page."""
+def build(models: Models, gallery: FaceGallery, parser: FaceParser | None, jobs: Jobs) -> gr.Blocks:
+    """Build the page."""
     pipe = models.pipe
-    faces, makes = FaceEvents(shelf, parser, pipe), MakeEvents(models, jobs)
+    faces, makes = FaceEvents(gallery, parser, pipe), MakeEvents(models, jobs)
     size = f"{pipe.size[1]} by {pipe.size[0]}"
     with gr.Blocks(
         title="SCA-DM studio", analytics_enabled=False, delete_cache=(HOUR, 6 * HOUR), fill_width=True
@@ -55,14 +55,14 @@ def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -
                 chosen = panels.faces(pipe.label_set)
                 with gr.Tabs(elem_id="tabs"):
                     with gr.Tab("Faces", id="faces"):
-                        cards = panels.shelf(list(shelf.sources))
-                    with gr.Tab("Own photo", id="own"):
+                        cards = panels.gallery(list(gallery.sources))
+                    with gr.Tab("Upload", id="own"):
                         own = panels.own(parser is not None)
-                    with gr.Tab("Several styles", id="parts"):
+                    with gr.Tab("Styles", id="parts"):
                         parts = panels.parts()
                     with gr.Tab("Mask", id="mask", render_children=True):
                         painter, mask_file = panels.mask(pipe.label_set)
-                    with gr.Tab("In-betweens", id="strip"):
+                    with gr.Tab("Interpolation", id="strip"):
                         strip = panels.strip()
             with gr.Column(scale=5, min_width=320):
                 with gr.Group(elem_id="controls"):
@@ -71,7 +71,7 @@ def build(models: Models, shelf: Shelf, parser: FaceParser | None, jobs: Jobs) -
         shown = [chosen.mine, chosen.reference, painter]
         _wire_faces(page, faces, session, chosen, cards, own, shown, mask_file)
         _wire_making(makes, session, chosen, parts, strip, result, settings, painter)
-        Api(models, shelf, jobs).add()
+        Api(models, gallery, jobs).add()
     return page
 
 
@@ -80,34 +80,34 @@ def _wire_faces(
     faces: FaceEvents,
     session: gr.State,
     chosen: panels.Faces,
-    cards: panels.ShelfPanel,
+    cards: panels.GalleryPanel,
     own: panels.OwnPanel,
     shown: list[gr.HTML],
     mask_file: gr.File,
 ) -> None:
-    """Connect what chooses faces."""
+    """Connect the face events."""
     number = gr.State(0)
     page_of: list[Any] = [cards.source, cards.search]
     found = [cards.gallery, cards.said, number]
-    page.load(plainly(faces.open), None, [session, *shown, *found], **QUIET)
+    page.load(with_user_errors(faces.open), None, [session, *shown, *found], **QUIET)
     for event in (cards.source.change, cards.search.change):
-        event(plainly(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
+        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
     for button, by in ((cards.back, -1), (cards.on, 1)):
-        button.click(plainly(faces.turn), [*page_of, number, gr.State(by)], found, **QUIET)
+        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **QUIET)
     cards.gallery.select(
-        plainly(faces.choose), [session, chosen.mine, *page_of, number, cards.role], shown, **QUIET
+        with_user_errors(faces.choose), [session, chosen.mine, *page_of, number, cards.role], shown, **QUIET
     )
     for button, role in ((own.use, MINE), (own.use_as_reference, REFERENCE)):
         button.click(
-            plainly(faces.bring),
+            with_user_errors(faces.bring),
             [session, chosen.mine, own.photo, own.mask, gr.State(role)],
             shown,
             concurrency_limit=1,
             concurrency_id="parser",
             **QUIET,
         )
-    chosen.exchange.click(plainly(faces.exchange), [session, chosen.mine], shown, **QUIET)
-    mask_file.upload(plainly(faces.load_mask), [session, mask_file], shown[-1], **QUIET)
+    chosen.exchange.click(with_user_errors(faces.exchange), [session, chosen.mine], shown, **QUIET)
+    mask_file.upload(with_user_errors(faces.load_mask), [session, mask_file], shown[-1], **QUIET)
 
 
 def _wire_making(
@@ -120,7 +120,7 @@ def _wire_making(
     settings: list[gr.components.Component],
     painter: gr.HTML,
 ) -> None:
-    """Connect what makes pictures."""
+    """Connect the sampling events."""
     seed, lock_seed, _, _, steps, solver, guidance, _ = settings
     choice: list[Any] = [chosen.mine, chosen.style, parts.amount, painter]
     out = [result.status, result.compare, result.history, strip.film, seed]
@@ -131,11 +131,11 @@ def _wire_making(
         makes.recall, [session], [lock_seed, steps, solver, guidance], **QUIET
     )
     parts.add.click(
-        plainly(makes.add_part),
+        with_user_errors(makes.add_part),
         [session, chosen.mine, chosen.style, parts.amount],
         [parts.listed, chosen.mine],
         **QUIET,
     )
-    parts.clear.click(plainly(makes.clear_parts), [session], parts.listed, **QUIET)
-    result.history.select(plainly(makes.show), [session], result.compare, **QUIET)
-    result.go_on.click(plainly(makes.go_on), [session, chosen.mine], [chosen.mine, painter], **QUIET)
+    parts.clear.click(with_user_errors(makes.clear_parts), [session], parts.listed, **QUIET)
+    result.history.select(with_user_errors(makes.show), [session], result.compare, **QUIET)
+    result.go_on.click(with_user_errors(makes.go_on), [session, chosen.mine], [chosen.mine, painter], **QUIET)

@@ -1,4 +1,4 @@
-"""The page's panels: what is where. What happens in them is in the events."""
+"""Layout of the panels; the events are in face_events.py and make_events.py."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from ldm.studio.mask_painter import mask_painter
 from ldm.studio.uploads import MAX_BYTES
 
 NO_PARSER = (
-    "This studio was started without a **face parser**, which finds the regions in a photo. Start it with "
+    "This studio runs without a **face parser**, which segments photos into regions. Start it with "
     '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; the README says how to train one or '
-    "where to get one), or send the photo's mask with it: a PNG with one region number a pixel."
+    "where to get one), or upload a mask with the photo: a PNG with one region index per pixel."
 )
 WITH_PARSER = (
-    "The photo is turned upright and cropped to the face; a face parser finds its regions. Only its pixels are "
-    "used; the file is deleted within hours. A mask of your own is used instead of the parser's."
+    "The photo is aligned, cropped to the face and segmented by a face parser. Only its pixels are used; the file is "
+    "deleted within hours. An uploaded mask replaces the parser's."
 )
 
 
 @dataclass(frozen=True)
 class Faces:
-    """The two faces, and where others come from."""
+    """The two faces and the style source."""
 
     mine: gr.HTML
     reference: gr.HTML
@@ -33,8 +33,8 @@ class Faces:
 
 
 @dataclass(frozen=True)
-class ShelfPanel:
-    """Faces to choose from."""
+class GalleryPanel:
+    """Gallery of faces."""
 
     role: gr.Radio
     source: gr.Radio
@@ -47,7 +47,7 @@ class ShelfPanel:
 
 @dataclass(frozen=True)
 class OwnPanel:
-    """The visitor's own photo."""
+    """Upload of a photo."""
 
     photo: gr.File
     mask: gr.File
@@ -57,7 +57,7 @@ class OwnPanel:
 
 @dataclass(frozen=True)
 class PartsPanel:
-    """Styles from several faces."""
+    """Styles from several references."""
 
     amount: gr.Slider
     add: gr.Button
@@ -67,7 +67,7 @@ class PartsPanel:
 
 @dataclass(frozen=True)
 class StripPanel:
-    """In-betweens."""
+    """Interpolation."""
 
     frames: gr.Slider
     make: gr.Button
@@ -76,7 +76,7 @@ class StripPanel:
 
 @dataclass(frozen=True)
 class ResultPanel:
-    """What was made."""
+    """Result and history."""
 
     make: gr.Button
     cancel: gr.Button
@@ -93,21 +93,22 @@ def faces(label_set: LabelSet) -> Faces:
         mine = widgets.face_picker(label_set, "face-mine", MINE, pickable=True)
         reference = widgets.face_picker(label_set, "face-reference", REFERENCE, pickable=False)
     with gr.Row(elem_id="whose"):
-        style = gr.Radio(
-            list(STYLES), value=STYLES[0], label="The chosen regions look like", elem_id="style", scale=3
-        )
-        exchange = gr.Button("⇄ Exchange faces", size="sm", scale=0, min_width=140, elem_id="exchange")
+        style = gr.Radio(list(STYLES), value=STYLES[0], label="Style source", elem_id="style", scale=3)
+        exchange = gr.Button("⇄ Swap faces", size="sm", scale=0, min_width=140, elem_id="exchange")
     return Faces(mine, reference, style, exchange)
 
 
-def shelf(sources: list[str]) -> ShelfPanel:
-    """Lay out the faces that there are."""
+def gallery(sources: list[str]) -> GalleryPanel:
+    """Lay out the gallery of faces."""
     with gr.Row():
-        role = gr.Radio(
-            [MINE, REFERENCE], value=MINE, label="A click below changes", elem_id="role", min_width=215
-        )
+        role = gr.Radio([MINE, REFERENCE], value=MINE, label="Click to set", elem_id="role", min_width=215)
         source = gr.Radio(
-            sources, value=sources[0], label="From", visible=len(sources) > 1, elem_id="source", min_width=215
+            sources,
+            value=sources[0],
+            label="Source",
+            visible=len(sources) > 1,
+            elem_id="source",
+            min_width=215,
         )
         search = gr.Textbox(label="Search by name", placeholder="0012", elem_id="search", min_width=140)
     gallery = gr.Gallery(
@@ -122,10 +123,10 @@ def shelf(sources: list[str]) -> ShelfPanel:
         elem_id="shelf",
     )
     with gr.Row(elem_id="pages"):
-        back = gr.Button("← Back", size="sm", min_width=80, scale=0)
+        back = gr.Button("← Previous", size="sm", min_width=80, scale=0)
         said = gr.Markdown(elem_id="page-said")
-        on = gr.Button("More →", size="sm", min_width=80, scale=0)
-    return ShelfPanel(role, source, search, gallery, back, said, on)
+        on = gr.Button("Next →", size="sm", min_width=80, scale=0)
+    return GalleryPanel(role, source, search, gallery, back, said, on)
 
 
 def own(has_parser: bool) -> OwnPanel:
@@ -134,14 +135,14 @@ def own(has_parser: bool) -> OwnPanel:
     megabytes = MAX_BYTES // 1_000_000
     with gr.Row():
         photo = gr.File(
-            label=f"Photo: JPEG, PNG or WebP, at most {megabytes} MB",
+            label=f"Photo: JPEG, PNG or WebP, up to {megabytes} MB",
             file_types=[".jpg", ".jpeg", ".png", ".webp"],
             type="binary",
             elem_id="own-photo",
             height=150,
         )
         mask = gr.File(
-            label="Mask: PNG, one region number a pixel" + (" (optional)" if has_parser else ""),
+            label="Mask: PNG, one region index per pixel" + (" (optional)" if has_parser else ""),
             file_types=[".png"],
             type="binary",
             elem_id="own-mask",
@@ -156,44 +157,48 @@ def own(has_parser: bool) -> OwnPanel:
 def parts() -> PartsPanel:
     """Lay out the list of several references."""
     gr.Markdown(
-        "Choose regions and a reference, then **add** them; choose others, add those; the picture then takes each from "
-        "its own. Later ones win."
+        "Select regions and a reference and **add** them; repeat with other regions and references. Later "
+        "entries override earlier ones."
     )
-    amount = gr.Slider(0, 150, 100, step=5, label="How far towards the other style, in %", elem_id="amount")
+    amount = gr.Slider(
+        0, 150, 100, step=5, label="Style strength in % (above 100 extrapolates)", elem_id="amount"
+    )
     with gr.Row():
-        add = gr.Button("Add the chosen regions", size="md", elem_id="add-part", min_width=140)
-        clear = gr.Button("Clear the list", size="md", min_width=140)
+        add = gr.Button("Add selected regions", size="md", elem_id="add-part", min_width=140)
+        clear = gr.Button("Clear list", size="md", min_width=140)
     listed = gr.Markdown(elem_id="parts")
     return PartsPanel(amount, add, clear, listed)
 
 
 def mask(label_set: LabelSet) -> tuple[gr.HTML, gr.File]:
-    """Lay out the painter, and a mask from a file."""
+    """Lay out the painter and the upload of a mask."""
     painter = mask_painter(label_set)
-    with gr.Accordion("A mask from a file", open=False):
-        file = gr.File(label="PNG, one region number a pixel", file_types=[".png"], type="binary", height=120)
+    with gr.Accordion("Upload a mask", open=False):
+        file = gr.File(
+            label="PNG, one region index per pixel", file_types=[".png"], type="binary", height=120
+        )
     return painter, file
 
 
 def strip() -> StripPanel:
-    """Lay out the in-betweens."""
-    gr.Markdown("Frames from your face's own style to the chosen one, in the chosen regions alone.")
+    """Lay out the interpolation."""
+    gr.Markdown("Interpolate the selected regions from your face's style to the selected style.")
     with gr.Row(elem_id="strip-row"):
         frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
-        make = gr.Button("Make the strip", size="md", elem_id="make-strip", min_width=140)
+        make = gr.Button("Generate interpolation", size="md", elem_id="make-strip", min_width=140)
     return StripPanel(frames, make, widgets.film())
 
 
 def result() -> ResultPanel:
-    """Lay out the result; the controls stand above it."""
+    """Lay out the result, below the controls."""
     with gr.Row(elem_id="go"):
-        make = gr.Button("Make the picture", variant="primary", elem_id="make", scale=3)
+        make = gr.Button("Generate", variant="primary", elem_id="make", scale=3)
         cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90)
     status = widgets.status()
     compare = widgets.compare()
-    go_on = gr.Button("Edit this picture further", size="sm", elem_id="go-on")
+    go_on = gr.Button("Continue editing this image", size="sm", elem_id="go-on")
     history = gr.Gallery(
-        label="This visit",
+        label="History",
         columns=6,
         height=None,
         allow_preview=False,
@@ -203,7 +208,7 @@ def result() -> ResultPanel:
         elem_id="history",
     )
     recipe = gr.UploadButton(
-        "Load recipe: make the picture of a PNG from here again",
+        "Load recipe: reproduce an image from its PNG",
         file_types=[".png"],
         type="binary",
         size="sm",

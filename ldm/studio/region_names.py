@@ -1,4 +1,4 @@
-"""What the page calls regions: words instead of the data set's abbreviations."""
+"""Readable region names instead of the data set's abbreviations."""
 
 from ldm.data.labels import LabelSet
 
@@ -19,12 +19,12 @@ WORDS = {
 
 
 def readable(region: str) -> str:
-    """Return the name in words."""
+    """Return the readable name of a region."""
     return WORDS.get(region, region.replace("_", " "))
 
 
 def for_browser(label_set: LabelSet) -> list[dict[str, object]]:
-    """Return what the page's scripts know of each region: number, key, name, colour, mirror, name of the pair."""
+    """Return each region's properties for the scripts: index, key, name, colour, mirror and name of the pair."""
     return [
         {
             "label": number,

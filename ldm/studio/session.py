@@ -1,4 +1,4 @@
-"""What one visitor has: faces, the parts to change, and the pictures of this visit."""
+"""State of one visitor: faces, edits and results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,44 +10,44 @@ from ldm.pipeline import FacePipeline, Recipe, StyleCode
 from ldm.pipeline.options import SamplingOptions
 from ldm.studio.region_names import readable
 
-REMEMBERED = 24  # pictures of a visit; older ones are forgotten
+REMEMBERED = 24  # images in the history
 
 
 @dataclass(frozen=True)
 class Part:
-    """Regions that shall look otherwise.
+    """Edit of the style of some regions.
 
     Attributes:
-        regions: their names.
-        source: the face whose style they take; None leaves it to chance.
-        amount: how far from the face's own style, 0..1 and beyond.
+        regions: region names.
+        source: face that provides the style; None for a random style.
+        amount: interpolation weight from the face's own style; above 1 extrapolates.
     """
 
     regions: tuple[str, ...]
     source: Face | None
     amount: float = 1.0
 
-    def in_words(self) -> str:
-        """Say it on the page."""
-        whose = "by chance" if self.source is None else f"like {self.source.name}"
-        share = "" if self.amount == 1 else f", {self.amount:.0%} of the way"
+    def summary(self) -> str:
+        """Describe the edit on the page."""
+        whose = "random" if self.source is None else f"like {self.source.name}"
+        share = "" if self.amount == 1 else f", strength {self.amount:.0%}"
         return f"{', '.join(map(readable, self.regions))} {whose}{share}"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One click on "make": everything it depends on.
+class SampleRequest:
+    """All inputs of one click on "Generate".
 
     Attributes:
-        face: the face to change.
-        labels: (H, W), its shapes, painted perhaps.
-        parts: what shall look otherwise; later ones win.
-        no_style: leave the whole look to chance.
-        lock: keep the photo's pixels elsewhere.
-        how: how to sample; the seed is the first one.
-        variants: pictures, each with the next seed.
-        frames: of a strip from the face's own style; 0 for no strip.
-        weights: of the network.
+        face: face to edit.
+        labels: its label map (H, W), possibly painted.
+        parts: edits; later ones override earlier ones.
+        no_style: sample the style of the whole face at random.
+        lock: keep the pixels of the face elsewhere.
+        how: sampling options; the seed is that of the first variant.
+        variants: number of images, with consecutive seeds.
+        frames: number of frames of an interpolation; 0 for single images.
+        weights: kind of network weights.
     """
 
     face: Face
@@ -61,16 +61,16 @@ class Wanted:
     weights: str = "ema"
 
     def check(self) -> None:
-        """Raise ValueError where nothing would change."""
+        """Raise ValueError if nothing would change."""
         repainted = bool((self.labels != self.face.labels).any())
         if not self.parts and not self.no_style and (self.frames or (self.lock and not repainted)):
             raise ValueError(
-                "nothing would change: choose regions and where their style comes from"
+                "nothing would change: select regions and a style source"
                 + ("" if self.frames else ", or paint the mask")
             )
 
     def recipes(self, pipe: FacePipeline, checkpoint: str) -> list[Recipe]:
-        """Return what is to be made, in order: variants, or the frames of a strip."""
+        """Return the recipes in order: variants, or the frames of an interpolation."""
         own = pipe.read_style(self.face.image, self.face.labels)
         sources = [
             pipe.random_style(self.labels)
@@ -97,7 +97,7 @@ class Wanted:
             "checkpoint": checkpoint,
             "weights": self.weights,
             "face": self.face.name,
-            "parts": [part.in_words() for part in self.parts] or (["no style"] if self.no_style else []),
+            "parts": [part.summary() for part in self.parts] or (["no style"] if self.no_style else []),
             "share": share,
         }
         return Recipe(
@@ -113,13 +113,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Result:
-    """A picture that was made.
+    """A sampled image.
 
     Attributes:
         image: (3, H, W) in [-1, 1], on the CPU.
-        before: the photo it began with, if there was one.
-        png: the file, with its recipe.
-        recipe: what it was made from.
+        before: source image, if any.
+        png: PNG file with the recipe.
+        recipe: inputs of the image.
     """
 
     image: Tensor
@@ -129,15 +129,15 @@ class Result:
 
     @property
     def title(self) -> str:
-        """What history calls it."""
-        said = self.recipe.said.get("parts")  # a loaded recipe may say anything
+        """Title in the history."""
+        said = self.recipe.said.get("parts")  # untrusted if the recipe was loaded
         parts = [str(part)[:200] for part in said] if isinstance(said, list) else []
         return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.how.get('seed', 0)}"
 
 
 @dataclass
 class Session:
-    """What a visitor has chosen and made so far; changed in place."""
+    """Selections and results of a visitor; mutable."""
 
     face: Face | None = None
     reference: Face | None = None
@@ -146,25 +146,25 @@ class Session:
     shown: Result | None = None
 
     def remember(self, result: Result) -> None:
-        """Add a picture to the history, newest first, and show it."""
+        """Add an image to the history, newest first, and display it."""
         self.shown = result
         self.results.insert(0, result)
         del self.results[REMEMBERED:]
 
-    def with_selection(self, regions: Sequence[str], chance: bool, amount: float) -> tuple[Part, ...]:
-        """Return the parts that are listed, and the one that is being chosen.
+    def with_selection(self, regions: Sequence[str], random: bool, amount: float) -> tuple[Part, ...]:
+        """Return the listed edits plus the current selection.
 
         Raises:
-            ValueError: regions without a face to take their style from.
+            ValueError: selected regions without a reference face.
         """
         if not regions:
             return self.parts
-        if not chance and self.reference is None:
-            raise ValueError("choose a reference face first, or leave the style to chance")
-        return (*self.parts, Part(tuple(regions), None if chance else self.reference, amount))
+        if not random and self.reference is None:
+            raise ValueError("choose a reference face first, or set the style source to Random")
+        return (*self.parts, Part(tuple(regions), None if random else self.reference, amount))
 
     def use(self, face: Face, as_reference: bool) -> None:
-        """Take a face as the reference, or as the one to change."""
+        """Set the reference or the face to edit."""
         if as_reference:
             self.reference = face
         else:

@@ -1,4 +1,4 @@
-"""What visitors send: checked before it is decoded, upright, and nothing kept but pixels."""
+"""Uploads: checked before decoding, rotated upright, reduced to pixels."""
 
 from typing import Any
 
@@ -17,21 +17,21 @@ OWN = "your photo"
 
 
 def checked(data: Any, what: str) -> bytes:
-    """Return the bytes of an upload; ImageError where there are none, or too many."""
+    """Return the bytes of an upload; raise ImageError if it is empty or too large."""
     if not isinstance(data, bytes) or not data:
         raise ImageError(f"{what} is empty; choose a file first")
     if len(data) > MAX_BYTES:
         raise ImageError(
-            f"{what} has {len(data) / 1e6:.0f} MB; at most {MAX_BYTES // 1_000_000} are taken. Make it smaller first"
+            f"{what} must have at most {MAX_BYTES // 1_000_000} MB, got {len(data) / 1e6:.0f}; resize it first"
         )
     return data
 
 
 def aligned_face(photo: bytes, parser: FaceParser, size: tuple[int, int]) -> Face:
-    """Return the face in a photo, cropped upright, with the mask that the parser finds.
+    """Return the aligned face of a photo with the mask from the parser.
 
     Raises:
-        ImageError: no picture of a kind that is taken. AlignmentError: no face in it.
+        ImageError: not an image of a supported format. AlignmentError: no face found.
     """
     with open_image(checked(photo, "the photo"), PHOTOS, "the photo") as opened:
         image = read_rgb(opened)
@@ -39,10 +39,10 @@ def aligned_face(photo: bytes, parser: FaceParser, size: tuple[int, int]) -> Fac
 
 
 def masked_face(photo: bytes, mask: bytes, label_set: LabelSet, size: tuple[int, int]) -> Face:
-    """Return a photo with the mask that came with it, both squeezed to `size`.
+    """Return a photo with its uploaded mask, both resized to `size`.
 
     Raises:
-        ImageError: one of them cannot be used, or their shapes differ.
+        ImageError: an unusable file, or different aspect ratios.
     """
     with open_image(checked(photo, "the photo"), PHOTOS, "the photo") as opened:
         shape = upright_size(opened)
@@ -53,7 +53,7 @@ def masked_face(photo: bytes, mask: bytes, label_set: LabelSet, size: tuple[int,
 
 
 def read_mask(mask: bytes, label_set: LabelSet, size: tuple[int, int]) -> Tensor:
-    """Return a mask (H, W) that came as a file, resized; ImageError where it is none."""
+    """Return an uploaded mask (H, W), resized; raise ImageError if it is invalid."""
     return _labels(mask, label_set, size)[0]
 
 

@@ -1,4 +1,4 @@
-"""The page's own components: HTML and a script of static/ each, with a value that the server sets or reads."""
+"""Custom components: HTML and a script of static/ each, with a value that the server sets or reads."""
 
 import base64
 from pathlib import Path
@@ -18,28 +18,28 @@ STATIC = Path(__file__).parent / "static"
 
 
 def script(*names: str) -> str:
-    """Return scripts of static/, one after the other."""
+    """Return the concatenated scripts of static/."""
     return "\n".join((STATIC / f"{name}.js").read_text() for name in names)
 
 
 def data_url(data: bytes, kind: str = "image/png") -> str:
-    """Return a file as an address that holds it."""
+    """Return a file as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def picture_url(image: Tensor | Image.Image) -> str:
-    """Return a picture as an address that holds it as PNG."""
+    """Return an image as a data URL of its PNG."""
     return data_url(encode_png(image))
 
 
 def widget(template: str, code: str, name: str, **props: Any) -> gr.HTML:
-    """Return a component whose value is a dict: its template is fixed, its script draws the value.
+    """Build a component with a fixed template, whose script renders its value, a dict.
 
     Args:
-        template: the HTML.
-        code: the script.
-        name: what theme.css and tests know it by.
-        props: what the script finds in `props`.
+        template: HTML.
+        code: JavaScript.
+        name: element id, used by theme.css and tests.
+        props: properties for the script.
     """
     return gr.HTML(
         {},
@@ -55,17 +55,17 @@ def widget(template: str, code: str, name: str, **props: Any) -> gr.HTML:
 PICKING = """
 <div class="tools">
   <button type="button" class="all">Whole face</button>
-  <button type="button" class="none">Nothing</button>
-  <label><input type="checkbox" class="apart"> left and right apart</label>
+  <button type="button" class="none">Clear</button>
+  <label><input type="checkbox" class="apart"> separate left and right</label>
 </div>
 <div class="regions" role="group" aria-label="Regions to change"></div>
 """
 
 
 def face_picker(label_set: LabelSet, name: str, role: str, pickable: bool) -> gr.HTML:
-    """Return what shows a face; where it is `pickable`, its regions are chosen by click or by name.
+    """Build the display of a face; if `pickable`, regions are selected by click or name.
 
-    Its value is `face_value` from the server, {"regions": [...]} from the browser.
+    Its value is `face_value` from the server and {"regions": [...]} from the browser.
     """
     return widget(
         f"""
@@ -82,7 +82,7 @@ def face_picker(label_set: LabelSet, name: str, role: str, pickable: bool) -> gr
 
 
 def face_value(face: Face | None, regions: list[str] | None = None) -> dict[str, Any]:
-    """Return the value of a face picker that shows a face with these regions chosen."""
+    """Return the value of a face picker for a face and selected regions."""
     if face is None:
         return {"empty": True}
     return {
@@ -94,19 +94,19 @@ def face_value(face: Face | None, regions: list[str] | None = None) -> dict[str,
 
 
 def compare() -> gr.HTML:
-    """Return before and after with a slider between them, and the file.
+    """Build the before/after comparison with a slider and a download.
 
-    Its value is {"before", "after", "title", "file", "holds", "live", "fresh"}; `holds` says what the file carries.
+    Its value is {"before", "after", "title", "file", "holds", "live", "fresh"}; `holds` describes the file.
     """
     return widget(
         """
-        <p class="empty">The picture appears here. Choose regions on your face, then press <b>Make the picture</b>.</p>
+        <p class="empty">The result appears here. Select regions on your face, then press <b>Generate</b>.</p>
         <div class="stage" hidden>
           <img class="after" alt=""><img class="before" alt="before"><span class="edge"></span>
-          <span class="so-far" hidden>so far</span>
+          <span class="so-far" hidden>preview</span>
         </div>
         <label class="slide" hidden>before <input type="range" min="0" max="100" value="50"
-          aria-label="How much of the picture before is shown"> after</label>
+          aria-label="Share of the source image"> after</label>
         <p class="title"></p>
         <a class="download" hidden>Download PNG</a>
         <p class="holds"></p>
@@ -117,12 +117,12 @@ def compare() -> gr.HTML:
 
 
 def film() -> gr.HTML:
-    """Return the frames of a strip. Its value is {"frames", "gif", "webp", "name"}."""
+    """Build the display of an interpolation. Its value is {"frames", "gif", "webp", "name"}."""
     return widget(
         """
         <img class="frame" alt="">
         <label class="slide">own style <input type="range" min="0" max="1" step="1"
-          aria-label="Frame of the strip"> other style</label>
+          aria-label="Interpolation frame"> other style</label>
         <div class="strip" role="group" aria-label="Frames"></div>
         <p><a class="download gif">Download GIF</a> <a class="download webp">Download WebP</a></p>
         """,
@@ -132,11 +132,11 @@ def film() -> gr.HTML:
 
 
 def status() -> gr.HTML:
-    """Return what says how far a job is, or what went wrong. Its value is {"text", "tone", "done", "total"}."""
+    """Build the display of progress and errors. Its value is {"text", "tone", "done", "total"}."""
     return widget(
         """
-        <span class="text" aria-hidden="true"></span><span class="spoken" role="status" aria-live="polite"></span>
-        <progress hidden aria-label="Steps"></progress>
+        <span class="text" aria-hidden="true"></span><span class="spoken" role="status"
+        aria-live="polite"></span> <progress hidden aria-label="Steps"></progress>
         """,
         script("status"),
         "status",

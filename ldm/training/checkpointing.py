@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot break, and from which a run goes on as if it had never stopped."""
+"""Atomic checkpoints and exact resumption of training."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from ldm.training.stopping import Interrupted, StopRequest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write to a file beside the target, read it back, then move it there; load without executing code."""
+    """Write checkpoints atomically after verifying that they load; load without executing code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -28,8 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Replace the file at `path`.
 
         Raises:
-            RuntimeError: the model or a callback put something into the checkpoint that safe loading refuses.
-            WriteError: the disk is full or refuses; the last checkpoint is left as it was.
+            RuntimeError: the checkpoint holds objects that safe loading refuses.
+            WriteError: the file cannot be written; the last checkpoint is unchanged.
         """
         target = Path(path)
 
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.load(partial, map_location="cpu", weights_only=True, mmap=True)
             except Exception as error:
                 raise RuntimeError(
-                    f"the checkpoint would not load again, {target} is left as it was: {error}"
+                    f"the checkpoint cannot be loaded again, so {target} was not replaced: {error}"
                 ) from error
 
         write_at(target, write, bytes_in(checkpoint))
@@ -48,25 +48,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Return what a checkpoint holds: tensors and plain data, whatever `weights_only` says.
+        """Load tensors and plain data of a checkpoint; `weights_only` is ignored.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: a damaged file.
         """
         return load_saved(Path(path))
 
 
 class CheckpointWriter(Checkpoint):
-    """Keep last.ckpt and best.ckpt, and stop the run on request.
+    """Write last.ckpt and best.ckpt, and stop the run on a signal.
 
-    Steps are batches, not optimizer steps, of which a model with a discriminator makes two a batch.
+    Steps count batches, not optimizer steps; a model with a discriminator takes two of those per batch.
 
     Args:
-        folder: for last.ckpt and best.ckpt.
-        every_n_steps: batches between writes of last.ckpt; None leaves it to the minutes.
-        every_n_minutes: the same in time; None leaves it to the steps.
-        monitor_mode: "min" or "max": whether a lower or a higher value of the model's `monitor` is better.
-        stop: set by a signal; the next batch's end writes last.ckpt and raises Interrupted.
+        folder: directory of last.ckpt and best.ckpt.
+        every_n_steps: batches between writes of last.ckpt; None disables it.
+        every_n_minutes: minutes between writes of last.ckpt; None disables it.
+        monitor_mode: "min" or "max", whether lower or higher values of the model's `monitor` are better.
+        stop: set by a signal; the end of the next batch then writes last.ckpt and raises Interrupted.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class CheckpointWriter(Checkpoint):
         stop: StopRequest | None = None,
     ) -> None:
         if monitor_mode not in ("min", "max"):
-            raise ValueError(f"lightning.checkpoint.monitor_mode is {monitor_mode!r}; wanted min or max")
+            raise ValueError(f"lightning.checkpoint.monitor_mode must be min or max, got {monitor_mode!r}")
         for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
             if value is not None and value <= 0:
                 raise ValueError(
-                    f"lightning.checkpoint.{name} is {value}; wanted more than 0, or null for never"
+                    f"lightning.checkpoint.{name} must be above 0, or null to disable it, got {value}"
                 )
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.every_n_steps, self.every_n_minutes, self.monitor_mode = (
@@ -98,15 +98,15 @@ class CheckpointWriter(Checkpoint):
         self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs: the best score so far."""
+        """Return the best score so far."""
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score of the interrupted run."""
+        """Restore the best score of the interrupted run."""
         self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, and take the signals back from Lightning, whose own handling would skip the checkpoint."""
+        """Start the clock and replace Lightning's signal handlers, which would skip the checkpoint."""
         self._saved_at = time.monotonic()
         self.saved_step = batches_done(trainer)
         self.stop.deferring = True
@@ -115,9 +115,9 @@ class CheckpointWriter(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write last.ckpt where it is due, or where a stop is requested."""
+        """Write last.ckpt if it is due or a stop is requested."""
         if trainer.fit_loop._should_accumulate():
-            return  # the gradients summed so far are not in a checkpoint
+            return  # checkpoints do not contain accumulated gradients
         stop = self._agree(trainer, self.stop.signum is not None)
         if stop or self._agree(trainer, self._due(trainer)) or self._ends_here(trainer):
             epoch_loop = trainer.fit_loop.epoch_loop
@@ -136,7 +136,7 @@ class CheckpointWriter(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop within a validation, which a resume begins anew."""
+        """Stop during validation, which a resumed run repeats from its start."""
         if (
             trainer.state.fn == "fit"
             and not trainer.sanity_checking
@@ -148,7 +148,7 @@ class CheckpointWriter(Checkpoint):
             self._leave(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write best.ckpt where the model's `monitor` has its best value so far."""
+        """Write best.ckpt if the model's `monitor` has improved."""
         self._validation_follows = False
         monitor = getattr(pl_module, "monitor", None)
         if trainer.sanity_checking or trainer.state.fn != "fit" or monitor is None:
@@ -157,7 +157,7 @@ class CheckpointWriter(Checkpoint):
             if not self._warned and trainer.is_global_zero:
                 logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
                 warnings.warn(
-                    f"monitor {monitor!r} is not logged; there are: {logged}; best.ckpt is not written",
+                    f"monitor {monitor!r} is not logged, so best.ckpt is not written; logged: {logged}",
                     stacklevel=2,
                 )
             self._warned = True
@@ -169,13 +169,13 @@ class CheckpointWriter(Checkpoint):
             trainer.save_checkpoint(self.best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write last.ckpt where something other than the number of steps ended the run, such as early stopping."""
+        """Write last.ckpt if the run ended before its last step, as with early stopping."""
         if self.saved_step != batches_done(trainer):
             self.write_last(trainer, pl_module)
         self.stop.deferring = False
 
     def write_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write last.ckpt, after the metrics of its step, which a kill in between would lose."""
+        """Write the metrics of this step, then last.ckpt, so that a kill loses neither."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, FiniteLossGuard):
                 callback.check_weights(trainer, pl_module)
@@ -191,10 +191,10 @@ class CheckpointWriter(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Record the loops as between two batches, or as at the start of a validation that a resume shall run.
+        """Set the loop state to between two batches, or to the start of a pending validation.
 
-        Left alone, Lightning skips a validation that was due right after the batch that a checkpoint followed, and
-        evaluates only the rest of one that was interrupted.
+        By default, Lightning skips a validation that was due right after the checkpoint, and continues an
+        interrupted one in its middle.
         """
         progress = checkpoint["loops"]["fit_loop"]
         validation = progress["epoch_loop.val_loop.batch_progress"]
@@ -214,14 +214,14 @@ class CheckpointWriter(Checkpoint):
         )
 
     def _ends_here(self, trainer: pl.Trainer) -> bool:
-        """Tell whether this is the last batch: what is written after it could not be continued within its epoch."""
+        """Return whether this is the last batch; a later checkpoint could not resume within its epoch."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             return True
         last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
         return last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
     def _agree(self, trainer: pl.Trainer, here: bool) -> bool:
-        """Return whether any process says so: all must write and stop at the same batch."""
+        """Return whether any process agrees: all must write and stop at the same batch."""
         return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
 
     def _leave(self, trainer: pl.Trainer) -> None:
@@ -245,49 +245,51 @@ def bytes_in(content: Any) -> int:
 
 
 def batches_done(trainer: pl.Trainer) -> int:
-    """Return the number of batches trained since the start of the run, over resumes."""
+    """Return the number of batches since the start of the run, including before resumes."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
 
 def logged_step(trainer: pl.Trainer) -> int:
-    """Return the step under which Lightning logs now."""
+    """Return the current logging step of Lightning."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Return the last step whose metrics belong to a checkpoint, without reading its tensors.
+    """Return the logging step of a checkpoint without reading its tensors.
 
     Raises:
-        CheckpointError: the file is damaged, or holds weights alone.
+        CheckpointError: a damaged file, or one with weights only.
     """
     content = load_saved(checkpoint, mmap=True)
     try:
         return content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint}: does not say how far its run was; to start a new run from its weights set "
+            f"{checkpoint}: no training state to resume from; to start a new run from its weights set "
             f"model.params.ckpt_path={checkpoint}"
         ) from error
 
 
 def load_saved(checkpoint: Path, mmap: bool = False) -> Any:
-    """Return what a checkpoint holds, tensors and plain data.
+    """Load tensors and plain data of a checkpoint.
 
     Args:
-        checkpoint: the file.
-        mmap: leave tensors in the file until they are used; their checksums are not verified.
+        checkpoint: path of the file.
+        mmap: memory-map tensors instead of reading them; their checksums are not verified.
 
     Raises:
-        CheckpointError: the file is damaged; says which one to take instead.
+        CheckpointError: a damaged file; the message names an alternative.
     """
     try:
         if not mmap:
             verify_checksums(checkpoint)
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch has no common class for what can be wrong with a file
+    except Exception as error:  # torch has no common class for errors of damaged files
         other = checkpoint.with_name("last.ckpt" if checkpoint.name == "best.ckpt" else "best.ckpt")
-        mend = (
-            f"resume from {other.name} beside it: --resume {other}" if other.is_file() else "begin a new run"
+        advice = (
+            f"resume from {other.name} in the same folder: --resume {other}"
+            if other.is_file()
+            else "start a new run"
         )
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{checkpoint}: damaged ({reason}); {mend}") from error
+        raise CheckpointError(f"{checkpoint}: damaged ({reason}); {advice}") from error

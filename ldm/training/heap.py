@@ -1,4 +1,4 @@
-"""How the process's memory comes from the system, and goes back."""
+"""Memory allocator settings for training large models on a CPU."""
 
 import ctypes
 import os
@@ -10,23 +10,23 @@ M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def ask_for_huge_pages() -> None:
-    """Have torch ask for pages of 2 MiB where it takes that much or more; before torch is imported.
+    """Make torch use huge pages of 2 MiB for large tensors; call it before importing torch.
 
-    New memory then costs the system half as long (a tenth of a training step of the published model, on Linux).
+    This halves the cost of new memory on Linux, a tenth of a training step of the published model.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def return_large_blocks(weights: int) -> bool:
-    """Have memory of `LARGE` bytes and more returned to the system as soon as it is freed; tell whether it will be.
+    """Return freed blocks of `LARGE` bytes or more to the system immediately; return whether that is in effect.
 
-    By default glibc does so only until the first such block is freed, and from then on keeps them for other uses: what
-    the next layer wants rarely fits, so that a training step on the CPU holds more than it uses (half a gigabyte of the
-    published model's nine). Getting pages anew takes time, for small models a quarter of a step: those below
-    `LARGE_MODEL` are left as they are, and so are other C libraries and other systems.
+    By default, glibc raises its threshold after the first such block and keeps later ones, which rarely fit
+    the next allocation, so that a CPU training step holds more memory than it uses (0.5 of 9 GB for the
+    published model). Allocating pages again takes time, a quarter of a step for small models, so the setting
+    is left unchanged for models below `LARGE_MODEL`, and for other C libraries and systems.
 
     Args:
-        weights: bytes of the model's weights.
+        weights: size of the model's weights in bytes.
     """
     if weights < LARGE_MODEL or platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Picture grids at intervals: what the model makes of the same few faces as training goes on."""
+"""Preview grids at intervals: samples for the same few images throughout training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,16 +22,16 @@ from ldm.training.seeding import seed_all
 class ImageLogger(pl.Callback):
     """Write images/step_N.png and a TensorBoard image from the model's `log_images(batch, n)`.
 
-    The batch is the start of the validation set, so that grids compare; the training batch where there is none. The
-    noise is the same each time, and training's random state stays as it was.
+    The batch is the start of the validation set, so that grids are comparable, or the training batch without
+    one. The noise is the same each time, and the random state of training is not affected.
 
     Args:
-        batch_frequency: batches between two grids.
-        max_images: rows of a grid.
-        increase_log_steps: also at the batches 1, 2, 4, 8, ... below `batch_frequency`.
-        on_validation: also after each validation.
-        cell: least side of a drawn picture in pixels.
-        disabled: draw nothing.
+        batch_frequency: batches between grids.
+        max_images: maximum number of rows of a grid.
+        increase_log_steps: also log at batches 1, 2, 4, 8, ... below `batch_frequency`.
+        on_validation: also log after each validation.
+        cell: minimum side of an image in the grid, in pixels.
+        disabled: disable the callback.
 
     Raises:
         ValueError: a number is below 1.
@@ -48,7 +48,7 @@ class ImageLogger(pl.Callback):
     ) -> None:
         for name, value in (("batch_frequency", batch_frequency), ("max_images", max_images), ("cell", cell)):
             if value < 1:
-                raise ValueError(f"ImageLogger: {name} is {value}; wanted at least 1")
+                raise ValueError(f"ImageLogger: {name} must be at least 1, got {value}")
         self.batch_frequency, self.max_images, self.cell = batch_frequency, max_images, cell
         self.increase_log_steps, self.on_validation, self.disabled = (
             increase_log_steps,
@@ -58,26 +58,26 @@ class ImageLogger(pl.Callback):
         self._drawn_step = 0
 
     def is_due(self, step: int) -> bool:
-        """Tell whether the batch number `step`, the first being 1, gets a grid."""
+        """Return whether batch `step`, counted from 1, gets a grid."""
         early = self.increase_log_steps and step < self.batch_frequency and step & (step - 1) == 0
         return step > 0 and (step % self.batch_frequency == 0 or early)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw a grid where one is due."""
+        """Log a grid if it is due."""
         if self.is_due(batches_done(trainer)):
             self._draw(trainer, pl_module, batch)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw a grid after a validation of a training run, where asked for."""
+        """Log a grid after a validation during training if `on_validation` is set."""
         if self.on_validation and not trainer.sanity_checking and trainer.state.fn == "fit":
             self._draw(trainer, pl_module, None)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, training_batch: Any) -> None:
         step = batches_done(trainer)
         log_images: Any = getattr(pl_module, "log_images", None)
-        sharded = pl_module.device_mesh is not None  # then no process can compute alone
+        sharded = pl_module.device_mesh is not None  # then all processes must take part
         if self.disabled or log_images is None or step == self._drawn_step:
             return
         if not (trainer.is_global_zero or sharded):
@@ -98,7 +98,7 @@ class ImageLogger(pl.Callback):
                 logger.experiment.add_image("grid", np.asarray(grid), step, dataformats="HWC")
 
     def _first_of_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
-        """Return the first pictures of the validation set as a batch on the model's device; None without such a set."""
+        """Return the first validation images as a batch on the model's device; None without a validation set."""
         datasets = getattr(getattr(trainer, "datamodule", None), "datasets", {})
         if (dataset := datasets.get("validation")) is None:
             return None
@@ -108,7 +108,7 @@ class ImageLogger(pl.Callback):
 
 
 def _with_mask(columns: dict[str, Tensor], batch: dict[str, Any], trainer: pl.Trainer) -> dict[str, Tensor]:
-    """Insert the colourised labels behind the first column, where batch and dataset have some."""
+    """Insert the colourised labels after the first column, if batch and dataset have labels."""
     label_set = getattr(getattr(trainer, "datamodule", None), "label_set", None)
     if label_set is None or "labels" not in batch or not columns:
         return columns
@@ -121,7 +121,7 @@ def _with_mask(columns: dict[str, Tensor], batch: dict[str, Any], trainer: pl.Tr
 
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put every part into evaluation mode, then back into its own: a frozen first stage stays in evaluation."""
+    """Set evaluation mode, then restore the mode of every submodule: a frozen first stage stays in evaluation."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""The learning rate of a run, and how it comes about."""
+"""Scaling of the learning rate of a run."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from ldm.targets import ConfigError
 
 
 def scaled_learning_rate(base: Any, factors: Mapping[str, int], scale: bool) -> tuple[float, str]:
-    """Return the learning rate and the formula that gives it, as text.
+    """Return the learning rate and its formula as text.
 
     Raises:
-        ConfigError: `base` is not a number above 0.
+        ConfigError: `base` is not a positive number.
     """
     if isinstance(base, bool) or not isinstance(base, int | float) or not base > 0:
-        raise ConfigError(f"model.base_learning_rate is {base!r}; wanted a number above 0, such as 1.0e-6")
+        raise ConfigError(f"model.base_learning_rate must be a number above 0, such as 1.0e-6, got {base!r}")
     if not scale:
         return float(base), f"learning rate {base:g} (base, not scaled)"
     rate = base * math.prod(factors.values())

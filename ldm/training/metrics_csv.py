@@ -1,4 +1,4 @@
-"""metrics.csv: one row per step, also after a kill and a resume. Lightning's own logger starts the file anew."""
+"""metrics.csv with one row per step, preserved on resume (Lightning's CSVLogger overwrites the file)."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ from ldm.atomic_files import write_text
 
 
 class MetricsCSV(Logger):
-    """Write metrics as rows of a CSV file, as they come.
+    """Write metrics to a CSV file immediately.
 
-    Metrics of one step share a row; a new metric adds a column. Floats are written so that they read back exactly.
+    Metrics of one step share a row; a new metric adds a column. Floats are written with full precision.
 
     Args:
-        path: the file; rows that it has are kept.
-        last_step: on a resume, the step of the checkpoint: rows beyond it, which will come again, are dropped.
+        path: the file; existing rows are kept.
+        last_step: on resume, the step of the checkpoint; later rows, which will be logged again, are dropped.
     """
 
     def __init__(self, path: Path, last_step: int | None = None) -> None:
@@ -35,20 +35,20 @@ class MetricsCSV(Logger):
 
     @property
     def name(self) -> str:
-        """Of the logger."""
+        """Name of the logger."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """None: the run folder is one version."""
+        """Empty: a run folder has a single version."""
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml holds them."""
+        """Do nothing: config.yaml holds the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write metrics of a step; those of the step that came last join its row."""
+        """Write metrics of a step; metrics of the last step are added to its row."""
         assert step is not None
         if new := [name for name in metrics if name not in self.columns]:
             self._add_columns(new)
@@ -65,7 +65,7 @@ class MetricsCSV(Logger):
             file.seek(self._row_start)
             file.write(
                 self._line(self._row).encode()
-            )  # one write, so a kill cannot leave half of the row's step
+            )  # a single write, so that a kill cannot truncate the step number
             file.truncate()
 
     def _line(self, row: Mapping[str, str]) -> str:
@@ -74,7 +74,7 @@ class MetricsCSV(Logger):
         return text.getvalue()
 
     def _add_columns(self, names: list[str]) -> None:
-        """Write the file anew with more columns."""
+        """Rewrite the file with more columns."""
         rows = read_rows(self.path) if self.path.exists() else []
         self.columns += names
         self._write(rows)
@@ -96,8 +96,8 @@ class MetricsCSV(Logger):
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Return the whole rows of a metrics file, values as text, "" where a step lacks a metric."""
+    """Return the complete rows of a metrics file as text, "" for missing metrics."""
     with open(path, newline="") as file:
         text = file.read()
-    whole = text[: text.rfind("\n") + 1]  # a kill may leave half a row
+    whole = text[: text.rfind("\n") + 1]  # a kill may leave an incomplete row
     return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values() and None not in row]

@@ -1,13 +1,13 @@
-"""What a model consists of, before and after it is built."""
+"""Parts of a model and their parameter counts."""
 
 import torch
 
-# The attributes that checkpoints name, and what a person calls them.
+# Attribute names in checkpoints and their descriptions.
 PARTS = {"first_stage_model": "first stage", "model": "UNet", "cond_stage_model": "style encoder"}
 
 
 def parameter_table(model: torch.nn.Module) -> str:
-    """Return the number of parameters of each part of a model, as lines of text."""
+    """Return a table of the number of parameters of each part of a model."""
 
     def row(name: str, part: torch.nn.Module) -> tuple[str, int, int]:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]

@@ -1,4 +1,4 @@
-"""How several processes train one model: what the names below `lightning.trainer.strategy` mean here."""
+"""Strategies for training with several processes (`lightning.trainer.strategy`)."""
 
 from typing import Any
 
@@ -10,30 +10,30 @@ from ldm.modules.ema import EMA
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """`strategy: fsdp`: every process holds a share of the weights, their averages and the optimiser's state.
+    """`strategy: fsdp`: weights, EMAs and optimiser state are sharded over the processes.
 
-    A checkpoint is still one file with whole tensors, which the first process writes: everything that reads the
-    checkpoints of other runs reads it.
+    Checkpoints are still single files with full tensors, written by the first process, in the format of other
+    runs.
     """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Share among all processes; Lightning would only do so among nodes."""
+        """Shard over all processes; by default Lightning only shards over nodes."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
 
 def strategy_named(name: Any) -> Any:
-    """Return what the Trainer is given for `lightning.trainer.strategy`."""
+    """Return the Trainer's strategy for `lightning.trainer.strategy`."""
     return ShardedStrategy() if name == "fsdp" else name
 
 
 def keep_averages_local(model: nn.Module) -> None:
-    """Spare data-parallel training the averages, as large as the model, which it would send around at every step.
+    """Exclude the EMAs from the buffers that data-parallel training broadcasts at every step.
 
-    Each process moves them by the same weights: they stay equal by themselves.
+    Each process updates them with the same weights, so they stay equal.
     """
     averages = [(name, part) for name, part in model.named_modules() if isinstance(part, EMA)]
     ignored = [f"{name}.{buffer}" for name, part in averages for buffer, _ in part.named_buffers()]

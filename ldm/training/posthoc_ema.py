@@ -1,4 +1,4 @@
-"""Averages of the weights whose length is chosen after the training (EDM2, arXiv 2312.02696, section 3)."""
+"""Post-hoc EMA: snapshots that allow choosing the EMA length after training (EDM2, arXiv 2312.02696, section 3)."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,56 +23,56 @@ PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": t
 
 
 class PosthocEMA(pl.Callback):
-    """Track averages of UNet and style encoder, and write them to ema/ in the run folder now and then.
+    """Track power-function EMAs of UNet and style encoder, and write snapshots to ema/ in the run folder.
 
-    `scripts/export_model.py --ema-length` makes any length of them. It costs two more copies of both networks on the
-    device and in checkpoints, and at every snapshot two in half precision on disk.
+    `scripts/export_model.py --ema-length` reconstructs any EMA length from them. The cost is two more copies
+    of both networks on the device and in checkpoints, and two in half precision on disk per snapshot.
 
     Args:
-        every_n_steps: optimiser steps between snapshots. Tens of them in a training are enough.
-        sigma_rels: the lengths that are tracked, as shares of the training.
-        precision: of the files, float16, bfloat16 or float32.
+        every_n_steps: optimiser steps between snapshots; some tens of snapshots per run are enough.
+        sigma_rels: relative lengths of the tracked EMAs.
+        precision: precision of the snapshots, float16, bfloat16 or float32.
 
     Raises:
-        ValueError: a number or a name out of range.
+        ValueError: an invalid value.
     """
 
     def __init__(
         self, every_n_steps: int, sigma_rels: Sequence[float] = (0.05, 0.1), precision: str = "float16"
     ) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"PosthocEMA: every_n_steps is {every_n_steps}; wanted at least 1")
+            raise ValueError(f"PosthocEMA: every_n_steps must be at least 1, got {every_n_steps}")
         if precision not in PRECISIONS:
-            raise ValueError(f"PosthocEMA: precision is {precision!r}; there are {', '.join(PRECISIONS)}")
+            raise ValueError(
+                f"PosthocEMA: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
         self.every_n_steps, self.sigma_rels = every_n_steps, tuple(sigma_rels)
         self.dtype = PRECISIONS[precision]
-        # Names and shapes come with the model; wrong lengths are said now.
+        # Validates the lengths now; names and shapes come with the model.
         self.averages = [PowerEMA({}, sigma_rel) for sigma_rel in self.sigma_rels]
         self.step = 0
         self._seen = self._written = 0
         self._resumed: dict[float, dict[str, Tensor]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs: the averages, and of how many steps they are."""
+        """Return the averages and their number of steps."""
         return {"step": self.step, "averages": {a.sigma_rel: a.weights for a in self.averages}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the averages of the interrupted run; ConfigError if it tracked others."""
+        """Restore the averages of the interrupted run; raise ConfigError if it tracked other lengths."""
         self.step, self._resumed = state_dict["step"], state_dict["averages"]
         if (before := set(self._resumed)) != set(self.sigma_rels):
             raise ConfigError(
-                f"PosthocEMA: sigma_rels is {sorted(self.sigma_rels)}, but the run tracks {sorted(before)}; "
-                "a resumed run keeps its lengths"
+                f"PosthocEMA: sigma_rels must be {sorted(before)} as in the resumed run, got {sorted(self.sigma_rels)}"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the averages, or move those of a resumed run to the model's device."""
+        """Initialise the averages, or copy those of a resumed run to the model's device."""
         if not isinstance(pl_module, LatentNetworks):
-            raise ConfigError(f"PosthocEMA is for a diffusion; the model is a {type(pl_module).__name__}")
+            raise ConfigError(f"PosthocEMA requires a diffusion model, got a {type(pl_module).__name__}")
         if isinstance(trainer.strategy, ShardedStrategy):
             raise ConfigError(
-                "PosthocEMA averages whole weights; lightning.trainer.strategy=fsdp leaves each process a share; "
-                "leave one of them out"
+                "PosthocEMA does not support sharded weights (lightning.trainer.strategy=fsdp); remove one of them"
             )
         self._seen = trainer.global_step
         if not trainer.is_global_zero:
@@ -87,8 +87,8 @@ class PosthocEMA(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the averages once per optimiser step, and write them where it is time."""
-        if trainer.global_step == self._seen:  # a batch that only gathers gradients
+        """Update the averages once per optimiser step, and write a snapshot if it is due."""
+        if trainer.global_step == self._seen:  # gradient accumulation without an update
             return
         self._seen, self.step = trainer.global_step, self.step + 1
         if not trainer.is_global_zero:
@@ -100,12 +100,12 @@ class PosthocEMA(pl.Callback):
             self._write(Path(trainer.default_root_dir))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last averages, for a length is made at the last step that is kept."""
+        """Write the final snapshot, the reference step of the reconstruction."""
         if trainer.is_global_zero and self.step > self._written:
             self._write(Path(trainer.default_root_dir))
 
     def _write(self, run_folder: Path) -> None:
-        """Write every average, in files that are whole or not there."""
+        """Write all averages, atomically."""
         folder = run_folder / "ema"
         folder.mkdir(exist_ok=True)
         for average in self.averages:
@@ -117,16 +117,16 @@ class PosthocEMA(pl.Callback):
 
 
 def averaged(run_folder: Path, sigma_rel: float) -> tuple[dict[str, Tensor], int]:
-    """Return the averaged weights of a length, by their names in checkpoints, and their step: the last that is kept.
+    """Reconstruct the EMA weights of a length; return them by their names in checkpoints, and their step.
 
     Raises:
-        CheckpointError: the run has no averages, or a file of them is damaged.
-        ValueError: a length that no average has.
+        CheckpointError: the run has no snapshots, or one is damaged.
+        ValueError: an invalid length.
     """
     files = sorted((run_folder / "ema").glob("*.safetensors"))
     if not files:
         raise CheckpointError(
-            f"{run_folder}: no averages in {run_folder / 'ema'}; they are written by a training with the callback "
+            f"{run_folder}: no EMA snapshots in {run_folder / 'ema'}; train with the callback "
             "ldm.training.posthoc_ema.PosthocEMA, see configs/latent-diffusion/celebamask-hq.yaml"
         )
     kept = [_profile(file) for file in files]
@@ -135,15 +135,15 @@ def averaged(run_folder: Path, sigma_rel: float) -> tuple[dict[str, Tensor], int
 
 
 def _profile(file: Path) -> Profile:
-    """Return which average a file holds."""
+    """Return the profile of a snapshot."""
     try:
         with safetensors.safe_open(file, "pt") as opened:
             facts = opened.metadata() or {}
         if facts.get("format") == FORMAT:
             return Profile(int(facts["step"]), float(facts["sigma_rel"]))
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{file}: damaged ({error}); remove it, the others do without") from error
-    raise CheckpointError(f"{file}: not an average of a training; remove it")
+        raise CheckpointError(f"{file}: damaged ({error}); remove it, the other snapshots suffice") from error
+    raise CheckpointError(f"{file}: not an EMA snapshot; remove it")
 
 
 def _trained(model: pl.LightningModule) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What would stop a run after it has begun, found before: settings that Lightning refuses late, unfitting weights."""
+"""Checks before a run: settings that Lightning would reject late, and weights that do not fit."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from ldm.training.parallel import ShardedStrategy
 
 
 def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
-    """Raise ConfigError if validation would never come.
+    """Raise ConfigError if validation would never run.
 
     Args:
-        trainer: of a training.
-        batches: that the training set has for an epoch on each device.
+        trainer: trainer of the run.
+        batches: training batches per epoch on each device.
     """
     limit, every = trainer.limit_train_batches, trainer.val_check_interval
     if limit is not None:
@@ -39,19 +39,19 @@ def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
 def check_cached_latents(
     model: pl.LightningModule, first_stage: str | None, shape: tuple[int, int, int] | None = None
 ) -> None:
-    """Raise ConfigError if the data's cached latents are of another first stage or size than the model's.
+    """Raise ConfigError if the cached latents are of another first stage or size than the model's.
 
     Args:
-        model: with `first_stage_model`, where it is a diffusion.
-        first_stage: fingerprint of the one that the latents are of, None without any.
-        shape: of the latents, (C, h, w).
+        model: the model, with `first_stage_model` if it is a diffusion.
+        first_stage: fingerprint of the first stage of the latents; None without cached latents.
+        shape: shape (C, h, w) of the latents.
     """
     if first_stage is None:
         return
     network = getattr(model, "first_stage_model", None)
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"data.params.latents is for a diffusion; {type(model).__name__} wants the pictures"
+            f"data.params.latents requires a diffusion model; {type(model).__name__} needs the images"
         )
     C, side = getattr(model, "channels", None), getattr(model, "image_size", None)
     if shape is not None and C is not None and (shape[0] != C or side not in shape[1:]):
@@ -61,8 +61,8 @@ def check_cached_latents(
         )
     if (own := fingerprint(network)) != first_stage:
         raise ConfigError(
-            f"data.params.latents: its latents are of another first stage ({first_stage}) than the model's ({own}); "
-            "run scripts/cache_latents.py with this config again, or leave the key out"
+            f"data.params.latents: expected latents of the model's first stage ({own}), got those of {first_stage}; "
+            "run scripts/cache_latents.py with this config again, or remove the key"
         )
 
 
@@ -75,72 +75,73 @@ def load_first_stage(model: pl.LightningModule, checkpoint: Path) -> None:
 
 
 def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-    """Raise ConfigError for settings that only work where Lightning steps the one optimizer, on all gradients."""
+    """Raise ConfigError for settings that require automatic optimisation with complete gradients."""
     within = getattr(model, "step_in_backward", False)
     if within and (trainer.world_size > 1 or trainer.precision == "16-mixed"):
         raise ConfigError(
-            "model.params.step_in_backward works in one process, in float32 or bfloat16: with several, or with scaled "
-            "losses, gradients have to wait for each other; leave it out"
+            "model.params.step_in_backward requires a single process and float32 or bfloat16: otherwise, gradients "
+            "must be averaged or unscaled before the update; remove it"
         )
     if model.automatic_optimization and not within:
         return
     reason = (
-        "model.params.step_in_backward, which lets go of each gradient at once"
+        "model.params.step_in_backward, which frees each gradient immediately"
         if within
-        else "a model with a discriminator, whose two optimizers take turns"
+        else "a model with a discriminator, which has two optimizers"
     )
     for name, unset in (("gradient_clip_val", (None, 0)), ("accumulate_grad_batches", (1,))):
         if (value := getattr(trainer, name)) not in unset:
             raise ConfigError(
-                f"lightning.trainer.{name} is {value}, which does not work for {reason}; leave one of them out"
+                f"lightning.trainer.{name}={value} is incompatible with {reason}; remove one of them"
             )
 
 
 def check_processes(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-    """Raise ConfigError for a strategy with which several processes cannot train this model."""
+    """Raise ConfigError for a strategy that does not support this model."""
     if isinstance(trainer.strategy, ShardedStrategy) and not is_overridden("configure_model", model):
         raise ConfigError(
-            f"lightning.trainer.strategy=fsdp is for the diffusion, not for {type(model).__name__}; leave it out, or "
-            "set it to ddp"
+            f"lightning.trainer.strategy=fsdp requires a diffusion model, got {type(model).__name__}; remove it or use "
+            "ddp"
         )
 
 
 def check_resumed_weights(model: pl.LightningModule, checkpoint: Path) -> None:
-    """Raise CheckpointError unless a run's checkpoint can be read and its weights have the model's names and shapes."""
+    """Raise CheckpointError unless a checkpoint is readable and its weights match the model."""
     content = load_saved(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; wanted one that main.py has written")
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; use one written by main.py")
     try:
         fitting(model, content["state_dict"])
     except CheckpointError as error:
         raise CheckpointError(
-            f"{checkpoint}: {error}; a resumed run keeps its model, so leave model.params as "
-            f"{checkpoint.parent.parent / 'config.yaml'} has them"
+            f"{checkpoint}: {error}; a resumed run keeps its model, so set model.params as in "
+            f"{checkpoint.parent.parent / 'config.yaml'}"
         ) from error
 
 
 def warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Warn of settings that have another value in a resumed run, which does not do what it looks like.
+    """Warn about changed settings that do not have the expected effect on a resumed run.
 
     Args:
-        before: the config of the run.
-        now: the same with what the command line sets.
+        before: config of the run.
+        now: config of the resumed run, with command-line overrides.
     """
     if before["model"].get("base_learning_rate") != now["model"].get("base_learning_rate"):
         warnings.warn(
-            "model.base_learning_rate has no effect on a resumed run: its optimizer goes on", stacklevel=2
+            "model.base_learning_rate has no effect on a resumed run, which restores its optimizer",
+            stacklevel=2,
         )
-    size, new_size = _pictures_of_all(before), _pictures_of_all(now)
+    size, new_size = _global_batch_size(before), _global_batch_size(now)
     if size != new_size:
         warnings.warn(
-            f"devices x data.params.batch_size was {size} and is {new_size} now: the learning rate stays that of "
-            f"{size}, and the epoch that was interrupted shows some pictures twice or not at all",
+            f"devices x data.params.batch_size changed from {size} to {new_size}: the learning rate stays that of "
+            f"{size}, and the interrupted epoch repeats or skips some images",
             stacklevel=2,
         )
 
 
-def _pictures_of_all(config: Mapping[str, Any]) -> int:
-    """Return the pictures that all devices together take in one batch, as far as the config says how many there are."""
+def _global_batch_size(config: Mapping[str, Any]) -> int:
+    """Return the global batch size, assuming one device if the config does not give a number."""
     trainer = (config.get("lightning") or {}).get("trainer") or {}
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, lines in a log file; images per second, waiting, and the time left."""
+"""Progress of a run, as a bar or as log lines: images per second, data waiting time, and ETA."""
 
 import math
 import sys
@@ -13,21 +13,21 @@ from torch import Tensor
 
 from ldm.training.checkpointing import batches_done
 
-WINDOW = 50  # batches that the images per second are averaged over
+WINDOW = 50  # batches of the moving average of images per second
 
 
 class TrainingProgress(TQDMProgressBar):
-    """Lightning's bar, with images per second and the time left of the whole run; lines where stdout is no terminal.
+    """Lightning's progress bar with images per second and ETA of the run; log lines without a terminal.
 
     Args:
-        seconds: between two lines.
+        seconds: interval between log lines.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.lines = not sys.stdout.isatty()
         super().__init__(refresh_rate=0 if self.lines else 1)
         self.seconds = seconds
-        # Of single batches: seconds in all, seconds of them spent waiting for data, images.
+        # Per batch: total seconds, seconds waiting for data, images.
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=WINDOW)
         self._began = self._batch_began = self._printed = self._waited = 0.0
         self._first = 0
@@ -39,13 +39,13 @@ class TrainingProgress(TQDMProgressBar):
         self._first = batches_done(trainer)
 
     def on_train_batch_start(self, *arguments: Any) -> None:
-        """Note how long the batch was waited for."""
+        """Record the waiting time for the batch."""
         self._waited = time.monotonic() - self._batch_began
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch, reading it included; print a line where one is due."""
+        """Count the batch, including its loading time; print a line if it is due."""
         now = time.monotonic()
         images = _count_images(batch) * trainer.world_size
         self._recent.append((now - self._batch_began, self._waited, images))
@@ -61,7 +61,7 @@ class TrainingProgress(TQDMProgressBar):
             self._print_line(trainer, pl_module, outputs)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the validation's metrics, and leave its time out of the next batch's."""
+        """Print the validation metrics, and exclude validation from the time of the next batch."""
         super().on_validation_end(trainer, pl_module)
         self._batch_began = time.monotonic()
         if (
@@ -82,7 +82,7 @@ class TrainingProgress(TQDMProgressBar):
             self._print_line(self.trainer, self.trainer.lightning_module, None)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar."""
+        """Return the metrics of the progress bar."""
         metrics = dict(super().get_metrics(trainer, pl_module))
         metrics.pop("v_num", None)
         if self._recent:
@@ -94,18 +94,18 @@ class TrainingProgress(TQDMProgressBar):
         return metrics
 
     def images_per_second(self) -> float:
-        """Return the rate over the last batches, all devices together."""
+        """Return the rate over the last batches, summed over devices."""
         return sum(images for _, _, images in self._recent) / max(self._seconds(), 1e-9)
 
     def share_waiting(self) -> float:
-        """Return the share of the last batches' time in which there was nothing to compute on, 0..1."""
+        """Return the fraction of time spent waiting for data over the last batches, in [0, 1]."""
         return sum(waited for _, waited, _ in self._recent) / max(self._seconds(), 1e-9)
 
     def _seconds(self) -> float:
         return sum(duration for duration, _, _ in self._recent)
 
     def seconds_left(self, trainer: pl.Trainer) -> float:
-        """Return the time left of the whole run, validation and picture grids at the rate so far; inf if unknown."""
+        """Return the estimated seconds left, including validation and preview grids; inf if unknown."""
         done = batches_done(trainer)
         pace = (time.monotonic() - self._began) / max(done - self._first, 1)
         return pace * (total_batches(trainer) - done)
@@ -123,14 +123,14 @@ class TrainingProgress(TQDMProgressBar):
 
 
 def total_batches(trainer: pl.Trainer) -> float:
-    """Return the number of batches of the whole run; inf if nothing bounds it."""
+    """Return the total number of batches of the run; inf if unlimited."""
     done = batches_done(trainer)
     by_epochs = math.inf
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         by_epochs = trainer.max_epochs * trainer.num_training_batches
     by_steps = math.inf
     if trainer.max_steps >= 0:
-        # A model with a discriminator makes two optimizer steps a batch, accumulation less than one.
+        # A model with a discriminator takes two optimizer steps per batch, gradient accumulation less than one.
         per_batch = (
             trainer.global_step / done
             if done and trainer.global_step
@@ -149,7 +149,7 @@ def clock(seconds: float) -> str:
 
 
 def _count_images(batch: Any) -> int:
-    """Return the number of pictures in a batch: the length of its first tensor."""
+    """Return the number of images in a batch: the length of its first tensor."""
     values = (
         batch.values()
         if isinstance(batch, Mapping)

@@ -23,10 +23,10 @@ def test_any_map_comes_back() -> None:
     ("text", "said"),
     [
         ("2x2:4*19", "label 19"),
-        ("2x2:5*0", "fill 5 pixels; wanted 4"),
-        ("2x2:3*0", "fill 3 pixels; wanted 4"),
+        ("2x2:5*0", "must fill 4 pixels, got 5"),
+        ("2x2:3*0", "must fill 4 pixels, got 3"),
         ("3x2:6*0", "2 x 3 pixels"),
-        ("2x2:999999999*0,999999999*0", "fill 1999999998"),
+        ("2x2:999999999*0,999999999*0", "got 1999999998"),
         ("2x2:4*-1", "form"),
         ("2x2:4*1.5", "form"),
         ("2x2:", "form"),

@@ -214,7 +214,7 @@ def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
     lone = ("--image", place / "faces/images/000002.png", "--mask", place / "faces/labels/000002.png")
     capsys.readouterr()
     assert sample(place, "swap", "--style", "next", faces=lone)[0] == 2
-    assert "is the only face" in capsys.readouterr().err
+    assert "is the only usable face" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,9 @@ def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
         (
             "reshape",
             ["--shape", "nobody"],
-            "--shape nobody: no face of that name in the folder; wanted one of its names, "
-            "or `next`, or a PNG",
+            "--shape nobody: no face of that name in the folder; use one of its names, or `next`, or a PNG",
         ),
-        ("swap", ["--style", "000002", "--style-mask", "x.png"], "leave --style-mask out"),
+        ("swap", ["--style", "000002", "--style-mask", "x.png"], "remove --style-mask"),
         ("noise", ["--names", "7-9"], "no face in that range"),
         ("noise", ["--checkpoint", "nowhere"], "there is no such file"),
         ("noise", ["--device", "toaster"], "'toaster' cannot be used here"),

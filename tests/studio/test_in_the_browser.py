@@ -74,7 +74,7 @@ def test_swapping_hair_changes_the_hair_alone(page, tmp_path) -> None:
     assert change[hair].mean() > 20
     assert (change[~grown] == 0).all()
     assert recipe(file)["regions"] == ["hair"]
-    assert page.inner_text("#compare .holds") == "It carries its recipe, and in it the photo as it was."
+    assert page.inner_text("#compare .holds") == "The PNG contains its recipe, including the source image."
     assert "photo" in recipe(file)
 
 
@@ -176,7 +176,7 @@ def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
     set_number(page, "#steps", 4)
     set_number(page, "#variants", 2)
     make(page)
-    assert page.inner_text("#status .text") == "2 pictures made"
+    assert page.inner_text("#status .text") == "Sampled 2 images"
     assert page.locator("#history img").count() == 2
 
 
@@ -187,7 +187,7 @@ def test_what_is_finished_before_a_cancel_is_kept(page) -> None:
         "+(/Step (\\d+) of 800/.exec(document.querySelector('#status .text').textContent) || [])[1] > 100"
     )
     page.click("#cancel")
-    kept = re.search(r"; (\d) finished pictures? (is|are) kept", says(page, "stopped"))
+    kept = re.search(r"; (\d) finished images? (is|are) kept", says(page, "stopped"))
     assert 1 <= int(kept[1]) < 8
     browser.eventually(lambda: page.locator("#history img").count() == int(kept[1]))
 
@@ -203,7 +203,7 @@ def test_what_is_finished_before_a_cancel_is_kept(page) -> None:
 def test_files_that_are_no_pictures_are_refused_in_a_sentence(page, tmp_path, content, sentence) -> None:
     file = tmp_path / "photo.png"
     file.write_bytes(content)
-    tab(page, "Own photo")
+    tab(page, "Upload")
     page.set_input_files("#own-photo input", file)
     page.set_input_files("#own-mask input", EXAMPLES / f"labels/{FIRST}.png")
     page.wait_for_selector("#own-mask .file-preview")
@@ -214,7 +214,7 @@ def test_files_that_are_no_pictures_are_refused_in_a_sentence(page, tmp_path, co
 
 
 def test_files_with_too_many_bytes_or_pixels_are_refused(page, tmp_path) -> None:
-    tab(page, "Own photo")
+    tab(page, "Upload")
     (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20_000_001))
     page.set_input_files("#own-photo input", tmp_path / "long.png")
     assert "size" in page.wait_for_selector(".toast-body.error").inner_text().lower()
@@ -229,7 +229,7 @@ def test_files_with_too_many_bytes_or_pixels_are_refused(page, tmp_path) -> None
 
 
 def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
-    tab(page, "Own photo")
+    tab(page, "Upload")
     page.set_input_files("#own-photo input", EXAMPLES / "images/000041.png")
     page.set_input_files("#own-mask input", EXAMPLES / "labels/000041.png")
     page.wait_for_selector("#own-mask .file-preview")
@@ -247,20 +247,20 @@ def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> N
     page.locator("#role").get_by_role("radio", name="Reference").check()
     page.locator("#shelf .thumbnail-item").nth(4).click()
     page.wait_for_function("document.querySelector('#face-reference .name').textContent == '029993'")
-    tab(page, "Several styles")
+    tab(page, "Styles")
     choose_regions(page, "hair")
     page.click("#add-part")
     page.wait_for_selector("#parts li")
     choose_regions(page, "upper lip")
-    page.get_by_role("radio", name="chance").check()
+    page.get_by_role("radio", name="Random", exact=True).check()
     make(page)
     parts = recipe(download(page, "#compare a", tmp_path))["said"]["parts"]
-    assert parts == ["hair like 029993", "upper lip by chance"]
+    assert parts == ["hair like 029993", "upper lip random"]
 
 
 def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
     choose_regions(page, "hair")
-    tab(page, "In-betweens")
+    tab(page, "Interpolation")
     set_number(page, "#frames", 4)
     page.fill("#seed input", "3")
     page.check("#lock-seed input")
@@ -283,9 +283,7 @@ def test_two_visitors_one_after_the_other(page, context, address) -> None:
     begin_many(page, steps=200)
     page.wait_for_function("/Step/.test(document.querySelector('#status .text').textContent)")
     other.click("#make")
-    other.wait_for_function(
-        "document.querySelector('#status .text').textContent == 'You are number 1 in line'"
-    )
+    other.wait_for_function("document.querySelector('#status .text').textContent == 'Queued, position 1'")
     page.click("#cancel")
     assert says(page, "stopped").startswith("Stopped")
     assert says(other, "done") == "Done"
@@ -373,20 +371,20 @@ def test_programs_swap_a_hair_style(address) -> None:
     change = np.abs(made - pixels(EXAMPLES / f"images/{FIRST}.png")).sum(-1)
     hair = labels_of(FIRST) == CELEBAMASK_HQ.index("hair")
     assert change[hair].mean() > 20 and (change[labels_of(FIRST) == CELEBAMASK_HQ.index("nose")] == 0).all()
-    with pytest.raises(Exception, match="There is no face"):
+    with pytest.raises(Exception, match="No face"):
         client.predict("../../etc/passwd", names[1], ["hair"], api_name="/swap")
 
 
-def test_a_made_picture_is_edited_further_and_styles_are_left_to_chance(page, tmp_path: Path) -> None:
-    page.get_by_role("radio", name="no style at all").check()
+def test_a_made_picture_is_edited_further_and_styles_are_random(page, tmp_path: Path) -> None:
+    page.get_by_role("radio", name="Random face").check()
     make(page)
     page.click("#go-on")
-    page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your picture'")
-    page.get_by_role("radio", name="chance").check()
+    page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your image'")
+    page.get_by_role("radio", name="Random", exact=True).check()
     page.click("#face-mine .all")
     make(page)
     said = recipe(download(page, "#compare a", tmp_path))["said"]
-    assert said["face"] == "your picture" and said["parts"][0].endswith("by chance")
+    assert said["face"] == "your image" and said["parts"][0].endswith("random")
     page.click("#face-mine .none")
     page.click("#make")
     assert says(page, "error").startswith("Nothing would change")

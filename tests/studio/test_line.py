@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm.studio import jobs
-from ldm.studio.jobs import CancelledError, Jobs, Line, LineFullError
+from ldm.studio.jobs import CancelledError, JobQueue, Jobs, QueueFullError
 
 
 def made(steps: int):
@@ -27,14 +27,14 @@ def test_a_job_reports_its_steps_and_ends_with_what_it_made() -> None:
     assert steps == sorted(steps) and set(steps) == {1, 2, 3, 4, 5}
     assert reports[-1].made is not None and len(reports[-1].made) == 1
     assert any(report.preview is not None for report in reports)
-    assert "Step 5 of 5" in reports[-2].in_words()
+    assert "Step 5 of 5" in reports[-2].summary()
 
 
 def test_the_second_waits_for_the_first_and_the_line_has_an_end() -> None:
-    line = Line(limit=1)
+    line = JobQueue(limit=1)
     first, second = line.join("anna"), line.join("bert")
     assert line.place(first) == 0 and line.place(second) == 1
-    with pytest.raises(LineFullError, match="1 visitors wait"):
+    with pytest.raises(QueueFullError, match="1 visitors waiting"):
         line.join("carl")
     line.leave(first)
     assert line.place(second) == 0
@@ -50,7 +50,7 @@ def test_cancel_stops_at_the_next_step_and_the_next_visitor_has_the_model() -> N
             going.set()
             progress(done, 10_000)
             if done == 3:
-                running.line.cancel("anna")
+                running.queue.cancel("anna")
         return []
 
     last = list(running.run("anna", endless))[-1]
@@ -86,7 +86,7 @@ def test_who_closes_the_page_gives_the_place_up() -> None:
 
 
 def test_who_does_not_ask_any_more_loses_the_place(monkeypatch) -> None:
-    line = Line(limit=3)
+    line = JobQueue(limit=3)
     first, second, third = (line.join(name) for name in ("anna", "bert", "carl"))
     assert line.place(first) == 0
     second.seen -= 2 * jobs.PATIENCE

@@ -9,7 +9,7 @@ import torch
 from ldm.checkpoints.io import write_checkpoint
 from ldm.data.faces import Face
 from ldm.studio.models import Models
-from ldm.studio.session import Part, Session, Wanted
+from ldm.studio.session import Part, SampleRequest, Session
 from tests import small
 
 OPTIONS = Namespace(config=None, device="cpu")
@@ -32,7 +32,7 @@ def face(index: int) -> Face:
     return Face(f"face {index}", batch["image"][index], batch["labels"][index])
 
 
-def wanted(**changes) -> Wanted:
+def wanted(**changes) -> SampleRequest:
     part = Part(("hair",), face(1))
     arguments = {
         "parts": (part,),
@@ -41,7 +41,7 @@ def wanted(**changes) -> Wanted:
         "how": {"steps": 2, "seed": 5},
         **changes,
     }
-    return Wanted(face=face(0), labels=face(0).labels, **arguments)
+    return SampleRequest(face=face(0), labels=face(0).labels, **arguments)
 
 
 def test_averaged_and_last_weights_make_different_pictures(models) -> None:
@@ -50,7 +50,7 @@ def test_averaged_and_last_weights_make_different_pictures(models) -> None:
         wanted().recipes(models.get(kind), "small")[0].make(models.pipe) for kind in ("ema", "raw", "ema")
     ]
     assert torch.equal(pictures[0], pictures[2]) and not torch.equal(pictures[0], pictures[1])
-    with pytest.raises(ValueError, match="has ema and raw"):
+    with pytest.raises(ValueError, match="available: ema and raw"):
         models.get("best")
 
 
@@ -82,5 +82,5 @@ def test_where_nothing_would_change_it_says_so() -> None:
     wanted(parts=(), lock=False).check()  # the model's own picture of the face
     session = Session(face(0))
     with pytest.raises(ValueError, match="reference"):
-        session.with_selection(["hair"], chance=False, amount=1)
-    assert session.with_selection([], chance=False, amount=1) == ()
+        session.with_selection(["hair"], random=False, amount=1)
+    assert session.with_selection([], random=False, amount=1) == ()

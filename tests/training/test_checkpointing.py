@@ -25,7 +25,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 def test_a_checkpoint_that_would_not_load_leaves_the_last_one_alone(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-    with pytest.raises(RuntimeError, match="would not load again"):
+    with pytest.raises(RuntimeError, match="cannot be loaded again"):
         AtomicCheckpointIO().save_checkpoint({"step": 2, "odd": NotPlain()}, path)
     assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
 
@@ -38,9 +38,9 @@ def test_loading_executes_nothing(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="every_n_steps is 0"):
+    with pytest.raises(ValueError, match=r"every_n_steps must be above 0.*got 0"):
         CheckpointWriter(tmp_path, every_n_steps=0)
-    with pytest.raises(ValueError, match="monitor_mode is 'least'"):
+    with pytest.raises(ValueError, match="monitor_mode must be min or max, got 'least'"):
         CheckpointWriter(tmp_path, monitor_mode="least")
 
 
@@ -59,7 +59,7 @@ def test_best_is_the_checkpoint_of_the_lowest_monitor(tmp_path: Path) -> None:
 
 
 def test_a_monitor_that_is_never_logged_is_called_out_once(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="monitor 'val/lose' is not logged; there are: .*val/loss") as caught:
+    with pytest.warns(UserWarning, match=r"monitor 'val/lose' is not logged.*logged: .*val/loss") as caught:
         assert train_here(tmp_path, "model.params.monitor=val/lose", "lightning.trainer.max_epochs=2") == 0
     assert sum("val/lose" in str(warning.message) for warning in caught) == 1
     assert [file.name for file in (only_run(tmp_path) / "checkpoints").iterdir()] == ["last.ckpt"]

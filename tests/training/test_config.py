@@ -107,7 +107,7 @@ def test_the_learning_rate_is_the_product_that_the_formula_says() -> None:
     )
     assert scaled_learning_rate(1e-6, factors, False) == (1e-6, "learning rate 1e-06 (base, not scaled)")
     for wrong in ("fast", 0, -1e-6, True, None):
-        with pytest.raises(ConfigError, match="wanted a number above 0"):
+        with pytest.raises(ConfigError, match="must be a number above 0"):
             scaled_learning_rate(wrong, factors, True)
 
 

@@ -25,7 +25,7 @@ def test_grids_come_at_the_frequency_and_at_powers_of_two_before_it() -> None:
         30,
     ]
     assert [n for n in range(40) if ImageLogger(10, increase_log_steps=False).is_due(n)] == [10, 20, 30]
-    with pytest.raises(ValueError, match="batch_frequency is 0"):
+    with pytest.raises(ValueError, match="batch_frequency must be at least 1, got 0"):
         ImageLogger(0)
 
 
@@ -48,7 +48,7 @@ def test_titles_are_drawn_above_the_pictures() -> None:
 
 
 def test_columns_of_another_shape_are_named() -> None:
-    with pytest.raises(ValueError, match=r"'mask' has the shape \(1, 19, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"column 'mask' must have shape .*got \(1, 19, 4, 4\)"):
         draw_grid({"mask": torch.zeros(1, 19, 4, 4)})
     with pytest.raises(ValueError, match="at least one column"):
         draw_grid({})

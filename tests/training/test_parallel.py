@@ -15,7 +15,7 @@ def test_a_strategy_that_a_model_cannot_be_trained_with_is_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_here(tmp_path, "lightning.trainer.strategy=fsdp") == 2
-    message = "strategy=fsdp is for the diffusion, not for TinyModel"
+    message = "strategy=fsdp requires a diffusion model, got TinyModel"
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 

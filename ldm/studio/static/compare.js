@@ -13,7 +13,7 @@ function show(value) {
   element.classList.toggle("live", Boolean(value.live));
   if (value.live) slider.value = 0;
   else if (both && value.fresh) slider.value = 50;
-  after.alt = value.live ? "the picture so far" : value.title || "";
+  after.alt = value.live ? "preview" : value.title || "";
   find(".title").textContent = value.title || "";
   const link = find("a");
   link.hidden = !value.file;

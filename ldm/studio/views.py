@@ -1,4 +1,4 @@
-"""What the page shows while pictures are made, and of those that were."""
+"""Views of the page: component values for progress, results and errors."""
 
 import time
 from typing import Any
@@ -10,23 +10,23 @@ from torch import Tensor
 from ldm.data.animation import encode_animation
 from ldm.data.images import to_uint8
 from ldm.pipeline import Recipe
+from ldm.studio.errors import sentence
 from ldm.studio.jobs import CancelledError, Report
-from ldm.studio.plainly import sentence
 from ldm.studio.session import Result, Session
 from ldm.studio.widgets import data_url, picture_url
 
-Shown = tuple[Any, ...]  # status, compare, history, film, seed
+View = tuple[Any, ...]  # status, compare, history, film, seed
 
 
 def listed(session: Session) -> str:
-    """Return the parts as a list of the page."""
+    """Format the list of edits as Markdown."""
     if not session.parts:
-        return "Nothing listed: the regions chosen above are changed."
-    return "\n".join(f"- {_plain_text(part.in_words())}" for part in session.parts)
+        return "No entries: only the current selection is edited."
+    return "\n".join(f"- {_plain_text(part.summary())}" for part in session.parts)
 
 
 def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
-    """Return what shows a result beside its photo; of none, that there is none."""
+    """Return the value of the comparison of a result with its source image; empty without a result."""
     if result is None:
         return {}
     face = "".join(c for c in str(result.recipe.said.get("face", "face")) if c.isalnum() or c in "-_")
@@ -34,14 +34,14 @@ def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
         "before": None if result.before is None else picture_url(result.before),
         "after": data_url(result.png),
         "title": result.title,
-        "holds": f"It carries its recipe{'' if result.recipe.photo is None else ', and in it the photo as it was'}.",
+        "holds": f"The PNG contains its recipe{'' if result.recipe.photo is None else ', including the source image'}.",
         "file": f"{face or 'face'}_seed{result.recipe.how.get('seed', 0)}.png",
         "fresh": fresh,
     }
 
 
 def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
-    """Return what shows a strip; the animations run there and back."""
+    """Return the value of an interpolation; the animations play forwards and backwards."""
     there_and_back = [*frames, *frames[-2:0:-1]]
     return {
         "frames": [picture_url(frame) for frame in frames],
@@ -52,7 +52,7 @@ def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
 
 
 def history(session: Session) -> Any:
-    """Return the gallery of this visit."""
+    """Return the history gallery."""
     pictures = [(Image.fromarray(to_uint8(result.image)), result.title) for result in session.results]
     return gr.update(value=pictures, selected_index=None)
 
@@ -61,9 +61,9 @@ def _plain_text(words: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]<>#!|" else c for c in words)
 
 
-def busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
-    """Say how far the work is; a preview stands beside the photo before, and the seed in its field."""
-    status = {"text": report.in_words(), "tone": "busy", "done": report.done, "total": report.total}
+def busy(report: Report, before: Tensor | None, seed: int | None) -> View:
+    """Return the view of a running job: status, preview and seed."""
+    status = {"text": report.summary(), "tone": "busy", "done": report.done, "total": report.total}
     live: Any = gr.skip()
     if report.preview is not None:
         live = {"after": picture_url(report.preview), "live": True, "title": ""}
@@ -74,16 +74,16 @@ def busy(report: Report, before: Tensor | None, seed: int | None) -> Shown:
 
 def failed(
     error: Exception, last: Report | None = None, session: Session | None = None, kept: int = 0
-) -> Shown:
-    """Say what went wrong; a preview that will not be finished makes room for the last picture.
+) -> View:
+    """Return the view of a failed job; the last result replaces an unfinished preview.
 
     Args:
-        error: what ended the work.
-        last: how far it was.
-        session: the visit, to show its last picture and, if any were kept, its history.
-        kept: how many pictures were finished before.
+        error: the error that ended the job.
+        last: last progress report.
+        session: session whose last result and history are displayed.
+        kept: number of images finished before the error.
     """
-    # With the time, so that the same sentence is news again.
+    # The time makes a repeated message a new value.
     status: dict[str, Any] = {"text": sentence(error), "tone": "error", "at": time.time()}
     if isinstance(error, CancelledError):
         where = f" after step {last.done} of {last.total}" if last is not None and last.total else ""
@@ -91,6 +91,6 @@ def failed(
     if session is None:
         return status, gr.skip(), gr.skip(), gr.skip(), gr.skip()
     if kept:
-        status["text"] += f"; {kept} finished {'picture is' if kept == 1 else 'pictures are'} kept"
+        status["text"] += f"; {kept} finished {'image is' if kept == 1 else 'images are'} kept"
     pictures = history(session) if kept else gr.skip()
     return status, compare_value(session.shown, fresh=bool(kept)), pictures, gr.skip(), gr.skip()

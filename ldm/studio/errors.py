@@ -1,4 +1,4 @@
-"""One plain sentence for whatever goes wrong; the terminal has the rest, and the page goes on."""
+"""Error messages of the page: one sentence for the visitor, the traceback in the log."""
 
 import functools
 import logging
@@ -16,20 +16,20 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def sentence(error: Exception) -> str:
-    """Return what a visitor reads; errors that nobody foresaw go to the log in full."""
+    """Return the message for the visitor; unexpected errors are logged with their traceback."""
     said = " ".join(str(error).split())
     if isinstance(error, CancelledError):
         return "Stopped"
     if isinstance(error, MemoryError) or any(words in said.lower() for words in NO_MEMORY):
-        return "There is too little memory for this picture now; close other programs, or try again later."
-    if isinstance(error, ValueError) and said:  # ours: each says what was wrong and what to do
+        return "Out of memory; close other programs or try again later."
+    if isinstance(error, ValueError) and said:  # errors of this project are written for users
         return said[0].upper() + said[1:] + ("" if said[-1] in ".!?)" else ".")
-    log.error("an error that the page does not know", exc_info=error)
-    return f"Something went wrong here ({type(error).__name__}); nothing is lost, try again. The terminal says more."
+    log.error("unexpected error", exc_info=error)
+    return f"Unexpected error ({type(error).__name__}); your session is kept, try again. See the terminal for details."
 
 
-def plainly(handler: Callable[P, R]) -> Callable[P, R]:
-    """Let a handler show its errors as one sentence."""
+def with_user_errors(handler: Callable[P, R]) -> Callable[P, R]:
+    """Make a handler show its errors as one sentence on the page."""
 
     @functools.wraps(handler)
     def shown(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,4 +44,4 @@ def plainly(handler: Callable[P, R]) -> Callable[P, R]:
 
 
 def _toast(error: Exception) -> Any:
-    return gr.Error(sentence(error), duration=12, print_exception=False, title="That did not work")
+    return gr.Error(sentence(error), duration=12, print_exception=False, title="Error")
