@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ldm.data.datasets.latent_cache import CachedLatents
+from ldm.data.shared_memory import check_shared_memory
 from ldm.targets import instantiate_from_config
 
 # Below this many pictures starting worker processes each epoch costs more than it saves.
@@ -237,11 +238,16 @@ class DataModuleFromConfig(pl.LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = self._sampler(split, rank, world_size)
         sampler.epoch, sampler.start_batch = position
+        workers, dataset = self.worker_count(sampler.length), Readable(self.datasets[split])
+        try:
+            check_shared_memory(dataset, self.batch_size, workers)
+        except ValueError as error:
+            raise DataError(str(error)) from error
         return _EpochLoader(
-            Readable(self.datasets[split]),
+            dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.worker_count(sampler.length),
+            num_workers=workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             worker_init_fn=_leave_signals_to_the_parent,
         )
