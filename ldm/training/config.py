@@ -49,7 +49,8 @@ def load_config(
 ) -> dict[str, Any]:
     """Merge YAML files left to right, then `dotted.key=value` overrides, and check the result's keys.
 
-    A `target` that names another class than before drops the `params` of the former.
+    A `target` that names another class than before, and comes with `params`, drops the `params` of the former. Alone
+    it keeps them: `model.target=mine.Model` usually names a subclass.
 
     Args:
         complete: refuse a config in which a value is still `???`.
@@ -92,11 +93,16 @@ def _merged(before: DictConfig, new: DictConfig) -> DictConfig:
 
 
 def _drop_replaced(before: Any, new: Any) -> None:
-    """Take `params` out of every mapping in `before` to which `new` gives another target."""
+    """Remove `params` from every mapping in `before` to which `new` gives another target with params of its own."""
     if not isinstance(before, dict) or not isinstance(new, Mapping):
         return
     target = new.get("target")
-    if target is not None and "target" in before and canonical(target) != canonical(before["target"]):
+    if (
+        target is not None
+        and "params" in new
+        and "target" in before
+        and canonical(target) != canonical(before["target"])
+    ):
         before.pop("params", None)
     for key, value in new.items():
         _drop_replaced(before.get(key), value)

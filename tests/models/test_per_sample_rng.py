@@ -43,7 +43,7 @@ def test_styles_are_dropped_by_the_pictures_draws() -> None:
         dropout, ones = StyleDropout(image=0.5, region=0.3, mask=0.3), torch.ones(count, 4, 2, 2)
 
         def encode(image: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return image.amax((1, 2, 3))[:, None, None].expand(count, 4, 5)
+            return image.amax((1, 2, 3))[:, None, None].expand(-1, 4, 5)
 
         return dropout(encode, ones[:, :3], ones, PerSampleRNG(batch_index, count))[0]
 

@@ -49,7 +49,7 @@ def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> Non
 
     other = f"model.params.first_stage_config.params.ckpt_path={first_stage(tmp_path, seed=1)}"
     assert train_here(tmp_path / "other", f"data.params.latents={latents}", other, base=yaml) == 2
-    assert "of another first stage" in capsys.readouterr().err
+    assert "expected latents of the model's first stage" in capsys.readouterr().err
 
 
 def first_stage(folder, seed=0):

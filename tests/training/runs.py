@@ -1,6 +1,7 @@
 """Start runs of the tiny model, in this process or in one of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +96,14 @@ def start_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=group,
+        preexec_fn=_default_signals,
     )
+
+
+def _default_signals() -> None:
+    """Undo what a shell's background job (SIGINT) or nohup (SIGHUP) has set to be ignored."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def output_of(process: "subprocess.Popen[str]", seconds: float = 120) -> str:

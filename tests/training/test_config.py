@@ -114,7 +114,8 @@ def test_the_learning_rate_is_the_product_that_the_formula_says() -> None:
 def test_another_target_does_not_inherit_the_params_of_the_former(base: Path) -> None:
     override = "model={target: c.D, params: {depth: 3}}"
     assert load_config([base], [override])["model"]["params"] == {"depth": 3}
-    assert load_config([base], ["model.target=c.D"])["model"].get("params") is None
+    subclass = load_config([base], ["model.target=c.D"])["model"]
+    assert subclass["target"] == "c.D" and subclass["params"]["width"] == 8
     same = load_config([base], ["model={target: a.B, params: {depth: 3}}"])
     assert same["model"]["params"] == {"width": 8, "layers": [1, 2, 3], "nothing": None, "depth": 3}
     renamed = "data={target: ldm.data.datamodule.DataModuleFromConfig, params: {num_workers: 0}}"
