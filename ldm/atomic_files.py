@@ -60,7 +60,10 @@ def write_at(path: str | os.PathLike[str], write: Callable[[Path], object], size
         target.parent.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(target.parent).free):
             raise OSError(errno.ENOSPC, f"it needs {size:,} bytes, {free:,} are free")
+        partial.touch()
+        mode = partial.stat().st_mode  # of a new file under the user's umask
         write(partial)
+        partial.chmod(mode)  # safetensors leaves a file that only its owner can read
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, target)

@@ -68,6 +68,12 @@ def test_errors_of_reading_are_not_called_errors_of_writing(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_at(tmp_path / "weights", lambda path: save_file({"w": torch.zeros(2)}, path))
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_latents_on_a_full_disk(tmp_path: Path) -> None:
     faces = SyntheticFaces(16, 2, 0)
     source = {"target": "x", "params": {}}

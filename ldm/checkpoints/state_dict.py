@@ -95,15 +95,15 @@ def fitting(
     return common
 
 
-def _converts(found: torch.dtype, wanted: torch.dtype) -> bool:
+def _converts(found: torch.dtype, expected: torch.dtype) -> bool:
     """Tell whether numbers of a type can stand for those of another; integers for weights are quantised ones.
 
     Floats for integers are counters in a file that somebody has converted as a whole.
     """
     return (
-        found == wanted
+        found == expected
         or found.is_floating_point
-        or not (wanted.is_floating_point or found.is_complex or found == torch.bool)
+        or not (expected.is_floating_point or found.is_complex or found == torch.bool)
     )
 
 
