@@ -1,14 +1,14 @@
-# make demo: the main job on generated faces, on the CPU.   make test: all tests.
-# Both make .venv and install first; nothing but Python 3.11, make and git is needed.
+# make demo: edit synthetic faces on the CPU.   make test: run all tests.   make fuzz: thousands of malformed inputs.
+# make gpu: the tests and measurements that need CUDA, with the torch of this machine, which is not installed.
+# make docs: build the documentation. The others create .venv and install first; only Python 3.11, make and git are needed.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install clean
+RUN ?= python3
 
-# Torch threads that spin while they wait for each other slow a busy machine tenfold.
-export OMP_WAIT_POLICY ?= PASSIVE
+.PHONY: demo test fuzz gpu docs install clean
 
 demo: install
 	$(BIN)/python scripts/demo.py
@@ -16,12 +16,22 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+fuzz: install
+	$(BIN)/python -m tests.fuzz
+
+gpu:
+	$(RUN) scripts/benchmark_gpu.py || true
+	$(RUN) -m pytest -q -m gpu tests/gpu
+
+docs: install
+	$(BIN)/python -m mkdocs build --strict
+
 install: $(VENV)/installed
 
-$(VENV)/installed: requirements.txt requirements-dev.txt setup.py pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is wanted; name one: make PYTHON=python3.11")'
+$(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ldm.signatures import ConfigError, check_params, nearest
+from ldm.config_errors import explained_build
+from ldm.signatures import ConfigError, check_params, nearest, shown
 
 __all__ = [
     "ConfigError",
@@ -38,6 +39,14 @@ TARGETS: dict[str, str] = {
     "ldm.data.ade20k.ADE20K": "ldm.data.datasets.ade20k.ADE20K",
     "ldm.data.shards.ShardedFaces": "ldm.data.datasets.shards.ShardedFaces",
     "ldm.data.synthetic_faces.SyntheticFaces": "ldm.data.synthetic.dataset.SyntheticFaces",
+}
+
+# Parameters that have been renamed: class -> {name in older YAMLs and checkpoints: name now}.
+RENAMED: dict[str, dict[str, str]] = {
+    "ldm.modules.moment_style_encoder.MomentStyleEncoder": {"frames": "region_frames"},
+    "ldm.modules.unet.UNet": {"style_frames": "region_frames"},
+    "ldm.models.autoencoder.VQModel": {"revive_after": "codebook_reset_after"},
+    "ldm.models.autoencoder.VQModelInterface": {"revive_after": "codebook_reset_after"},
 }
 
 # What a config that came with weights may build: a model at its top, and the networks below it. A closed table: a
@@ -103,7 +112,7 @@ def resolve(target: Any) -> type:
         ConfigError: no such module or class, or the target is not a class.
     """
     if not isinstance(target, str):
-        raise ConfigError(f"target must be the dotted name of a class, got {target!r:.60}")
+        raise ConfigError(f"target must be the dotted name of a class, got {shown(target)}")
     path = TARGETS.get(target, target)
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
@@ -133,11 +142,12 @@ def instantiate_from_config(config: Mapping[str, Any]) -> Any:
     """Build the object that `{target: dotted.name, params: {...}}` describes.
 
     Raises:
-        ConfigError: `target` is missing or unknown, or `params` are not what the class takes.
+        ConfigError: `target` is missing or unknown, or the class does not accept `params`.
     """
     cls, params = described(config, "")
     check_params(cls, params, config["target"])
-    return cls(**params)
+    with explained_build(config["target"], params):
+        return cls(**params)
 
 
 def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
@@ -167,7 +177,16 @@ def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
         cls = resolve(config["target"])
     except ConfigError as error:
         raise ConfigError(f"{place}{error}") from error
-    return cls, {str(key): value for key, value in (params or {}).items()}
+    return cls, _renamed(cls, {str(key): value for key, value in (params or {}).items()}, place)
+
+
+def _renamed(cls: type, params: dict[str, Any], place: str) -> dict[str, Any]:
+    """Return the parameters by their present names; raise ConfigError for one that is given by both."""
+    names = RENAMED.get(f"{cls.__module__}.{cls.__qualname__}", {})
+    for old in names.keys() & params.keys():
+        if names[old] in params:
+            raise ConfigError(f"{place}{old} is the former name of {names[old]}, got both; remove {old}")
+    return {names.get(key, key): value for key, value in params.items()}
 
 
 def check_config(config: Any, where: str) -> None:
@@ -195,47 +214,59 @@ def check_config(config: Any, where: str) -> None:
 
 def targets_in(config: Any) -> Iterator[Any]:
     """Yield every `target` in a nested config, outermost first."""
+    for _, target in located_targets(config):
+        yield target
+
+
+def located_targets(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path of every mapping with a `target` in a nested config, and that target, outermost first."""
     if isinstance(config, Mapping):
         if "target" in config:
-            yield config["target"]
-        for value in config.values():
-            yield from targets_in(value)
+            yield where, config["target"]
+        for key, value in config.items():
+            yield from located_targets(value, f"{where}.{key}" if where else str(key))
     elif isinstance(config, list | tuple):
-        for value in config:
-            yield from targets_in(value)
+        for number, value in enumerate(config):
+            yield from located_targets(value, f"{where}[{number}]")
 
 
 def require_networks(config: Any) -> None:
     """Raise unless every target is a network of this project: for configs that came with weights.
 
-    Such a config is somebody else's, so it may name nothing but the classes of NETWORKS, and a model at its top: no
-    dataset, no callback, no layer of torch, nothing that is merely found below `ldm`.
+    Such a config is untrusted, so it may only name the classes of NETWORKS, with one of MODELS at its top: no
+    dataset, no callback, no layer of torch.
 
     Raises:
-        ConfigError: it names something else; nothing has been imported or built.
+        ConfigError: it names another class; nothing was imported or built.
     """
     if not isinstance(config, Mapping) or "target" not in config:
         found = sorted(map(str, config)) if isinstance(config, Mapping) else type(config).__name__
         raise ConfigError(
             f"the config that came with the weights has no model with a `target`; found {found}"
         )
-    for position, target in enumerate(targets_in(config)):
+    for position, (where, target) in enumerate(located_targets(config, "model")):
         table = MODELS if position == 0 else NETWORKS
         if canonical(target) not in table:
             raise ConfigError(
-                f"the config that came with the weights names the target {target!r}, which is not one of this "
+                f"the config that came with the weights has {where}.target: {shown(target)}, which is not one of this "
                 f"project's {'models' if position == 0 else 'networks'}, so nothing was built. There are: "
                 f"{', '.join(sorted(table))}"
             )
 
 
 def foreign_targets(config: Any, packages: Collection[str] = ()) -> list[str]:
-    """Return the targets in a config that are neither in the project's own table nor in one of these packages."""
-    return [
-        str(target)
-        for target in targets_in(config)
-        if canonical(target) not in BUILDABLE and str(target).partition(".")[0] not in packages
-    ]
+    """Return the targets in a config that are neither in the project's own table nor in one of these packages.
+
+    Raises:
+        ConfigError: a target is not the dotted name of a class.
+    """
+    found = []
+    for where, target in located_targets(config):
+        if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+            raise ConfigError(f"{where}.target must be the dotted name of a class, got {shown(target)}")
+        if canonical(target) not in BUILDABLE and target.partition(".")[0] not in packages:
+            found.append(target)
+    return found
 
 
 def canonical(target: Any) -> str:

@@ -1,6 +1,6 @@
-"""What the keys of a recipe are worth: train every variant for the same steps, evaluate it, and lay out one table.
+"""Ablation study: train and evaluate variants of a config, and write a table of their metrics.
 
-Takes a YAML (configs/ablation/recipe.yaml explains itself). Stopped, the same command goes on where it was.
+The study is described by a YAML, see configs/ablation/recipe.yaml. After an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ COLUMNS = ("PSNR", "whole swap", "hair: error", "leakage", "lips: error", "rando
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ablation", type=Path, help="the YAML of variants")
-    parser.add_argument("--out", type=Path, required=True, help="gets a folder a variant, and table.md")
+    parser.add_argument("ablation", type=Path, help="YAML of the study")
     parser.add_argument(
-        "--only", action="append", default=[], help="name of a variant; may be given often (all)"
+        "--out", type=Path, required=True, help="output folder: one folder per variant, and table.md"
     )
-    parser.add_argument("--seed", type=int, default=23, help="of every training (23)")
-    parser.add_argument("overrides", nargs="*", help="dotted.key=value for every variant, as for main.py")
+    parser.add_argument(
+        "--only", action="append", default=[], help="name of a variant; may be repeated (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=23, help="seed of every training (default: 23)")
+    parser.add_argument(
+        "overrides", nargs="*", help="config values of all variants as dotted.key=value, as for main.py"
+    )
     options = parser.parse_intermixed_args(arguments)
-    options.out = options.out.resolve()  # the commands run in the repository's root
+    options.out = options.out.resolve()  # commands run in the root of the repository
 
     from omegaconf import OmegaConf  # an import that --help does not need
 
@@ -38,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = set(options.only) - set(plan["variants"])
     if unknown:
         parser.error(
-            f"--only {', '.join(sorted(unknown))}: {options.ablation} has {', '.join(plan['variants'])}"
+            f"--only: unknown variant {', '.join(sorted(unknown))}; {options.ablation} has "
+            f"{', '.join(plan['variants'])}"
         )
     rows = []
     for name in plan["variants"]:
@@ -56,14 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def variant(plan: Any, name: str) -> tuple[list[str], list[str]]:
-    """Return the YAMLs and the settings of a variant, as main.py takes them."""
+    """Return the configs and the overrides of a variant, for main.py."""
     own = plan["variants"][name]
     own = own if isinstance(own, dict) else {"settings": own}
     return own.get("base", plan["base"]), [*plan["settings"], *own.get("settings", [])]
 
 
 def _train(folder: Path, base: list[str], settings: list[str], seed: int) -> None:
-    """Train a variant into `folder`, or go on with it."""
+    """Train a variant in `folder`, or resume its training."""
     if (folder / "trained").exists():
         return
     runs = sorted((folder / "run").glob("*/checkpoints/last.ckpt"))
@@ -83,21 +88,21 @@ def _evaluate(folder: Path, plan: Any) -> None:
 
 
 def _figures(report: dict[str, Any]) -> list[float | None]:
-    """Return what stands in the table's columns; None for what could not be told of so few faces."""
-    swaps, hair = report["swaps"], report["chance"]["random hair"]["means"]
+    """Return the values of the table's columns; None for metrics that the report lacks."""
+    swaps, diversity = report["swaps"], report["chance"]["random hair"]["means"]
     return [
         report["reconstruct"]["means"].get("psnr"),
         swaps["whole"]["means"].get("psnr"),
         swaps["hair"]["means"].get("error_ratio"),
         swaps["hair"]["means"].get("leakage_ratio"),
         swaps["lips"]["means"].get("error_ratio"),
-        hair.get("l1_inside"),
-        hair.get("l1_outside"),
+        diversity.get("l1_inside"),
+        diversity.get("l1_outside"),
     ]
 
 
 def _table(rows: list[tuple[Any, ...]]) -> str:
-    """Lay the figures out as a Markdown table."""
+    """Return a Markdown table."""
     lines = [f"| variant | {' | '.join(COLUMNS)} |", "| --- " * (1 + len(COLUMNS)) + "|"]
     for name, *figures in rows:
         cells = ["-" if f is None else f"{f:.2f}" if f > 5 else f"{f:.3f}" for f in figures]
@@ -106,7 +111,7 @@ def _table(rows: list[tuple[Any, ...]]) -> str:
 
 
 def _run(script: str, *arguments: object) -> None:
-    """Print a command and run it; leave with its exit code if it fails."""
+    """Print a command and run it; exit with its status if it fails."""
     words = [script, *map(str, arguments)]
     print(f"\n$ python {shlex.join(words)}", flush=True)
     code = subprocess.run([sys.executable, ROOT / script, *words[1:]], cwd=ROOT).returncode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
+import ldm  # noqa: F401 (sets OMP_WAIT_POLICY, before torch is imported)
 from scripts.benchmarking import Row, finish, machine, matrix_rate, publish
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write it as JSON."""
     options = _parse(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from ldm.pipeline import usable_device
@@ -100,13 +99,11 @@ def _precisions(text: str) -> list[str]:
 def _model(options: argparse.Namespace) -> tuple[LatentDiffusion, LabelSet]:
     from omegaconf import OmegaConf
 
-    from ldm.checkpoints.io import for_use
     from ldm.pipeline.pretrained import label_set_of
-    from ldm.targets import instantiate_from_config
+    from scripts.benchmarking import random_model
 
     config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
-    config["model"]["params"]["first_stage_config"]["params"].pop("ckpt_path", None)
-    model = instantiate_from_config(for_use(config["model"])).eval()
+    model = random_model(config, use_ema=False).eval()
     return model, label_set_of(config, model)
 
 

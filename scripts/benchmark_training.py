@@ -7,7 +7,6 @@ the forward and the backward pass.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -30,10 +29,9 @@ FASTER = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write it as JSON."""
     options = _parse(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     if not options.published:
-        from ldm.training.heap import ask_for_huge_pages
+        from ldm.training.low_memory import ask_for_huge_pages
 
         ask_for_huge_pages()
     from ldm.checkpoints.locate import usable_device
@@ -98,21 +96,14 @@ def _model(options: argparse.Namespace) -> LatentDiffusion:
     import torch
     from omegaconf import OmegaConf
 
-    from ldm.targets import instantiate_from_config
+    from scripts.benchmarking import random_model
 
     config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
-    params = config["model"]["params"]
-    params["first_stage_config"]["params"].pop("ckpt_path", None)
-    params |= {
-        "anneal_steps": 0,
-        "warmup_steps": 0,
-        "scale_by_std": False,
-        **({} if options.published else FASTER),
-    }
+    faster = {} if options.published else FASTER
     if not options.published:
-        params["unet_config"]["params"]["use_checkpoint"] = "cheap"
+        config["model"]["params"]["unet_config"]["params"]["use_checkpoint"] = "cheap"
     torch.manual_seed(0)
-    model = instantiate_from_config(config["model"]).train()
+    model = random_model(config, warmup_steps=0, scale_by_std=False, **faster).train()
     model.learning_rate = 1e-6
     return model
 
@@ -121,24 +112,16 @@ class _Step:
     """A training step of a model with random weights, on one batch of generated faces."""
 
     def __init__(self, options: argparse.Namespace, device: Any) -> None:
-        import torch
-
         from ldm.checkpoints.model_size import bytes_of
-        from ldm.data.synthetic.dataset import SyntheticFaces
-        from ldm.training.heap import return_large_blocks
+        from ldm.training.low_memory import return_large_blocks
+        from scripts.benchmarking import cached_batch
 
         self.options, self.device = options, device
         self.model = _model(options).to(device)
         if not options.published:
             return_large_blocks(bytes_of(self.model))
         self.model.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
-        faces = [SyntheticFaces(options.size, options.batch, seed=0)[i] for i in range(options.batch)]
-        side = options.size // self.model.first_stage_model.factor
-        self.batch = {
-            "image": torch.stack([face["image"] for face in faces]).to(device),
-            "labels": torch.stack([face["labels"] for face in faces]).to(device) % self.model.num_regions,
-            "latent": torch.randn(options.batch, self.model.channels, side, side, device=device),
-        }
+        self.batch = cached_batch(self.model, options.size, options.batch, device)
         self.optimizer = self.model.configure_optimizers()
 
     def operations(self) -> float:

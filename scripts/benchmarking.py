@@ -1,4 +1,4 @@
-"""What benchmarks measure against: the rate of plain matrix products on the same machine, in the same run."""
+"""Shared parts of the benchmarks: models and batches to measure, and the matrix rate of the same machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ldm.atomic_files import write_text
 
-MATRIX = 2048  # side of the square matrices whose product gives the machine's rate
+if TYPE_CHECKING:
+    from ldm.models.diffusion import LatentDiffusion
+
+MATRIX = 2048  # side of the square matrices whose product gives the rate of a CPU
+GPU_MATRIX = 8192  # the same of a GPU, whose smaller products do not fill it
 
 
 class Row(NamedTuple):
@@ -27,16 +31,49 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def matrix_rate(precision: str, device: torch.device, repeats: int = 3) -> float:
+def random_model(config: Any, **params: Any) -> LatentDiffusion:
+    """Build the model of a config with random weights, on which time does not depend.
+
+    Args:
+        config: content of a YAML file; a checkpoint of the first stage need not exist.
+        params: parameters of the model to replace.
+    """
+    from ldm.targets import instantiate_from_config
+
+    model = config["model"]
+    first_stage = model["params"]["first_stage_config"]
+    first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
+    section = {**model["params"], "first_stage_config": first_stage, "anneal_steps": 0, **params}
+    return instantiate_from_config({"target": model["target"], "params": section})
+
+
+def cached_batch(
+    model: LatentDiffusion, size: int, count: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Return a training batch of generated faces with random cached latents."""
+    from ldm.data.synthetic.dataset import SyntheticFaces
+
+    dataset = SyntheticFaces(size, count, seed=0)
+    faces = [dataset[i] for i in range(count)]
+    side = size // model.first_stage_model.factor
+    return {
+        "image": torch.stack([face["image"] for face in faces]).to(device),
+        "labels": torch.stack([face["labels"] for face in faces]).to(device) % model.num_regions,
+        "latent": torch.randn(count, model.channels, side, side, device=device),
+    }
+
+
+def matrix_rate(precision: str, device: torch.device, repeats: int = 3, side: int | None = None) -> float:
     """Return the GFLOP/s of the product of two square matrices, the best of a few."""
-    a = torch.randn(MATRIX, MATRIX, device=device).to(getattr(torch, precision))
+    side = side or (GPU_MATRIX if device.type == "cuda" else MATRIX)
+    a = torch.randn(side, side, device=device).to(getattr(torch, precision))
     best = float("inf")
     for _ in range(2 + repeats):
         started = time.perf_counter()
         a @ a
         finish(device)
         best = min(best, time.perf_counter() - started)
-    return 2 * MATRIX**3 / best / 1e9
+    return 2 * side**3 / best / 1e9
 
 
 def finish(device: torch.device) -> None:

@@ -1,9 +1,14 @@
-"""Turn the CelebAMask-HQ download into the folders that training reads.
+"""Convert the CelebAMask-HQ download to the folders that training reads.
 
     python scripts/prepare_celebamask.py CelebAMask-HQ data/celebamask-hq
 
-makes data/celebamask-hq/train/images/N.jpg, train/labels/N.png and the same under test/. It can be stopped
-with Ctrl-C and started again with the same command: finished files stay.
+writes data/celebamask-hq/train/images/N.jpg and train/labels/N.png, and the same for test/. Some faces, without a
+split, such as the small set that many configs name:
+
+    python scripts/prepare_celebamask.py CelebAMask-HQ data/celebamask-hq-mini --names 0-999
+
+writes data/celebamask-hq-mini/images/N.jpg and labels/N.png. After an interruption (Ctrl-C), the same command
+continues.
 """
 
 import argparse
@@ -12,6 +17,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,30 +28,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm.atomic_files import PARTIAL, write_file, write_text
+from ldm.atomic_files import PARTIAL, WriteError, write_file, write_text
+from ldm.output_files import OutputError, check_outputs
 
 PHOTOS = "CelebA-HQ-img"
 PARTS = "CelebAMask-HQ-mask-anno"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 IDS_PER_FOLDER = 2000
-ALL_IDS = 30_000
+DATASET_SIZE = 30_000
 FIRST_TEST_ID = 28_000
 CELEBA_SPLITS = (
     ("train", 162_770),
     ("val", 182_637),
     ("test", 202_599),
-)  # CelebA's partition: counts up to each end
+)  # CelebA's partition: split, end of its range of original indices
 JPEG_QUALITY = 95
-ERRORS_SHOWN = 30
+MAX_PRINTED_ERRORS = 30
 
 
 class PreparationError(ValueError):
-    """The download or the output folder is not as it should be; the message says what to do."""
+    """The download or the output folder cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One face: where it comes from, where it goes."""
+    """Files of one face.
+
+    Attributes:
+        number: number of the face.
+        photo: photo in the download.
+        parts: folder of the part masks in the download.
+        output: folder of the split in the output.
+        size: side of the resized photo; None keeps the photo unchanged.
+    """
 
     number: int
     photo: Path
@@ -53,72 +68,118 @@ class Job:
     output: Path
     size: int | None
 
+    @property
+    def image(self) -> Path:
+        """Output photo."""
+        return self.output / "images" / f"{self.number}.jpg"
+
+    @property
+    def labels(self) -> Path:
+        """Output label map."""
+        return self.output / "labels" / f"{self.number}.png"
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return the exit status: 0 all done, 1 with errors, 130 stopped."""
+    """Run the command; return 0 if all faces were written, 1 on errors, 130 if interrupted."""
     options = parse(arguments)
     try:
-        jobs = plan(options.download, options.output, options.split, options.size)
-        remember_settings(options.output, {"split": options.split, "size": options.size})
-        remove_leftovers(jobs)
-    except PreparationError as error:
+        settings = {"split": options.split, "size": options.size}
+        if options.names:
+            settings |= {"split": None, "names": options.names}
+        jobs = plan(options.download, options.output, options.split, options.size, options.names)
+        check_room(jobs)
+        check_settings(options.output, settings)
+        remove_partial_files(jobs)
+    except (PreparationError, OutputError, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return run(jobs, options.workers, options.output)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("download", type=Path, help=f"the unpacked download, with {PHOTOS}/ and {PARTS}/")
-    parser.add_argument("output", type=Path, help="where the folders go")
-    parser.add_argument(
+    parser.add_argument("download", type=Path, help=f"unpacked download with {PHOTOS}/ and {PARTS}/")
+    parser.add_argument("output", type=Path, help="output folder")
+    faces = parser.add_mutually_exclusive_group()
+    faces.add_argument(
+        "--names",
+        type=numbers,
+        metavar="A-B,C",
+        help="only these faces, in images/ and labels/ of the output folder itself, without a split",
+    )
+    faces.add_argument(
         "--split",
         choices=("ids", "celeba"),
         default="ids",
-        help="ids: 0..27999 train, 28000..29999 test (default); celeba: train, val and test as in CelebA, by "
+        help="ids: 0..27999 train, 28000..29999 test (default); celeba: train, val and test as in CelebA, from "
         f"{MAPPING}",
     )
     parser.add_argument(
-        "--size", type=positive, help="resize the photos to SIZE pixels (default: keep their 1024)"
+        "--size", type=positive, help="side of the photos in pixels (default: 1024, unchanged)"
     )
     parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: all cores)",
     )
     return parser.parse_args(arguments)
 
 
 def positive(text: str) -> int:
-    """Parse a whole number above zero."""
+    """Parse a positive integer."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
-def plan(download: Path, output: Path, split: str, size: int | None) -> list[Job]:
-    """List one job for each photo of the download, in the order of their numbers.
+def numbers(text: str) -> str:
+    """Check a list of numbers and ranges such as 0-999,1003; return it without spaces."""
+    text = text.replace(" ", "")
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text) or not named(text):
+        raise argparse.ArgumentTypeError(f"expected numbers and ranges such as 0-999,1003, got {text!r}")
+    return text
+
+
+def named(names: str) -> set[int]:
+    """Return the numbers in a list such as 0-999,1003."""
+    ends = [(first, last or first) for first, _, last in (part.partition("-") for part in names.split(","))]
+    return {number for first, last in ends for number in range(int(first), min(int(last), DATASET_SIZE) + 1)}
+
+
+def plan(download: Path, output: Path, split: str, size: int | None, names: str | None = None) -> list[Job]:
+    """Return one job per photo of the download, or per photo in `names`, in numeric order.
 
     Raises:
-        PreparationError: the download is not complete enough to begin.
+        PreparationError: missing folders, photos or mapping.
     """
     root = download if (download / PHOTOS).is_dir() else download / "CelebAMask-HQ"
     for folder in (PHOTOS, PARTS):
         if not (root / folder).is_dir():
             raise PreparationError(
-                f"there is no folder {folder} in {download}; unpack CelebAMask-HQ.zip and name the folder it makes"
+                f"{download} has no folder {folder}; unpack CelebAMask-HQ.zip and pass the folder that it contains"
             )
     photos = {int(path.stem): path for path in (root / PHOTOS).glob("*.jpg") if path.stem.isdecimal()}
     if not photos:
         raise PreparationError(f"{root / PHOTOS} has no N.jpg; unpack the download again")
-    if len(photos) < ALL_IDS:
-        print(f"note: {len(photos)} of the dataset's {ALL_IDS} photos are there", file=sys.stderr)
+    if names and (missing := sorted(named(names) - photos.keys())):
+        raise PreparationError(
+            f"--names {names}: {root / PHOTOS} lacks {len(missing)} of these photos, the first is {missing[0]}.jpg"
+        )
+    if names:
+        photos = {number: photos[number] for number in named(names)}
+    elif len(photos) < DATASET_SIZE:
+        print(f"note: found {len(photos)} of the {DATASET_SIZE} photos of the dataset", file=sys.stderr)
     splits = celeba_splits(root / MAPPING) if split == "celeba" else {}
     if split == "celeba" and (unknown := sorted(set(photos) - set(splits))):
         raise PreparationError(f"{root / MAPPING} lacks {len(unknown)} photos, the first is {unknown[0]}.jpg")
 
     def folder_of(number: int) -> str:
+        if names:
+            return ""
         return splits[number] if splits else "train" if number < FIRST_TEST_ID else "test"
 
     return [
@@ -128,15 +189,15 @@ def plan(download: Path, output: Path, split: str, size: int | None) -> list[Job
 
 
 def celeba_splits(mapping: Path) -> dict[int, str]:
-    """Read which split of CelebA each face belongs to: number -> train, val or test.
+    """Read the split of CelebA of each face: number -> train, val or test.
 
-    The lines are `idx orig_idx orig_file`, such as `0 119613 119614.jpg`: orig_idx counts CelebA's files from 0.
+    Lines are `idx orig_idx orig_file`, such as `0 119613 119614.jpg`: orig_idx counts the files of CelebA from 0.
 
     Raises:
-        PreparationError: no such file, or a line that is none of these.
+        PreparationError: missing file, or an invalid line.
     """
     if not mapping.is_file():
-        raise PreparationError(f"--split celeba needs {mapping}, which is part of the download")
+        raise PreparationError(f"--split celeba requires {mapping}, which is part of the download")
     splits = {}
     for line_number, line in enumerate(mapping.read_text().splitlines(), start=1):
         fields = line.split()
@@ -149,48 +210,72 @@ def celeba_splits(mapping: Path) -> dict[int, str]:
             original = file_number = 0
         if original + 1 != file_number:
             raise PreparationError(
-                f"{mapping}, line {line_number}: found {line!r}, wanted a line such as '0 119613 119614.jpg'"
+                f"{mapping}, line {line_number}: expected a line such as '0 119613 119614.jpg', got {line!r}"
             )
     return splits
 
 
-def remember_settings(output: Path, settings: dict[str, Any]) -> None:
-    """Keep the settings beside the result, so that files of two kinds never mix.
+def check_room(jobs: list[Job]) -> None:
+    """Check that the missing files can be written and replace no photo of the download.
 
     Raises:
-        PreparationError: the folder was begun with other settings, or with ones that cannot be read.
+        OutputError: they cannot, or the disk lacks space.
+    """
+    missing = [job for job in jobs if not is_complete(job.image)]
+    if jobs and jobs[0].size is not None:
+        size = len(missing) * jobs[0].size ** 2 // 4  # a JPEG of a face takes about half a byte per pixel
+    elif missing and _device(missing[0].photo) != _device(missing[0].output):
+        size = sum(job.photo.stat().st_size for job in missing)
+    else:
+        size = 0  # hard links
+    outputs = [job.image for job in missing] + [job.labels for job in jobs if not is_complete(job.labels)]
+    check_outputs(outputs, [job.photo for job in jobs], size)
+
+
+def _device(path: Path) -> int:
+    """Return the device of a path, or of its nearest existing parent."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path.stat().st_dev
+
+
+def check_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Record the settings in the output folder, so that files of different settings are not mixed.
+
+    Raises:
+        PreparationError: the folder has files of other settings, or a damaged record.
     """
     path = output / "prepare.json"
     if path.is_file():
         try:
-            before = json.loads(path.read_text())
-        except ValueError as error:  # of JSON and of UTF-8
+            recorded = json.loads(path.read_text())
+        except ValueError as error:  # invalid JSON or UTF-8
             raise PreparationError(f"{path} is damaged; delete it") from error
-        if before != settings:
+        if recorded != settings:
             raise PreparationError(
-                f"{output} was begun with {before}, now it is {settings}; choose another folder"
+                f"{output} has files of the settings {recorded}, not of {settings}; choose another folder"
             )
         return
     output.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings) + "\n")
 
 
-def remove_leftovers(jobs: list[Job]) -> None:
-    """Delete the half-written files that a killed run left."""
+def remove_partial_files(jobs: list[Job]) -> None:
+    """Delete the partial files of a killed run."""
     for folder in {job.output for job in jobs}:
         for path in (*folder.glob(f"images/.*{PARTIAL}"), *folder.glob(f"labels/.*{PARTIAL}")):
             path.unlink(missing_ok=True)
 
 
 def run(jobs: list[Job], workers: int, output: Path) -> int:
-    """Do the jobs in a pool of processes; return the exit status."""
+    """Run the jobs in a pool of processes; return the exit status."""
     from tqdm import tqdm
 
-    import ldm.data.datasets.celebamask  # noqa: F401  (here, so that the workers inherit it: torch takes seconds to import)
+    import ldm.data.datasets.celebamask  # noqa: F401  (so that forked workers have torch imported already)
 
     errors: list[str] = []
     done = 0
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=prepare_worker)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), initializer=init_worker)
     try:
         with tqdm(total=len(jobs), unit="face", desc="preparing") as bar:
             for error in pool.map(prepare, jobs, chunksize=4):
@@ -200,82 +285,82 @@ def run(jobs: list[Job], workers: int, output: Path) -> int:
                     errors.append(error)
     except KeyboardInterrupt:
         pool.shutdown(wait=True, cancel_futures=True)
-        print(f"\nstopped; {done} of {len(jobs)} faces are done. The same command continues", file=sys.stderr)
+        print(f"\ninterrupted after {_progress(done, jobs)}", file=sys.stderr)
         return 130
     except (BrokenProcessPool, OSError) as error:
         pool.shutdown(wait=True, cancel_futures=True)
-        print(
-            f"\nerror: {error}; {done} of {len(jobs)} faces are done. The same command continues",
-            file=sys.stderr,
-        )
+        print(f"\nerror: {error}; {_progress(done, jobs)}", file=sys.stderr)
         return 1
     pool.shutdown()
     return report(errors, len(jobs), output)
 
 
+def _progress(done: int, jobs: list[Job]) -> str:
+    return f"{done} of {len(jobs)} faces; run the same command again to continue"
+
+
 def report(errors: list[str], count: int, output: Path) -> int:
-    """Say how it went; the errors also go into a file. Return the exit status."""
+    """Print a summary and write the errors to prepare_errors.txt; return the exit status."""
     listing = output / "prepare_errors.txt"
     if not errors:
         listing.unlink(missing_ok=True)
-        print(f"{count} faces are in {output}")
+        print(f"wrote {count} faces to {output}")
         return 0
     write_text(listing, "\n".join(errors) + "\n")
-    print(f"{len(errors)} of {count} faces failed (all of them: {listing}):", file=sys.stderr)
-    for error in errors[:ERRORS_SHOWN]:
+    print(f"{len(errors)} of {count} faces failed (full list in {listing}):", file=sys.stderr)
+    for error in errors[:MAX_PRINTED_ERRORS]:
         print(f"  {error}", file=sys.stderr)
-    print("Mend or replace these files, then run the same command again", file=sys.stderr)
+    print("Replace these files, then run the same command again", file=sys.stderr)
     return 1
 
 
-def prepare_worker() -> None:
-    """Set up a worker: Ctrl-C is the main process's business, and no worker outlives it."""
+def init_worker() -> None:
+    """Leave Ctrl-C to the main process, and end the worker with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=die_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=exit_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def die_with(sentinel: int) -> None:
-    """Wait until the main process is gone, then end this one."""
+def exit_with(sentinel: int) -> None:
+    """Exit when the main process has ended."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
 def prepare(job: Job) -> str | None:
-    """Make the files of one face that are not there yet; return what went wrong, or None."""
+    """Write the missing files of a face; return an error message, or None."""
     from ldm.data.datasets.celebamask import merge_parts
     from ldm.data.images import ImageError, save_labels
     from ldm.data.labels import CELEBAMASK_HQ
 
     try:
-        labels = job.output / "labels" / f"{job.number}.png"
-        if not is_complete(labels):
-            save_labels(labels, merge_parts(job.parts, job.number), CELEBAMASK_HQ)
-        photo = job.output / "images" / f"{job.number}.jpg"
-        if not is_complete(photo):
-            place_photo(job, photo)
+        if not is_complete(job.labels):
+            save_labels(job.labels, merge_parts(job.parts, job.number), CELEBAMASK_HQ)
+        if not is_complete(job.image):
+            write_photo(job)
     except ImageError as error:
         return str(error)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # every other face would fail too
+            raise  # all other faces would fail too
         return f"{job.number}: {error}"
     return None
 
 
 def is_complete(path: Path) -> bool:
-    """Tell whether a file is there; files appear only when they are complete."""
+    """Return whether a file exists; files are written atomically."""
     return path.is_file() and path.stat().st_size > 0
 
 
-def place_photo(job: Job, target: Path) -> None:
-    """Put the photo in its place: resized, or else linked, or copied where links do not work."""
+def write_photo(job: Job) -> None:
+    """Write the photo: resized, or a hard link, or a copy if links are not supported."""
     from ldm.data.images import open_image, read_rgb
 
     with open_image(job.photo) as photo:
-        rgb = read_rgb(photo, job.size or 64)  # unresized photos are decoded only to notice damage
+        rgb = read_rgb(photo, job.size or 64)  # an unchanged photo is decoded only to detect damage
+    target = job.image
     if job.size is not None:
         write_file(target, lambda file: rgb.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0))
         return
@@ -289,5 +374,5 @@ def place_photo(job: Job, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

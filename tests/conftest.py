@@ -2,10 +2,9 @@
 
 import os
 
-# Before torch is imported: threads that wait by spinning make a busy machine ten times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import pytest
+
+import ldm  # noqa: F401 (sets OMP_WAIT_POLICY, before torch is imported)
 
 ASKED_FOR_SLOW = os.environ.get("RUN_SLOW", "") not in ("", "0")
 

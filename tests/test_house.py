@@ -1,9 +1,8 @@
-"""The house rules: style and types hold, every config builds, every command of the README exists."""
+"""The house rules: style and types hold, imports point down, every config builds, the README's Python runs."""
 
 import ast
 import inspect
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,24 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import main
-from ldm.checkpoints.io import write_checkpoint
-from ldm.cli import build_parser
-from ldm.pipeline import FacePipeline
-from ldm.studio.options import build_parser as build_studio_parser
+from ldm.data.images import load_image
 from ldm.targets import resolve
-from scripts import (
-    cache_latents,
-    convert_checkpoint,
-    demo,
-    draw_faces,
-    draw_studio,
-    evaluate,
-    export_model,
-    make_shards,
-    prepare_celebamask,
-    sample_sem,
-)
-from tests import small
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,9 +30,12 @@ def test_style_and_types(command: str) -> None:
 
 # The rooms of ldm/, from the lowest: each imports only those before it.
 ROOMS = [
+    "bundle",
     "atomic_files",
     "output_files",
+    "out_of_memory",
     "signatures",
+    "config_errors",
     "targets",
     "checkpoints",
     "data",
@@ -61,8 +47,8 @@ ROOMS = [
     "parsing",
     "pipeline",
     "evaluation",
-    "cli",
     "studio",
+    "cli",
     "__main__",
 ]
 
@@ -136,47 +122,6 @@ def test_the_published_recipe_explains_every_key(place: str) -> None:
             assert section["params"][key] == known[key].default, key
 
 
-def commands_of(text: str) -> list[list[str]]:
-    """Return the python commands of a page, words in lists, continued lines joined."""
-    joined = text.replace("\\\n", " ")
-    return [shlex.split(line)[1:] for line in re.findall(r"^ {4}(python .+)$", joined, re.MULTILINE)]
-
-
-@pytest.mark.parametrize("words", commands_of(README), ids=" ".join)
-def test_every_command_of_the_readme_is_understood(words: list[str]) -> None:
-    script, *arguments = words
-    assert (ROOT / script).is_file()
-    if script == "main.py":
-        assert main.parse(arguments).action == "train"
-        for config in main.parse(arguments).base:
-            assert (ROOT / config).is_file()
-    else:
-        parse = {
-            "scripts/sample_sem.py": build_parser().parse_args,
-            "scripts/prepare_celebamask.py": prepare_celebamask.parse,
-            "scripts/evaluate.py": evaluate.build_parser().parse_args,
-            "scripts/cache_latents.py": cache_latents.build_parser().parse_args,
-            "scripts/make_shards.py": make_shards.build_parser().parse_args,
-            "scripts/export_model.py": export_model.build_parser().parse_args,
-            "gradio_img2img.py": build_studio_parser().parse_args,
-        }
-        parse[script](arguments)
-
-
-def test_the_readme_has_commands_for_every_script() -> None:
-    assert len(commands_of(README)) >= 9
-    for module in (
-        convert_checkpoint,
-        demo,
-        draw_faces,
-        draw_studio,
-        evaluate,
-        prepare_celebamask,
-        sample_sem,
-    ):
-        assert Path(module.__file__).name in README + (ROOT / "docs/architecture.md").read_text()
-
-
 def test_nothing_of_the_base_install_needs_torchvision() -> None:
     wanted = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.py").read_text().partition(
         "extras_require"
@@ -195,18 +140,18 @@ def test_importing_the_pipeline_does_not_bring_what_only_training_needs() -> Non
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
-    """Every name and argument in it is real: run on a small model and generated faces."""
+    """With the demo weights: the hair changes, other pixels are those of the face."""
     (code,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    config = small.diffusion()
-    write_checkpoint(tmp_path / "runs/RUN", small.sensitive(config).state_dict(), {"model": config})
-    draw_faces.main([str(tmp_path), "--count", "3", "--size", "16"])
-    (tmp_path / "images/000000.png").rename(tmp_path / "anna.jpg")
-    (tmp_path / "labels/000000.png").rename(tmp_path / "anna.png")
+    for folder in ("assets", "checkpoints"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    pipe = FacePipeline.from_pretrained("runs/RUN", device="cpu")
-    batch = small.batch(2)
-    other, third = pipe.read_style(batch["image"], batch["labels"])
-    known: dict[str, Any] = {"other": other, "third": third}
+    known: dict[str, Any] = {}
     exec(code, known)
-    assert known["picture"].shape == (3, 16, 16)
-    assert (tmp_path / "anna.style").is_file() and (tmp_path / "edited.png").is_file()
+    changed = (load_image(tmp_path / "edited.png") - known["image"]).abs().max(0).values
+    hair = known["labels"] == known["pipe"].label_set.index("hair")
+    assert changed[hair].mean() > 0.1 and changed[~hair].median() < 0.01
+
+
+def test_the_readme_fits_a_screen_and_a_terminal() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 250 and max(map(len, lines)) <= 110

@@ -57,15 +57,18 @@ def test_overrides_are_found_wherever_they_stand() -> None:
             "'--logdr' is neither an option nor dotted.key=value; did you mean --logdir",
         ),
         (["-b", "nowhere.yaml", "-t"], "there is no file nowhere.yaml"),
-        (["-b", "BASE", "-t", "--seed", "-1"], "--seed -1: wanted 0"),
-        (["-b", "BASE", "-t", "seed=two"], "seed is 'two'; wanted a whole number"),
+        (["-b", "BASE", "-t", "--seed", "-1"], "--seed must be in [0, 4294967295], got -1"),
+        (["-b", "BASE", "-t", "seed=two"], "seed must be an integer in [0, 2**32), got 'two'"),
         (["-b", "BASE", "-t", "model.params.widht=1"], "takes no parameter 'widht'; did you mean 'width'"),
         (["-b", "BASE", "-t", "model.target=tests.training.tiny.TinyModle"], "did you mean 'TinyModel'"),
         (
             ["-b", "BASE", "-t", "model.target=tests.training.tiny.TinyFaces", "model.params={length: 2}"],
-            "not a model",
+            "model.target must be a LightningModule, got tests.training.tiny.TinyFaces",
         ),
-        (["-b", "BASE", "-t", "model.base_learning_rate=fast"], "must be a number above 0"),
+        (
+            ["-b", "BASE", "-t", "model.base_learning_rate=fast"],
+            "model.base_learning_rate must be a number, got 'fast'",
+        ),
         (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; wanted a multiple of 4"),
         (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
         (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
@@ -77,7 +80,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         ),
         (
             ["-b", "BASE", "-t", "lightning.trainer.max_steps=many"],
-            "below `lightning` has a value of the wrong type",
+            "lightning.trainer: max_steps must be an integer, got 'many'",
         ),
         (["-b", "BASE", "-t", "lightning.trainer.accelerator=abacus"], "abacus"),
         (
@@ -90,11 +93,11 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         ),
         (
             ["-b", "BASE", "-t", "data.params.batch_size=four"],
-            "batch_size must be a whole number, got 'four'",
+            "batch_size must be an integer, got 'four'",
         ),
         (
             ["-b", "BASE", "-t", "model.params.width=wide"],
-            "a value in the config is missing or has the wrong type",
+            "TinyModel cannot be built with width: 'wide'",
         ),
         (["-b", "BASE", "--validate"], "--validate needs trained weights; name a run with --resume"),
         (["-b", "BASE", "-t", "lightning.callbacks.image_logger.params.cel=9"], "did you mean 'cell'"),
@@ -140,7 +143,7 @@ def test_what_a_run_cannot_resume_from_is_one_sentence(
     before = config.read_text()
     assert call("--resume", run, "-t", "model.params.width=16") == 2
     message = last_error(capsys)
-    assert "model.0.weight is [8, 3, 3, 3], wanted [16, 3, 3, 3]" in message
+    assert all(word in message for word in ("model.0.weight", "[8, 3, 3, 3]", "[16, 3, 3, 3]"))
     assert f"set model.params as in {config}" in message and config.read_text() == before
     whole = last.read_bytes()
     for size in (0, 100, len(whole) // 2):
@@ -165,7 +168,7 @@ def test_a_picture_that_cannot_be_read_ends_a_run_with_the_way_back(
     cut = "data.params.train.params.unreadable=11"
     assert train_here(tmp_path / "training", cut, "lightning.checkpoint.every_n_steps=1") == 2
     message = last_error(capsys)
-    assert "11.jpg is cut off; copy it again; go on from the last checkpoint with: python main.py" in message
+    assert "11.jpg is cut off; copy it again; resume from the last checkpoint with: python main.py" in message
     grids = "lightning.callbacks.image_logger.params.disabled=false"
     cut = "data.params.validation.params.unreadable=0"
     assert train_here(tmp_path / "validation", cut, grids, "lightning.trainer.num_sanity_val_steps=0") == 2

@@ -11,6 +11,7 @@ from ldm.targets import (
     BUILDABLE,
     TARGETS,
     ConfigError,
+    check_config,
     instantiate_from_config,
     resolve,
     targets_in,
@@ -207,3 +208,38 @@ def test_a_first_stage_trains_with_the_loss_that_published_yamls_name(tmp_path, 
     assert any(row.get("val/rec_loss") for row in found)
     stage = read_first_stage(only_run(tmp_path))  # and nothing of the foreign package is wanted for that
     assert "taming" not in sys.modules and stage.params["n_embed"] == 64
+
+
+@pytest.mark.parametrize(
+    ("target", "old", "new"),
+    [
+        (
+            "ldm.modules.moment_style_encoder.MomentStyleEncoder",
+            {"frames": {0: "picture", 13: 1}},
+            {"region_frames": {0: "image", 13: 1}},
+        ),
+        (
+            "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+            {"style_frames": {0: "picture", 2: 1}},
+            {"region_frames": {0: "image", 2: 1}},
+        ),
+        ("ldm.models.first_stage.VQModel", {"revive_after": 7}, {"codebook_reset_after": 7}),
+    ],
+)
+def test_parameters_of_older_configs_keep_working(target: str, old: dict, new: dict) -> None:
+    rest = {
+        "UNetModel": {
+            **small.DIFFUSION["params"]["unet_config"]["params"],
+            "style_grid": 2,
+            "context_dim": 32,
+        },
+        "VQModel": small.FIRST_STAGE["params"],
+        "MomentStyleEncoder": {"num_mask_channels": 19, "output_dim": 8, "grid": 2},
+    }[target.rpartition(".")[2]]
+    (name, expected), (former,) = *new.items(), old
+    for params in (old, new):
+        built = instantiate_from_config({"target": target, "params": {**rest, **params}})
+        check_config({"target": target, "params": {**rest, **params}}, "model")
+        assert getattr(built, name) == expected
+    with pytest.raises(ConfigError, match=f"{former} is the former name of {name}"):
+        instantiate_from_config({"target": target, "params": {**rest, **old, **new}})

@@ -1,4 +1,4 @@
-"""Configs as text: YAML and JSON that others may have written, bounded before anything is built from them."""
+"""YAML and JSON from other people, bounded in size before anything is built from them."""
 
 import json
 import re
@@ -10,11 +10,14 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ldm.checkpoints.file_type import special_file
 from ldm.targets import ConfigError
 
 MAX_FILE = 4_000_000  # bytes of a YAML; the published ones have 3,000
-MAX_COST = 4_000_000  # characters and values, once aliases and ${...} are written out
+MAX_COST = 4_000_000  # characters and values with aliases and ${...} expanded
 MAX_DEPTH = 64
+INTEGERS = range(-(2**63), 2**64)  # what a seed, a size or a number of steps can be
+MAX_SIZE = 16_384  # pixels
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")  # ${data.params.size}
 
@@ -25,9 +28,9 @@ FLOAT = re.compile(
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as OmegaConf reads it: plain values, 1e-4 is a number, a date is a text, no key twice.
+    """YAML as OmegaConf reads it: plain values, 1e-4 is a number, a date is a string, duplicate keys are errors.
 
-    In Python and not libyaml, whose recursion on the machine's stack ends the process.
+    In pure Python, because deep nesting overflows the C stack of libyaml.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (the name and form are PyYAML's)
@@ -38,13 +41,11 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Return a dictionary; raise ConstructorError for a key that comes twice."""
+        """Return a dictionary; raise ConstructorError for a duplicate key."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice!r} comes twice", node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -52,32 +53,40 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+01234567
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text says.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON, or nested so deeply that Python cannot read it.
+        ValueError: not JSON, nested too deeply, or an integer of more than 64 bits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or (number := int(digits)) not in INTEGERS:
+        raise ValueError(f"the integer {digits[:20]}... has more than 64 bits")
+    return number
+
+
 def read_yaml(path: str | Path) -> Any:
-    """Return what a YAML file says, as plain dictionaries and lists, `${...}` as they stand.
+    """Read a YAML file as plain dictionaries and lists; `${...}` is not resolved.
 
     Raises:
-        ConfigError: it is missing, no YAML, larger than MAX_FILE, or larger than MAX_COST once written out.
+        ConfigError: missing, not a regular file, not YAML, larger than MAX_FILE, or beyond `check_extent`.
     """
     path = Path(path)
+    if (kind := special_file(path)) is not None:
+        raise ConfigError(f"{path} is {kind}, expected a YAML file")
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file")
     if (size := path.stat().st_size) > MAX_FILE:
-        raise ConfigError(f"{path}: {size:,} bytes are too many for a config; at most {MAX_FILE:,} are read")
+        raise ConfigError(f"{path}: a config must have at most {MAX_FILE:,} bytes, got {size:,}")
     try:
         read = yaml.load(path.read_bytes(), Loader=_Loader)
     except RecursionError as error:
-        raise ConfigError(f"{path} is not YAML that can be read: nested too deeply") from error
+        raise ConfigError(f"{path} is not readable YAML: nested too deeply") from error
     except (yaml.YAMLError, ValueError, OverflowError, OSError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     check_extent(read, str(path))
@@ -85,14 +94,23 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def read_foreign_config(path: str | Path) -> dict[str, Any]:
-    """Return the config that came with weights, `${section.key}` resolved and nothing else of OmegaConf.
+    """Read a config that came with weights; only `${section.key}` is resolved.
 
     Raises:
-        ConfigError: as `read_yaml`; it is no mapping; or asks for more than other keys, such as `${oc.env:HOME}`.
+        ConfigError: as `read_foreign_yaml`, or not a config, see `check_sections`.
+    """
+    return check_sections(read_foreign_yaml(path), str(path))
+
+
+def read_foreign_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a mapping from a YAML of others; only `${section.key}` is resolved.
+
+    Raises:
+        ConfigError: as `read_yaml`; not a mapping; or other interpolations such as `${oc.env:HOME}`.
     """
     read = read_yaml(path)
     if not isinstance(read, dict):
-        raise ConfigError(f"{path}: holds a {type(read).__name__}, expected `model: {{target, params}}`")
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got a {type(read).__name__}")
     _check_references(read, str(path))
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(read), resolve=True)
@@ -102,16 +120,45 @@ def read_foreign_config(path: str | Path) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def check_extent(config: Any, where: str) -> None:
-    """Raise ConfigError if a config is deeper than MAX_DEPTH or larger than MAX_COST once it is written out.
+def check_sections(config: Any, where: str) -> dict[str, Any]:
+    """Check the size and the sections of a config that came with weights, and return it.
 
-    Values that are shared, and the targets of `${key}`, count each time that they occur, without being copied.
+    Raises:
+        ConfigError: not plain values; `data` is not `{params: {train: {params: {size: ...}}}}` as far as it is given.
+    """
+    if not isinstance(config, dict):
+        raise ConfigError(f"{where}: expected `model: {{target, params}}`, got a {type(config).__name__}")
+    check_extent(config, where)
+    section: Any = config
+    path = []
+    for key in ("data", "params", "train", "params"):
+        section = section.get(key)
+        path.append(key)
+        if section is None:
+            break
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{where}: {'.'.join(path)} must be a mapping, got {section!r:.60}")
+    size = section.get("size") if section else None
+    sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+    if size is not None and not all(type(side) is int and 1 <= side <= MAX_SIZE for side in sides):
+        raise ConfigError(
+            f"{where}: data.params.train.params.size must be one or two integers in [1, {MAX_SIZE:,}], "
+            f"got {size!r:.60}"
+        )
+    return {str(key): value for key, value in config.items()}
+
+
+def check_extent(config: Any, where: str) -> None:
+    """Check that a config is bounded: depth, size with aliases and `${key}` expanded, and 64-bit integers.
+
+    Raises:
+        ConfigError: deeper than MAX_DEPTH, larger than MAX_COST, or a larger integer.
     """
     _Extent(config, where).of(config, 0)
 
 
 class _Extent:
-    """The size of a config with all its aliases and references written out, computed once for each part."""
+    """Size of a config with all aliases and references expanded; each part is computed once, and none is copied."""
 
     def __init__(self, root: Any, where: str) -> None:
         self.root, self.where = root, where
@@ -130,15 +177,19 @@ class _Extent:
             )
         cost, height = self.known[key]
         if cost > MAX_COST:
-            raise ConfigError(
-                f"{self.where}: larger than {MAX_COST:,} values once its references are written out"
-            )
+            raise ConfigError(f"{self.where}: larger than {MAX_COST:,} values with its references expanded")
         if depth + height > MAX_DEPTH:
             raise ConfigError(f"{self.where}: nested more than {MAX_DEPTH} deep")
         return cost, height
 
     def _items(self, value: Any, depth: int) -> tuple[int, int]:
-        parts = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+        pairs = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+        for key, part in pairs:
+            if type(part) is int and part not in INTEGERS:
+                raise ConfigError(
+                    f"{self.where}: {key!r:.60} must have at most 64 bits, got a larger integer"
+                )
+        parts = [*(value if isinstance(value, Mapping) else ()), *(part for _, part in pairs)]
         extents = [self.of(part, depth + 1) for part in parts]
         return 1 + sum(cost for cost, _ in extents), 1 + max((height for _, height in extents), default=0)
 
@@ -158,8 +209,8 @@ def _check_references(value: Any, where: str) -> None:
     if isinstance(value, str):
         if "${" in REFERENCE.sub("", value):
             raise ConfigError(
-                f"{where}: {value[:80]!r} is more than the name of another key; a config that comes with weights "
-                "may refer to its own keys alone, as in ${data.params.size}"
+                f"{where}: unsupported interpolation {value[:80]!r}; a config that comes with weights may only refer "
+                "to its own keys, as in ${data.params.size}"
             )
     elif isinstance(value, Mapping | list):
         for part in [*value, *value.values()] if isinstance(value, Mapping) else value:

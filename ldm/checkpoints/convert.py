@@ -1,6 +1,7 @@
-"""First stages as files, whoever wrote them: ours, CompVis' .ckpt, folders of the diffusers library."""
+"""Read and write first stages: our folders, .ckpt files of CompVis, and folders of diffusers."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +30,20 @@ from ldm.targets import check_config
 
 Format = Literal["ours", "diffusers", "compvis"]
 FORMATS: tuple[Format, ...] = ("ours", "diffusers", "compvis")
-THEIRS = "diffusion_pytorch_model"  # what diffusers calls its weight files
-TARGET = "ldm.models.autoencoder.VQModelInterface"  # CompVis' name, which is known here too
+DIFFUSERS_FILE = "diffusion_pytorch_model"  # name of weight files in diffusers, without suffix
+TARGET = "ldm.models.autoencoder.VQModelInterface"  # in YAMLs of CompVis too
 TRAINING = ("loss.", "model_ema.")  # keys that only training needs
 
 
 @dataclass
 class FirstStage:
-    """A first stage's weights and what builds it.
+    """Weights and config of a first stage.
 
     Attributes:
-        weights: tensors under our names, which are CompVis'.
+        weights: tensors by key; our keys are those of CompVis.
         params: `embed_dim`, `n_embed` and `ddconfig` of `ldm.models.autoencoder.VQModelInterface`.
-        scale_factor: what the diffusion multiplies latents with, where the source says; else 1.
-        origin: what it was read from, for people.
+        scale_factor: factor of the latents in the diffusion model; 1 if the file does not give it.
+        origin: description of the file it was read from.
     """
 
     weights: dict[str, Tensor]
@@ -52,16 +53,16 @@ class FirstStage:
 
 
 def read_first_stage(path: str | Path, config: str | Path | None = None) -> FirstStage:
-    """Read a first stage from whatever holds one.
+    """Read a first stage in any supported format.
 
     Args:
-        path: a run folder, a folder or file of ours, CompVis' .ckpt, a whole diffusion's checkpoint, or a folder of
-            diffusers: the model's own (config.json and weights) or a pipeline's with `vqvae/`.
-        config: the YAML of a weight file that has none beside it. Without one the shapes of the weights tell all but
-            the groups of the norms (32, as published) and the size of the pictures (256).
+        path: a run folder, a folder or file of ours, a .ckpt of CompVis, a checkpoint of a whole diffusion model, or a
+            folder of diffusers: of the model (config.json and weights) or of a pipeline (with `vqvae/`).
+        config: YAML of a weight file without one. Without it, the shapes of the weights determine everything but the
+            groups of the norms (assumed 32, as published) and the size of the images (assumed 256).
 
     Raises:
-        CheckpointError: it holds no first stage with a codebook, or one that has no counterpart here.
+        CheckpointError: no first stage with a codebook, or an unsupported one.
     """
     folder = _diffusers_folder(Path(path))
     stage = _read_diffusers(folder, Path(path)) if folder else _read_ours(path, config)
@@ -76,10 +77,14 @@ def read_first_stage(path: str | Path, config: str | Path | None = None) -> Firs
 
 
 def output_files(to: Format, out: Path) -> list[Path]:
-    """Return the files that `write_first_stage` will write."""
+    """Return the files that `write_first_stage` writes."""
     if to == "compvis":
         return [out, out.with_suffix(".yaml")]
-    names = ("model.safetensors", "config.yaml") if to == "ours" else (f"{THEIRS}.safetensors", "config.json")
+    names = (
+        ("model.safetensors", "config.yaml")
+        if to == "ours"
+        else (f"{DIFFUSERS_FILE}.safetensors", "config.json")
+    )
     return [out / name for name in names]
 
 
@@ -88,41 +93,43 @@ def write_first_stage(stage: FirstStage, to: Format, out: Path) -> Path:
 
     Args:
         stage: from `read_first_stage`.
-        to: "ours" writes model.safetensors and config.yaml, "diffusers" config.json and its weight file, both into
-            the folder `out`; "compvis" writes the file `out`, which ends in .ckpt, and the YAML beside it.
-        out: see `to`.
+        to: "ours" for a folder with model.safetensors and config.yaml, "diffusers" for a folder with config.json and
+            weights, "compvis" for a .ckpt file with a YAML beside it.
+        out: the folder or file.
 
     Returns:
         The weight file.
 
     Raises:
-        CheckpointError: the format cannot express the network, or `out` has another suffix.
-        WriteError: the disk is full or refuses.
+        CheckpointError: a network that the format does not support, or another suffix.
+        WriteError: the file cannot be written.
     """
     if to == "compvis":
         return _write_compvis(stage, out)
     if out.suffix in (".ckpt", ".bin", ".pt", ".pth", ".safetensors"):
-        raise CheckpointError(f"{out}: {to} is a folder with weights and config; name it without a suffix")
+        raise CheckpointError(
+            f"{out}: format {to} is a folder with weights and config; use a name without suffix"
+        )
     if to == "ours":
         out.mkdir(parents=True, exist_ok=True)
         return write_checkpoint(out, stage.weights, _model_config(stage))
     weights, config = to_diffusers(stage.weights, stage.params, stage.scale_factor)
-    file = write_checkpoint(out / f"{THEIRS}.safetensors", weights)
+    file = write_checkpoint(out / f"{DIFFUSERS_FILE}.safetensors", weights)
     text = json.dumps(config, indent=2) + "\n"
     write_text(out / "config.json", text)
     return file
 
 
 def _write_compvis(stage: FirstStage, out: Path) -> Path:
-    """Write CompVis' kind of .ckpt, and beside it the YAML."""
+    """Write a .ckpt of CompVis, and the YAML beside it."""
     groups = stage.params["ddconfig"].get("norm_groups", 32)
     if out.suffix != ".ckpt":
-        raise CheckpointError(f"{out}: CompVis' code wants a file that ends in .ckpt; name it so")
+        raise CheckpointError(f"{out}: format compvis is a file; expected a name ending in .ckpt")
     if groups != 32:
         raise CheckpointError(
-            f"CompVis' networks normalise in 32 groups, this one has norm_groups: {groups}; keep it in our format"
+            f"networks of CompVis normalise in 32 groups, this one has norm_groups: {groups}; keep our format"
         )
-    # A clone of its own: torch.save writes all of the memory that a view shows a part of.
+    # Clones, because torch.save writes the whole storage of a view.
     saved = {"state_dict": {key: value.clone().contiguous() for key, value in stage.weights.items()}}
     size = sum(value.nbytes for value in saved["state_dict"].values())
     write_file(out, lambda file: torch.save(saved, file), size)
@@ -132,12 +139,12 @@ def _write_compvis(stage: FirstStage, out: Path) -> Path:
 
 
 def _model_config(stage: FirstStage) -> dict[str, Any]:
-    lossconfig = {"target": "torch.nn.Identity"}  # CompVis' code insists on one
+    lossconfig = {"target": "torch.nn.Identity"}  # required by the code of CompVis
     return {"model": {"target": TARGET, "params": {**stage.params, "lossconfig": lossconfig}}}
 
 
 def _diffusers_folder(path: Path) -> Path | None:
-    """Return the folder of diffusers that a path means, if it means one.
+    """Return the folder of diffusers at a path, None for other formats.
 
     Raises:
         CheckpointError: a pipeline without `vqvae/`.
@@ -147,10 +154,8 @@ def _diffusers_folder(path: Path) -> Path | None:
             if (folder / "config.json").is_file():
                 return folder
         if (path / "model_index.json").is_file():
-            raise CheckpointError(
-                f"{path}: a pipeline of diffusers without a folder vqvae/; it has no {CLASS}"
-            )
-    elif path.name.startswith(THEIRS) and path.with_name("config.json").is_file():
+            raise CheckpointError(f"{path}: a pipeline of diffusers without a {CLASS} (no folder vqvae/)")
+    elif path.name.startswith(DIFFUSERS_FILE) and path.with_name("config.json").is_file():
         return path.parent
     return None
 
@@ -162,36 +167,50 @@ def _read_diffusers(folder: Path, path: Path) -> FirstStage:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not readable ({error})") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'}: holds a {type(config).__name__}; wanted settings")
-    file = path if path.is_file() else _their_weights(folder)
+        raise CheckpointError(
+            f"{folder / 'config.json'}: expected a mapping of settings, got a {type(config).__name__}"
+        )
+    file = path if path.is_file() else _diffusers_weights(folder)
     try:
         weights, params = from_diffusers(read_checkpoint(file).state_dict, config)
     except CheckpointError as error:
         raise type(error)(f"{folder}: {error}") from error
-    # Not diffusers' default where it is silent: 0.18215 is that of another model, Stable Diffusion's.
-    return FirstStage(weights, params, float(config.get("scaling_factor") or 1.0), f"diffusers' {CLASS}")
+    # The default is not that of diffusers, 0.18215, which belongs to Stable Diffusion.
+    scale = _scale(config.get("scaling_factor") or 1.0, f"{folder / 'config.json'}: scaling_factor")
+    return FirstStage(weights, params, scale, f"a {CLASS} of diffusers")
 
 
-def _their_weights(folder: Path) -> Path:
-    """Return the weight file of a folder of diffusers.
+def _scale(value: Any, name: str) -> float:
+    """Return the factor of the latents; raise CheckpointError unless it is a positive number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise CheckpointError(f"{name} must be a positive number, got {value!r:.60}")
+    return float(value)
+
+
+def _diffusers_weights(folder: Path) -> Path:
+    """Return the weight file in a folder of diffusers.
 
     Raises:
-        CheckpointError: there is none, or several and none has the usual name.
+        CheckpointError: none, or several without one of the default name.
     """
-    usual = [folder / f"{THEIRS}{suffix}" for suffix in (".safetensors", ".bin")]
-    found = sorted(file for file in folder.glob(f"{THEIRS}*") if file.suffix in (".safetensors", ".bin"))
+    usual = [folder / f"{DIFFUSERS_FILE}{suffix}" for suffix in (".safetensors", ".bin")]
+    found = sorted(
+        file for file in folder.glob(f"{DIFFUSERS_FILE}*") if file.suffix in (".safetensors", ".bin")
+    )
     chosen = [file for file in usual if file.is_file()] or (found if len(found) == 1 else [])
     if not chosen:
         names = ", ".join(file.name for file in found) or "none"
         raise CheckpointError(
-            f"{folder}: wanted {THEIRS}.safetensors or .bin beside config.json; found {names}. Get the file, or "
-            "name one of these"
+            f"{folder}: expected {DIFFUSERS_FILE}.safetensors or .bin beside config.json, found {names}; "
+            "get the file, or name one of these"
         )
     return chosen[0]
 
 
 def _read_ours(path: str | Path, config: str | Path | None) -> FirstStage:
-    """Read a file or folder of ours or CompVis'."""
+    """Read a file or folder of ours or of CompVis."""
     checkpoint = find_weights(path, config)
     whole = has_first_stage(checkpoint.state_dict)
     weights = (
@@ -200,44 +219,55 @@ def _read_ours(path: str | Path, config: str | Path | None) -> FirstStage:
         else {key: value for key, value in checkpoint.state_dict.items() if not key.startswith(TRAINING)}
     )
     _check_kind(checkpoint.path, weights)
-    model = plain((checkpoint.config or {}).get("model") or checkpoint.config or {})
-    params = model.get("params") or {}
-    scale = checkpoint.state_dict.get("scale_factor", params.get("scale_factor", 1.0))
+    params = _params_in(checkpoint.config or {})
+    scale = _scale(
+        checkpoint.state_dict.get("scale_factor", params.get("scale_factor", 1.0)),
+        f"{checkpoint.path}: scale_factor",
+    )
     if whole:
-        params = (params.get("first_stage_config") or {}).get("params") or {}
+        params = _params_in({"model": params.get("first_stage_config")})
     if config is not None and "ddconfig" not in params:
-        raise CheckpointError(f"{config}: describes no first stage (there is no ddconfig in it)")
-    known = {key: params[key] for key in ("embed_dim", "n_embed", "ddconfig") if key in params}
+        raise CheckpointError(f"{config}: not the config of a first stage, it has no ddconfig")
+    names = ("embed_dim", "n_embed", "ddconfig")
+    known: dict[str, Any] = {key: params[key] for key in names if key in params}
     if len(known) < 3:
         try:
             known = params_of(weights)
         except (KeyError, IndexError, ValueError) as error:
             raise CheckpointError(
-                f"{checkpoint.path}: an incomplete first stage; it lacks {error}"
+                f"{checkpoint.path}: an incomplete first stage without {error}; get the file again"
             ) from error
-    origin = "the first stage of a diffusion's checkpoint" if whole else "a first stage of ours or CompVis'"
-    return FirstStage(weights, known, float(scale), origin)
+    origin = "the first stage of a diffusion model" if whole else "a first stage of ours or of CompVis"
+    return FirstStage(weights, known, scale, origin)
+
+
+def _params_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `params` of a config or of its `model`; empty if it has none."""
+    model = config.get("model") or config
+    params = model.get("params") if isinstance(model, Mapping) else None
+    return plain(params) if isinstance(params, Mapping) else {}
 
 
 def _check_kind(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError for weights that are plainly something else, saying what."""
+    """Raise CheckpointError for weights of another kind."""
     if any(key.startswith("encoder.down_blocks.") for key in weights):
-        raise CheckpointError(f"{file}: weights of diffusers; put their config.json beside them")
+        raise CheckpointError(
+            f"{file}: weights of diffusers without a config; put their config.json beside them"
+        )
     if "encoder.conv_in.weight" not in weights:
         raise CheckpointError(
-            f"{file}: no first stage in it, neither by itself nor under {FIRST_STAGE}*; wanted a VQ autoencoder"
+            f"{file}: no first stage, neither at the top nor under {FIRST_STAGE}*; expected a VQ autoencoder"
         )
     if "quantize.embedding.weight" not in weights:
         raise CheckpointError(
-            f"{file}: an autoencoder without a codebook (KL?); wanted one with, such as VQ-F4"
+            f"{file}: an autoencoder without a codebook (KL?); expected one with, such as VQ-F4"
         )
 
 
 def params_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return `embed_dim`, `n_embed` and `ddconfig` as the shapes of a first stage's weights tell them.
+    """Return `embed_dim`, `n_embed` and `ddconfig` from the shapes of a first stage's weights.
 
-    Assumes 32 groups where there are norms, and pictures of 256x256, which decides nothing but the numbers by which
-    `attn_resolutions` names levels.
+    Assumes 32 groups in the norms, and images of 256x256, which only affects how `attn_resolutions` names the levels.
 
     Raises:
         KeyError: a weight is missing.
@@ -264,5 +294,5 @@ def params_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _count(weights: Mapping[str, Tensor], stem: str) -> int:
-    """Return how many numbers follow `stem` in the keys."""
+    """Return the number of modules `stem.0`, `stem.1`, ... in the keys."""
     return len({key.split(".")[stem.count(".") + 1] for key in weights if key.startswith(f"{stem}.")})

@@ -1,7 +1,7 @@
-"""First stages as the diffusers library keeps them (its `VQModel`): names, shapes and config, there and back.
+"""Convert first stages from and to the `VQModel` of diffusers: key names, shapes and config.
 
-Both sides compute the same. diffusers counts the decoder's levels from the coarsest, stores attention's 1x1
-convolutions as linear layers, and says the widths of the levels themselves where we say multiples of the first.
+Both networks compute the same. diffusers counts the decoder's levels from the coarsest, stores the 1x1 convolutions
+of attention as linear layers, and gives the width of each level where we give multiples of the first.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ldm.checkpoints.errors import CheckpointError
-from ldm.checkpoints.state_dict import listed
+from ldm.checkpoints.key_names import listed
 
 CLASS = "VQModel"
-PLAIN, ATTENTIVE = (
-    ("DownEncoderBlock2D", "UpDecoderBlock2D"),
-    ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"),
-)
+PLAIN = ("DownEncoderBlock2D", "UpDecoderBlock2D")
+ATTENTION_BLOCKS = ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
 
-# Our layer -> theirs.
+# Our layer -> layer in diffusers.
 RESNET = {
     "norm1": "norm1",
     "conv1": "conv1",
@@ -31,37 +29,48 @@ ENDS = {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out
 MIDDLE = {"block_1": "resnets.0", "attn_1": "attentions.0", "block_2": "resnets.1"}
 SHARED = ("quant_conv", "post_quant_conv", "quantize.embedding")
 LINEAR = tuple(f".{name}.weight" for name in ("q", "k", "v", "proj_out"))  # 1x1 convolutions here
-# Attention's layers in files from before diffusers 0.17.
+# Layers of attention in files before diffusers 0.17.
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-# What diffusers assumes where a config.json is silent, as far as only one value has a counterpart here.
-ONLY = {
+# Settings with one supported value: (default of diffusers, supported values).
+SUPPORTED = {
     "act_fn": ("silu", ("silu", "swish")),
     "norm_type": ("group", ("group",)),
     "mid_block_add_attention": (True, (True,)),
     "lookup_from_codebook": (False, (False,)),
+}
+# Settings that are integers: the largest value.
+LARGEST = {
+    "in_channels": 65_536,
+    "out_channels": 65_536,
+    "latent_channels": 65_536,
+    "layers_per_block": 64,
+    "norm_num_groups": 65_536,
+    "num_vq_embeddings": 2**24,
+    "sample_size": 16_384,
+    "vq_embed_dim": 65_536,
 }
 
 
 def from_diffusers(
     weights: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Translate a diffusers `VQModel`.
+    """Convert a `VQModel` of diffusers.
 
     Args:
-        weights: its state dict; attention's layers may have the names of old versions.
+        weights: its state dict, of any version of diffusers.
         config: its config.json.
 
     Returns:
-        The weights under our names, views of the given ones; and `embed_dim`, `n_embed` and `ddconfig` of our model.
+        The weights under our names, as views; and `embed_dim`, `n_embed` and `ddconfig` of our model.
 
     Raises:
-        CheckpointError: another class, a setting that has no counterpart here, or keys of something else.
+        CheckpointError: another class, an unsupported setting, or unknown keys.
     """
     params = _our_params(config)
     ddconfig = params["ddconfig"]
     names = _names(len(ddconfig["ch_mult"]), ddconfig["num_res_blocks"])
-    renamed = _renamed({_today(key): value for key, value in weights.items()}, _inverse(names))
+    renamed = _renamed({_new_name(key): value for key, value in weights.items()}, _inverse(names))
     return {
         key: value.reshape(*value.shape[:2], 1, 1) if key.endswith(LINEAR) else value
         for key, value in renamed.items()
@@ -71,17 +80,17 @@ def from_diffusers(
 def to_diffusers(
     weights: Mapping[str, Tensor], params: Mapping[str, Any], scaling_factor: float = 1.0
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Translate one of our first stages; the inverse of `from_diffusers`.
+    """Convert one of our first stages; the inverse of `from_diffusers`.
 
     Args:
-        weights: the state dict, without a training loss.
-        params: `embed_dim`, `n_embed` and `ddconfig`. Its dropout, which only training knows, is left out.
-        scaling_factor: what the diffusion multiplies latents with, our `scale_factor`.
+        weights: the state dict, without the training loss.
+        params: `embed_dim`, `n_embed` and `ddconfig`; its dropout is not converted.
+        scaling_factor: factor of the latents in the diffusion model, our `scale_factor`.
 
     Raises:
-        CheckpointError: diffusers cannot express the network.
+        CheckpointError: a network that diffusers does not support.
     """
-    config = _their_config(params, scaling_factor)
+    config = _diffusers_config(params, scaling_factor)
     names = _names(len(params["ddconfig"]["ch_mult"]), params["ddconfig"]["num_res_blocks"])
     shaped = {
         key: value.reshape(value.shape[:2]) if key.endswith(LINEAR) else value
@@ -91,90 +100,111 @@ def to_diffusers(
 
 
 def _our_params(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of our model that a config.json describes.
+    """Return the arguments of our model for a config.json.
 
     Raises:
-        CheckpointError: it has no counterpart here, or a key is missing.
+        CheckpointError: an unsupported or missing setting.
     """
     if config.get("_class_name", CLASS) != CLASS:
-        raise CheckpointError(f"config.json describes a {config['_class_name']}; wanted a {CLASS}")
-    for key, (default, possible) in ONLY.items():
-        if config.get(key, default) not in possible:
+        raise CheckpointError(f"config.json: _class_name must be {CLASS}, got {config['_class_name']!r:.60}")
+    for key, (default, supported) in SUPPORTED.items():
+        if config.get(key, default) not in supported:
             raise CheckpointError(
-                f"config.json says {key}: {config[key]!r}, which our first stage has no counterpart for; it "
-                f"computes what {possible[0]!r} means"
+                f"config.json: {key} must be {supported[0]!r}, which is what our first stage computes, got "
+                f"{config[key]!r:.60}"
             )
-    try:
-        widths, z_channels = [int(width) for width in config["block_out_channels"]], config["latent_channels"]
-        entries, blocks = config["num_vq_embeddings"], config["layers_per_block"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"config.json is not one of a {CLASS}: {error} is missing or wrong") from error
-    if not widths or any(width % widths[0] for width in widths):
+    widths = config.get("block_out_channels")
+    if not isinstance(widths, list | tuple) or not 0 < len(widths) <= 16 or not all(map(_is_width, widths)):
+        raise CheckpointError(f"config.json: block_out_channels must be a list of widths, got {widths!r:.60}")
+    if any(width % widths[0] for width in widths):
         raise CheckpointError(
-            f"config.json says block_out_channels: {widths}; ours are whole multiples of the first"
+            f"config.json: block_out_channels must be multiples of the first, got {list(widths)}"
         )
-    resolution = config.get("sample_size") or 32
+    resolution, z_channels = _integer(config, "sample_size", 32), _integer(config, "latent_channels")
     ddconfig = {
         "double_z": False,
         "z_channels": z_channels,
         "resolution": resolution,
-        "in_channels": config.get("in_channels", 3),
-        "out_ch": config.get("out_channels", 3),
+        "in_channels": _integer(config, "in_channels", 3),
+        "out_ch": _integer(config, "out_channels", 3),
         "ch": widths[0],
         "ch_mult": [width // widths[0] for width in widths],
-        "num_res_blocks": blocks,
+        "num_res_blocks": _integer(config, "layers_per_block"),
         "attn_resolutions": _attn_resolutions(config, len(widths), resolution),
         "dropout": 0.0,
     }
-    if (groups := config.get("norm_num_groups", 32)) != 32:  # what CompVis' networks have
+    if (groups := _integer(config, "norm_num_groups", 32)) != 32:  # the default of our networks
         ddconfig["norm_groups"] = groups
-    embed_dim = config.get("vq_embed_dim") or z_channels
-    return {"embed_dim": embed_dim, "n_embed": entries, "ddconfig": ddconfig}
+    embed_dim = _integer(config, "vq_embed_dim", z_channels)
+    return {"embed_dim": embed_dim, "n_embed": _integer(config, "num_vq_embeddings"), "ddconfig": ddconfig}
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= 65_536
+
+
+def _integer(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Return an integer setting, the default if it is missing or null."""
+    value = default if config.get(key) is None else config[key]
+    if type(value) is not int or not 1 <= value <= LARGEST[key]:
+        raise CheckpointError(
+            f"config.json: {key} must be an integer in [1, {LARGEST[key]:,}], got {value!r:.60}"
+        )
+    return value
 
 
 def _attn_resolutions(config: Mapping[str, Any], levels: int, resolution: int) -> list[int]:
-    """Return the sides of the feature maps that get attention, from the types of a config.json's blocks.
+    """Return the sizes of the feature maps with attention, from the block types of a config.json.
 
     Raises:
-        CheckpointError: other types, or encoder and decoder differ.
+        CheckpointError: unsupported types, or encoder and decoder differ.
     """
-    down = list(config.get("down_block_types", [PLAIN[0]] * levels))
-    up = list(config.get("up_block_types", [PLAIN[1]] * levels))
-    pairs = list(zip(down, reversed(up), strict=False))
-    if len(down) != levels or len(up) != levels or any(pair not in (PLAIN, ATTENTIVE) for pair in pairs):
+    down, up = (
+        config.get(f"{half}_block_types", [PLAIN[i]] * levels) for i, half in enumerate(("down", "up"))
+    )
+    if not isinstance(down, list | tuple) or not isinstance(up, list | tuple):
         raise CheckpointError(
-            f"config.json says down_block_types: {down}, up_block_types: {up}; for {levels} levels ours has as many "
-            f"of {PLAIN[0]} and {PLAIN[1]}, or, with attention at a level in both halves, of {ATTENTIVE[0]} and "
-            f"{ATTENTIVE[1]}"
+            f"config.json: down_block_types and up_block_types must be lists, got {down!r:.60} and {up!r:.60}"
         )
-    chosen = {resolution // 2**i for i, pair in enumerate(pairs) if pair == ATTENTIVE}
-    if [resolution // 2**i in chosen for i in range(levels)] != [pair == ATTENTIVE for pair in pairs]:
-        raise CheckpointError(f"config.json says sample_size: {resolution}, too small for {levels} levels")
+    pairs = list(zip(down, reversed(up), strict=False))
+    if (
+        len(down) != levels
+        or len(up) != levels
+        or any(pair not in (PLAIN, ATTENTION_BLOCKS) for pair in pairs)
+    ):
+        raise CheckpointError(
+            f"config.json: down_block_types and up_block_types must have {levels} entries, {PLAIN[0]} and {PLAIN[1]}, "
+            f"or {ATTENTION_BLOCKS[0]} and {ATTENTION_BLOCKS[1]} at the same level of both, got {down!r:.100} and "
+            f"{up!r:.100}"
+        )
+    chosen = {resolution // 2**i for i, pair in enumerate(pairs) if pair == ATTENTION_BLOCKS}
+    if [resolution // 2**i in chosen for i in range(levels)] != [pair == ATTENTION_BLOCKS for pair in pairs]:
+        raise CheckpointError(f"config.json: sample_size {resolution} is too small for {levels} levels")
     return sorted(chosen, reverse=True)
 
 
-def _their_config(params: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
-    """Return the config.json of a first stage.
+def _diffusers_config(params: Mapping[str, Any], scaling_factor: float) -> dict[str, Any]:
+    """Return the config.json of one of our first stages.
 
     Raises:
-        CheckpointError: diffusers cannot express it.
+        CheckpointError: a network that diffusers does not support.
     """
     ddconfig = params["ddconfig"]
     ch, mults, resolution = ddconfig["ch"], list(ddconfig["ch_mult"]), ddconfig["resolution"]
     groups = ddconfig.get("norm_groups", 32)
-    for cannot, setting in (
-        (groups == 0, "norm_groups: 0, a network without norms"),
-        (ddconfig.get("double_z", True), "double_z: true, a mean and a variance"),
-        (mults[0] != 1, f"ch_mult: {mults}, of which the first is not 1"),
+    for unsupported, setting in (
+        (groups == 0, "norm_groups: 0 (no norms)"),
+        (ddconfig.get("double_z", True), "double_z: true (mean and variance)"),
+        (mults[0] != 1, f"ch_mult: {mults} (the first must be 1)"),
     ):
-        if cannot:
-            raise CheckpointError(f"diffusers' {CLASS} cannot express {setting}; keep it in our format")
+        if unsupported:
+            raise CheckpointError(f"{CLASS} of diffusers does not support {setting}; keep our format")
     attention = [resolution // 2**i in ddconfig.get("attn_resolutions", ()) for i in range(len(mults))]
     return {
         "_class_name": CLASS,
         "act_fn": "silu",
         "block_out_channels": [ch * mult for mult in mults],
-        "down_block_types": [(ATTENTIVE if here else PLAIN)[0] for here in attention],
+        "down_block_types": [(ATTENTION_BLOCKS if here else PLAIN)[0] for here in attention],
         "in_channels": ddconfig["in_channels"],
         "latent_channels": ddconfig["z_channels"],
         "layers_per_block": ddconfig["num_res_blocks"],
@@ -186,13 +216,13 @@ def _their_config(params: Mapping[str, Any], scaling_factor: float) -> dict[str,
         "out_channels": ddconfig["out_ch"],
         "sample_size": resolution,
         "scaling_factor": scaling_factor,
-        "up_block_types": [(ATTENTIVE if here else PLAIN)[1] for here in reversed(attention)],
+        "up_block_types": [(ATTENTION_BLOCKS if here else PLAIN)[1] for here in reversed(attention)],
         "vq_embed_dim": params["embed_dim"],
     }
 
 
 def _names(levels: int, blocks: int) -> dict[str, str]:
-    """Return their name of each of our layers, those included that only some networks have."""
+    """Map our layers to those of diffusers, including layers that only some networks have."""
     names = {name: name for name in SHARED}
     for half, ours, theirs, count, step in (
         ("encoder", "down", "down_blocks", blocks, "downsample"),
@@ -212,7 +242,7 @@ def _names(levels: int, blocks: int) -> dict[str, str]:
 
 
 def _below(ours: str, theirs: str) -> dict[str, str]:
-    """Return the names of the layers in one ResNet or attention block."""
+    """Map the layers of one ResNet or attention block."""
     layers = ATTENTION if ".attentions." in theirs else RESNET
     return {f"{ours}.{here}": f"{theirs}.{there}" for here, there in layers.items()}
 
@@ -221,23 +251,23 @@ def _inverse(names: Mapping[str, str]) -> dict[str, str]:
     return {there: here for here, there in names.items()}
 
 
-def _today(key: str) -> str:
-    """Return a key of diffusers' with the name that attention's layers have today."""
+def _new_name(key: str) -> str:
+    """Return a key of diffusers with the present names of the layers of attention."""
     layer, _, kind = key.rpartition(".")
     block, _, name = layer.rpartition(".")
     return f"{block}.{OLD[name]}.{kind}" if ".attentions." in key and name in OLD else key
 
 
 def _renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return weights under other names.
+    """Rename the layers of a state dict.
 
     Raises:
-        CheckpointError: keys that have none; names the first.
+        CheckpointError: unknown layers.
     """
     parts = {key: key.rpartition(".") for key in weights}
     unknown = [key for key, (layer, _, _) in parts.items() if layer not in names]
     if unknown:
         raise CheckpointError(
-            f"{len(unknown)} of {len(weights)} keys belong to no first stage of this config: {listed(unknown)}"
+            f"{len(unknown)} of {len(weights)} keys do not belong to a first stage with this config: {listed(unknown)}"
         )
     return {f"{names[layer]}.{kind}": weights[key] for key, (layer, _, kind) in parts.items()}

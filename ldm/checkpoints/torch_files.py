@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoints.errors import CheckpointError, UnsafePickle
+from ldm.checkpoints.file_type import special_file
 from ldm.checkpoints.pickle_records import ArrayRecord, Reference, StorageRecord, TensorRecord
 from ldm.checkpoints.pickles import RestrictedUnpickler
 
@@ -118,6 +119,8 @@ def verify_checksums(path: Path) -> None:
     Raises:
         CheckpointError: one differs, or the file is cut off.
     """
+    if (kind := special_file(path)) is not None:
+        raise CheckpointError(f"{path} is {kind}, expected a checkpoint")
     if not zipfile.is_zipfile(path):
         return
     try:

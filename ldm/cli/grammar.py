@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ldm.cli.arguments import output_path
+from ldm.cli.commands import add_commands
+from ldm.cli.dataset_grammar import add_dataset_task, check_dataset
 from ldm.cli.photo_grammar import PHOTO_TASKS, add_photo_tasks, check_photo
 
 TASKS = {
@@ -40,6 +43,8 @@ def build_parser(program: str | None = None) -> argparse.ArgumentParser:
             _add_sampling(task)
         _add_output(task, name)
     add_photo_tasks(tasks)
+    add_dataset_task(tasks)
+    add_commands(tasks)
     return parser
 
 
@@ -47,6 +52,9 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Exit with one sentence if options contradict each other."""
     if options.task in PHOTO_TASKS:
         check_photo(parser, options)
+        return
+    if options.task == "dataset":
+        check_dataset(parser, options)
         return
     if (options.data is None) == (options.image is None):
         parser.error("give the faces: either --data FOLDER, or --image FILE with --mask FILE")
@@ -56,6 +64,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error("--mask belongs to --image; the faces of --data have theirs in labels/")
     if options.image is not None and options.names is not None:
         parser.error("--names chooses faces of --data; --image is a single one")
+    if options.names is not None and not options.names.strip(", "):
+        parser.error("--names is empty; name faces, such as 000007,900-999, or omit it for all")
     style = getattr(options, "style", "")
     if getattr(options, "style_mask", None) is not None and (style == "next" or style.endswith(".style")):
         parser.error(f"--style-mask belongs to a picture; --style {style} has its own regions")
@@ -192,7 +202,9 @@ def _add_sampling(task: argparse.ArgumentParser) -> None:
 
 def _add_output(task: argparse.ArgumentParser, name: str) -> None:
     output = task.add_argument_group("output")
-    output.add_argument("--out", type=Path, metavar="FOLDER", help=f"where the results go (results/{name})")
+    output.add_argument(
+        "--out", type=output_path, metavar="FOLDER", help=f"where the results go (results/{name})"
+    )
     output.add_argument("--batch-size", type=int, default=8, help="faces that are loaded at once (8)")
     if name != "style":
         output.add_argument("--overview", type=int, default=8, metavar="N", help="faces in overview.png (8)")

@@ -1,87 +1,161 @@
-"""The tasks `photo` and `faces` of the command line."""
+"""The task `photo`: one edit on every photo."""
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
 
+from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.locate import DEMO, FACE_PARSER
-from ldm.data.images import save_png
-from ldm.data.photo_file import PhotoFile
+from ldm.cli.photo_files import (
+    REQUEST,
+    is_finished,
+    is_folder,
+    named_photos,
+    output_files,
+    request_digest,
+)
+from ldm.data.images import open_image, read_labels, save_labels
+from ldm.data.photo_file import MAX_PIXELS
 from ldm.output_files import check_outputs
-from ldm.parsing import FaceParser
-from ldm.parsing.photo_faces import Face, find_faces
-from ldm.pipeline.photo_editor import Photo, PhotoEditor
+from ldm.pipeline.memory import format_error
+from ldm.pipeline.options import sampling
+from ldm.pipeline.photo import Photo
+from ldm.pipeline.photo_editor import PhotoEditor
 from ldm.pipeline.region_color import parse_colors
 from ldm.pipeline.style_code import StyleCode
 
+RANDOM = "random"  # value of --style
+
 
 def run_photo(options: argparse.Namespace) -> int:
-    """Do the task; return 0."""
-    if options.out is not None:
-        style = getattr(options, "style", None)
-        check_outputs([options.out], [options.photo, *([] if style is None else [Path(style)])])
-    if options.task == "faces":
-        return _faces(options)
-    colors = None if options.color is None else parse_colors(options.color)  # before seconds of loading
-    editor = PhotoEditor.from_pretrained(
-        options.checkpoint or DEMO, options.parser or FACE_PARSER, device=options.device
-    )
-    photo = editor.open(options.photo)
-    for note in photo.file.notes:
-        print(f"{options.photo}: {note}")
-    result = photo.edit(
-        options.face,
-        style=None if options.style is None else _style(editor, photo, options),
-        color=None if colors is None else next(iter(colors.values())),
-        regions=list(colors) if colors is not None else options.regions.split(","),
-        strength=options.strength,
-        detail=options.detail,
-        seed=options.seed,
-        steps=options.steps,
-    )
-    result.save(options.out, gps=options.gps)
-    print(f"{options.out}: face {options.face} of {len(photo.faces)}")
-    return 0
+    """Edit all photos; return 0, or 1 if some could not be edited.
+
+    Raises:
+        ValueError: a mistake in the command, or none of the photos could be edited.
+    """
+    photos = named_photos(options.photo)
+    job = PhotoJob(options, photos)
+    for i in range(len(photos)):
+        job.edit(i)
+    if job.problems and not job.done:
+        raise ValueError("; ".join(job.problems))
+    for problem in job.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if len(photos) > 1:
+        print(f"{job.done} of {len(photos)} photos are in {options.out}")
+    return 1 if job.problems else 0
 
 
-def _style(editor: PhotoEditor, photo: Photo, options: argparse.Namespace) -> StyleCode | Photo:
-    if options.style == "random":
-        return photo.random_style(options.face)
-    if Path(options.style).suffix == ".style":
-        return editor.pipe.load_style(options.style)
-    return editor.open(options.style)
+class PhotoJob:
+    """One edit on several photos.
 
+    Attributes:
+        done: number of finished photos, those of an earlier run included.
+        problems: one message for each photo that could not be edited.
+    """
 
-def _faces(options: argparse.Namespace) -> int:
-    parser = FaceParser.from_pretrained(options.parser or FACE_PARSER, device=options.device)
-    image = Image.fromarray(PhotoFile.open(options.photo).pixels)
-    faces = find_faces(image, parser)
-    facts = [
-        {
-            "face": i,
-            "centre": [round(face.crop.centre.real, 1), round(face.crop.centre.imag, 1)],
-            "side": round(face.side, 1),
-            "tilt": round(face.tilt, 1),
-            "score": round(face.score, 3),
-        }
-        for i, face in enumerate(faces)
-    ]
-    print(json.dumps(facts, indent=1))
-    if options.out is not None:
-        save_png(options.out, _numbered(image, faces))
-    return 0
+    def __init__(self, options: argparse.Namespace, photos: list[Path]) -> None:
+        """Check the command, then load the networks and the style.
 
+        Raises:
+            ValueError: an invalid option, an output that cannot be written, or an unreadable style.
+        """
+        self.options, self.photos = options, photos
+        self.done, self.problems = 0, list[str]()
+        folder = is_folder(options.out, options.photo)
+        self.outputs = output_files(photos, options.out, folder=folder)
+        self.masks_out = self._masks(options.mask_out, folder=folder)
+        self.masks_in = self._masks(options.mask_in, folder=folder)
+        self._check_files()
+        self.colors = None if options.color is None else parse_colors(options.color)
+        sampling(seed=options.seed, steps=options.steps)
+        self.editor = PhotoEditor.from_pretrained(
+            options.checkpoint or DEMO, options.parser or FACE_PARSER, device=options.device
+        )
+        self.regions = (
+            None if options.regions is None else [name.strip() for name in options.regions.split(",")]
+        )
+        self.editor.pipe.label_set.indices(self.colors or self.regions or ())
+        self.style = self._style()
+        self.command = self._command()
 
-def _numbered(image: Image.Image, faces: list[Face]) -> Image.Image:
-    """Return the photo with each face's crop and number."""
-    drawn = image.copy()
-    draw = ImageDraw.Draw(drawn)
-    for i, face in enumerate(faces):
-        corners = [face.crop.point(x, y) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
-        width = max(1, round(face.side / 100))
-        draw.line([(corner.real, corner.imag) for corner in corners], "yellow", width)
-        font = ImageFont.load_default(max(10, face.side / 8))
-        draw.text((corners[0].real + 2 * width, corners[0].imag + 2 * width), str(i), "yellow", font)
-    return drawn
+    def edit(self, index: int) -> None:
+        """Edit one photo, unless it is finished; a photo that cannot be edited becomes a problem."""
+        path, out = self.photos[index], self.outputs[index]
+        mask_in, mask_out = self.masks_in[index], self.masks_out[index]
+        request = request_digest(self.command, path, mask_in)
+        if is_finished(out, request) and (mask_out is None or mask_out.is_file()):
+            print(f"{out}: finished already")
+            self.done += 1
+            return
+        try:
+            photo = self.editor.open(path)
+            if mask_in is not None:
+                photo = photo.with_labels(self._read_mask(mask_in))
+            face = self.options.face
+            result = photo.edit(
+                face,
+                style=photo.random_style(face) if self.options.style == RANDOM else self.style,
+                color=self.colors,
+                regions=self.regions,
+                strength=self.options.strength,
+                detail=self.options.detail,
+                seed=self.options.seed,
+                steps=self.options.steps,
+            )
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            self.problems.append(format_error(error, None))
+            return
+        # Errors of writing end the command: they would recur.
+        if mask_out is not None:
+            save_labels(mask_out, photo.labels_in_photo(face), self.editor.pipe.label_set)
+        result.with_facts(**{REQUEST: request}).save(out, gps=self.options.gps)
+        self.done += 1
+        self._report(photo, out)
+
+    def _read_mask(self, path: Path) -> np.ndarray:
+        with open_image(path, max_pixels=MAX_PIXELS) as mask:
+            return read_labels(mask, self.editor.pipe.label_set).numpy()
+
+    def _report(self, photo: Photo, out: Path) -> None:
+        for note in photo.file.notes:
+            print(f"{photo.file.path}: {note}")
+        print(f"{out}: face {self.options.face} of {len(photo.faces)}")
+
+    def _masks(self, path: Path | None, *, folder: bool) -> list[Path | None]:
+        if path is None:
+            return [None] * len(self.photos)
+        return list(output_files(self.photos, path, folder=folder, suffix=".png"))
+
+    def _check_files(self) -> None:
+        style = self.options.style
+        named = [] if style in (None, RANDOM) else [Path(style)]
+        read = [*self.photos, *named, *(mask for mask in self.masks_in if mask is not None)]
+        masks = [mask for mask in self.masks_out if mask is not None]
+        check_outputs([*self.outputs, *masks], read)
+        for mask in set(masks) & set(self.outputs):
+            raise ValueError(
+                f"{mask} is named by --out and by --mask-out; choose another folder or file for one"
+            )
+
+    def _style(self) -> StyleCode | None:
+        style = self.options.style
+        if style in (None, RANDOM):
+            return None
+        if Path(style).suffix == ".style":
+            return self.editor.pipe.load_style(style)
+        return self.editor.open(style).style()
+
+    def _command(self) -> str:
+        """Return what decides the result beside the photo."""
+        names = ("face", "strength", "detail", "seed", "steps", "gps")
+        return request_digest(
+            *(getattr(self.options, name) for name in names),
+            self.editor.pipe.name,
+            fingerprint(self.editor.parser.network),
+            sorted((self.colors or {}).items()),
+            self.regions,
+            self.options.style if self.style is None else self.style.codes.tolist(),
+        )

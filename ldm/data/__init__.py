@@ -1,1 +1,1 @@
-"""Datasets, labels, files."""
+"""Datasets, label maps, image files."""

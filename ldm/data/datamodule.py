@@ -1,4 +1,4 @@
-"""Datasets from the YAML, served in an order that is a function of (seed, epoch), so that a run can resume anywhere."""
+"""Datasets of a config, in an order that is a function of (seed, epoch), so that training resumes at any batch."""
 
 import os
 import signal
@@ -9,36 +9,37 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ldm.data.datasets.latent_cache import CachedLatents
+from ldm.data.device_loader import DeviceLoader
 from ldm.data.shared_memory import check_shared_memory
 from ldm.targets import instantiate_from_config
 
-# Below this many pictures starting worker processes each epoch costs more than it saves.
-SMALL_DATASET = 64
-PARENTS_TIME = 60  # seconds that reading processes live on after a SIGTERM
+SMALL_DATASET = 64  # items; below, starting worker processes in each epoch costs more time than it saves
+PARENTS_TIME = 60  # seconds that workers keep running after SIGTERM
 
 
 class EpochSampler(Sampler[int]):
-    """Yield this rank's dataset indices of one epoch, from batch `start_batch` on.
+    """Sampler of one rank's indices in an epoch, starting at batch `start_batch`.
 
-    The order depends on `seed` and the epoch alone: neither on random state that a checkpoint would have to hold nor
-    on the number of ranks, which take turns in one common order.
+    The order is a function of `seed` and the epoch. It depends neither on other random state, which checkpoints would
+    have to store, nor on the number of ranks, to which the indices are assigned in turn.
 
     Args:
-        length: pictures in the dataset.
-        batch_size: pictures of one batch on one rank.
-        shuffle: draw a new order each epoch; otherwise 0, 1, 2, ...
-        whole_batches: leave out what does not fill a batch on every rank; otherwise the ranks are filled up with
-            pictures from the start of the order.
-        seed: of the order.
-        rank: this process.
+        length: number of items of the dataset.
+        batch_size: items per batch and rank.
+        shuffle: use a random order in each epoch; otherwise 0, 1, 2, ...
+        whole_batches: drop items that do not fill a batch on every rank; otherwise repeat items from the start of the
+            order, so that all ranks have equally many.
+        seed: seed of the order.
+        rank: rank of this process.
         world_size: number of processes.
-        permute: draws a new order; None takes any permutation, each as likely.
+        permute: returns a random order of the indices (length,); None for a uniformly random permutation.
 
     Raises:
-        ValueError: `whole_batches`, and the pictures do not fill one batch on every rank.
+        ValueError: `whole_batches`, and the items do not fill one batch on every rank.
     """
 
     def __init__(
@@ -59,42 +60,40 @@ class EpochSampler(Sampler[int]):
         together = batch_size * world_size
         if whole_batches and length < together:
             raise ValueError(
-                f"the dataset has {length} pictures, too few for one batch of {together} "
+                f"the dataset has {length} images, too few for one batch of {together} "
                 f"({batch_size} on each of {world_size} devices); lower data.params.batch_size"
             )
         self.total = length // together * together if whole_batches else -(-length // world_size) * world_size
         self.epoch, self.start_batch = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; a new one starts at its first batch. Lightning calls this at the start of each epoch."""
+        """Set the epoch; a new epoch starts at its first batch. Lightning calls this at the start of each epoch."""
         if epoch != self.epoch:
             self.epoch, self.start_batch = epoch, 0
 
     def order(self) -> list[int]:
-        """Return all ranks' indices of the current epoch, in order."""
+        """Return the indices of all ranks in the current epoch, in order."""
         if self.shuffle:
             indices = self.permute(np.random.default_rng([self.seed, self.epoch]))
         else:
             indices = np.arange(self.length)
-        return np.resize(
-            indices, self.total
-        ).tolist()  # resize repeats from the start where ranks need filling up
+        return np.resize(indices, self.total).tolist()  # repeats the start if `total` is larger
 
     def __iter__(self) -> Iterator[int]:
         mine = self.order()[self.rank :: self.world_size]
         return iter(mine[self.start_batch * self.batch_size :])
 
     def __len__(self) -> int:
-        # Of the whole epoch even where it starts late: Lightning counts a resumed epoch's batches from its beginning.
+        # Of the whole epoch, also after a resume: Lightning counts the batches of a resumed epoch from its start.
         return self.total // self.world_size
 
 
 class DataError(RuntimeError):
-    """A picture cannot be read; the message is the dataset's, which names the file and the mend."""
+    """An image cannot be read; the message of the dataset names the file and the fix."""
 
 
 class Readable(Dataset[Any]):
-    """A dataset whose errors about files can be told from programming errors."""
+    """Dataset wrapper that converts errors about files to DataError, to distinguish them from bugs."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -111,7 +110,7 @@ class Readable(Dataset[Any]):
 
 
 class _EpochLoader(DataLoader[Any]):
-    """A DataLoader whose dataset hears of the epoch before its workers start, for augmentation by (seed, epoch)."""
+    """DataLoader that sets the epoch of its dataset before workers start, for flips by (seed, epoch)."""
 
     def __iter__(self) -> Any:
         assert isinstance(self.dataset, Readable)
@@ -122,23 +121,25 @@ class _EpochLoader(DataLoader[Any]):
 
 
 class DataModuleFromConfig(pl.LightningDataModule):
-    """The datasets of a run.
+    """Datasets of a training run.
 
     Args:
-        batch_size: pictures per step and device.
-        train: `{target, params}` of the training set.
-        validation: the same of the validation set.
-        test: the same of the test set.
-        num_workers: processes that read pictures; None chooses by the cores and the size of the dataset.
-        latents: a folder of `scripts/cache_latents.py`: each split that it has a folder for comes from there, with
-            first-stage latents, instead of from its files.
-        wrap: of the published YAMLs; without effect.
+        batch_size: items per step and device.
+        train: config of the training set, `{target, params}`.
+        validation: config of the validation set.
+        test: config of the test set.
+        num_workers: number of worker processes; None depends on the cores and the size of the dataset.
+        latents: folder of `scripts/cache_latents.py`; splits that it contains are read from it, with first-stage
+            latents.
+        on_device: keep the splits with cached latents in the memory of the training device; without worker processes,
+            a GPU trains small networks several times as fast.
+        wrap: key of the published YAMLs; has no effect.
 
     Attributes:
-        seed: of the order of training pictures; `main.py` sets it.
+        seed: seed of the order of the training set; set by `main.py`.
 
     Raises:
-        ValueError: no dataset at all, or batch_size or num_workers out of range.
+        ValueError: no dataset, or batch_size or num_workers is out of range.
     """
 
     def __init__(
@@ -150,49 +151,53 @@ class DataModuleFromConfig(pl.LightningDataModule):
         num_workers: int | None = None,
         wrap: bool = False,
         latents: str | None = None,
+        on_device: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}; wanted a whole number, at least 1")
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
         if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
             raise ValueError(
-                f"num_workers is {num_workers!r}; wanted 0 or more, or null to choose by the machine"
+                f"num_workers must be an integer of at least 0, or null to choose it automatically, got {num_workers!r}"
             )
+        if on_device and latents is None:
+            raise ValueError("data.params.on_device needs cached latents; give data.params.latents a folder")
+        self.on_device = on_device
         if wrap:
-            warnings.warn("data.params.wrap has no effect: datasets need no wrapper here", stacklevel=2)
+            warnings.warn("data.params.wrap has no effect; remove it", stacklevel=2)
         configs = {"train": train, "validation": validation, "test": test}
         self.configs = {split: config for split, config in configs.items() if config}
         if not self.configs:
-            raise ValueError("data.params names no dataset; wanted at least one of train, validation, test")
+            raise ValueError("data.params has no dataset; expected at least one of train, validation, test")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, 0
         self.latents = None if latents is None else Path(latents)
         if self.latents is not None and not any((self.latents / split).is_dir() for split in self.configs):
             raise ValueError(
-                f"data.params.latents: {latents} has a folder for none of {', '.join(self.configs)}; "
-                "scripts/cache_latents.py makes them"
+                f"data.params.latents: {latents} has no folder for {', '.join(self.configs)}; "
+                "write it with scripts/cache_latents.py"
             )
         self.datasets: dict[str, Dataset[Any]] = {}
 
     @property
     def first_stage(self) -> str | None:
-        """The fingerprint of the first stage that cached latents are of, or None without any."""
+        """Fingerprint of the first stage of cached latents; None without cached latents."""
         self.setup()
         return next((d.first_stage for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
 
     @property
     def latent_shape(self) -> tuple[int, int, int] | None:
-        """(C, h, w) of cached latents, or None without any."""
+        """Shape (C, h, w) of cached latents; None without cached latents."""
         self.setup()
         return next((d.latent_shape for d in self.datasets.values() if isinstance(d, CachedLatents)), None)
 
     @property
     def label_set(self) -> Any:
-        """The LabelSet of the datasets, or None where they have none."""
+        """Label set of the datasets; None if they have none."""
         self.setup()
         return next((found for d in self.datasets.values() if (found := getattr(d, "label_set", None))), None)
 
     def setup(self, stage: str | None = None) -> None:
-        """Build the datasets, once; their constructors raise on files that are missing or broken."""
+        """Build the datasets on the first call; their constructors raise errors for missing or damaged files."""
         for split, config in self.configs.items():
             if split not in self.datasets:
                 if self.latents is not None and (self.latents / split).is_dir():
@@ -204,40 +209,44 @@ class DataModuleFromConfig(pl.LightningDataModule):
                 self.datasets[split] = dataset
 
     def train_batches(self, world_size: int) -> int:
-        """Return the training batches of an epoch on each device.
+        """Return the number of training batches per epoch and device.
 
         Raises:
-            ValueError: the training set does not fill one on each of `world_size` devices.
+            ValueError: the training set does not fill one batch on each of `world_size` devices.
         """
         self.setup()
         return len(self._sampler("train", 0, world_size)) // self.batch_size
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training batches; after a resume, those that the interrupted epoch has left."""
+    def train_dataloader(self) -> DataLoader[Any] | DeviceLoader:
+        """Return the loader of the training set; after a resume, of the rest of the interrupted epoch."""
         return self._loader("train", self._position())
 
     def val_dataloader(self) -> Any:
-        """Return the validation batches, in a fixed order; none without a validation set."""
+        """Return the loader of the validation set, in a fixed order; [] without a validation set."""
         return self._loader("validation") if "validation" in self.configs else []
 
     def test_dataloader(self) -> Any:
-        """Return the test batches, in a fixed order; none without a test set."""
+        """Return the loader of the test set, in a fixed order; [] without a test set."""
         return self._loader("test") if "test" in self.configs else []
 
     def worker_count(self, length: int) -> int:
-        """Return the number of reading processes for a dataset of `length` pictures."""
+        """Return the number of worker processes for a dataset of `length` items."""
         if self.num_workers is not None:
             return self.num_workers
         return 0 if length < SMALL_DATASET else min(_usable_cores(), 8)
 
-    def _loader(self, split: str, position: tuple[int, int] = (0, 0)) -> DataLoader[Any]:
-        """Return the batches of a split from (epoch, batch) on."""
+    def _loader(self, split: str, position: tuple[int, int] = (0, 0)) -> DataLoader[Any] | DeviceLoader:
+        """Return the loader of a split, starting at (epoch, batch)."""
         self.setup()
         if split not in self.datasets:
             raise ValueError(f"data.params has no {split!r} dataset")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = self._sampler(split, rank, world_size)
         sampler.epoch, sampler.start_batch = position
+        cached = self.datasets[split]
+        if self.on_device and isinstance(cached, CachedLatents):
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            return DeviceLoader(cached, sampler, self.batch_size, device)
         workers, dataset = self.worker_count(sampler.length), Readable(self.datasets[split])
         try:
             check_shared_memory(dataset, self.batch_size, workers)
@@ -266,11 +275,11 @@ class DataModuleFromConfig(pl.LightningDataModule):
             world_size=world_size,
             permute=getattr(
                 dataset, "shuffled", None
-            ),  # of those that are not read equally fast in any order
+            ),  # of datasets that are faster to read in certain orders
         )
 
     def _position(self) -> tuple[int, int]:
-        """Return (epoch, batches of it that are done) from the progress that Lightning has restored by now."""
+        """Return (epoch, finished batches of it) from the progress that Lightning has restored."""
         if self.trainer is None:
             return 0, 0
         epochs: Any = self.trainer.fit_loop.epoch_progress.current
@@ -283,15 +292,15 @@ class DataModuleFromConfig(pl.LightningDataModule):
 
 
 def _usable_cores() -> int:
-    """Return the cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Let a stop that reaches the whole process group end the parent in good order and not its readers first.
+    """Ignore signals that are sent to the whole process group, so that the main process can finish its batch.
 
-    Without them the batch that the parent wants to finish would fail. They leave once it has, and with it.
+    Workers end with the main process, or PARENTS_TIME after SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):

@@ -139,8 +139,15 @@ def chosen(pairs: Sequence[Pair], names: str) -> list[Pair]:
             if not found:
                 raise FolderError(f"--names {part}: the folder has no face in that range")
             picked += found
+        elif len(same := [pair for pair in pairs if _same_number(pair.name, part)]) == 1:
+            picked += same
         else:
             raise FolderError(
                 f"--names {part}: the folder has no face of that name; it has {pairs[0].name} .. {pairs[-1].name}"
             )
     return picked
+
+
+def _same_number(name: str, text: str) -> bool:
+    """Return whether two names are one number with other leading zeros, such as 000007 and 7."""
+    return name.isdecimal() and text.isdecimal() and name.lstrip("0") == text.lstrip("0")

@@ -1,4 +1,4 @@
-"""Image grids with titled columns."""
+"""Image grids with titled columns, and contact sheets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,26 +27,53 @@ def draw_grid(
     """
     if not columns:
         raise ValueError("a grid needs at least one column")
-    pictures = {
+    cells = {
         title: [_enlarged(row, cell) for row in _to_bytes(title, images)] for title, images in columns.items()
     }
-    width = max(image.width for column in pictures.values() for image in column) + MARGIN
-    height = max(image.height for column in pictures.values() for image in column) + MARGIN
-    titles = {title: _wrap(title, width - MARGIN) for title in pictures}
+    width = max(image.width for column in cells.values() for image in column) + MARGIN
+    height = max(image.height for column in cells.values() for image in column) + MARGIN
+    titles = {title: _wrap(title, width - MARGIN) for title in cells}
     head = max(text.count("\n") + 1 for text in titles.values()) * (TEXT_SIZE + 4) + MARGIN
-    count = max(len(column) for column in pictures.values())
+    count = max(len(column) for column in cells.values())
     names = [_wrap(name, width - MARGIN) for name in rows or []]
     start = MARGIN + (width if names else 0)
-    grid = Image.new("RGB", (start + len(pictures) * width, head + count * height), PAPER)
+    grid = Image.new("RGB", (start + len(cells) * width, head + count * height), PAPER)
     draw = ImageDraw.Draw(grid)
     for row, name in enumerate(names):
         draw.multiline_text((MARGIN, head + row * height), name, INK, font=_font())
-    for number, (title, column) in enumerate(pictures.items()):
+    for number, (title, column) in enumerate(cells.items()):
         left = start + number * width
         draw.multiline_text((left, 2), titles[title], INK, font=_font())
         for row, image in enumerate(column):
             grid.paste(image, (left, head + row * height))
     return grid
+
+
+def draw_contact_sheet(
+    cells: Mapping[str, tuple[Image.Image, Image.Image]], columns: int = 5, side: int = 128
+) -> Image.Image:
+    """Draw named pairs of RGB images, such as photo and label map, in rows.
+
+    Args:
+        cells: name -> the two images.
+        columns: pairs in a row.
+        side: side of an image in pixels.
+    """
+    if not cells:
+        raise ValueError("a contact sheet needs at least one pair")
+    width, height = 2 * side + 2 * MARGIN, side + TEXT_SIZE + 3 * MARGIN
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (min(columns, len(cells)) * width + MARGIN, rows * height + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, images) in enumerate(cells.items()):
+        left, top = MARGIN + i % columns * width, MARGIN + i // columns * height
+        while name and _font().getlength(name) > 2 * side:
+            name = name[1:]  # the end of a long name tells more
+        draw.text((left, top), name, INK, font=_font())
+        for j, image in enumerate(images):
+            method = Image.Resampling.BICUBIC if j == 0 else Image.Resampling.NEAREST
+            sheet.paste(image.resize((side, side), method), (left + j * side, top + TEXT_SIZE + MARGIN))
+    return sheet
 
 
 def _to_bytes(title: str, images: Tensor) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from ldm.data.png_checksums import verify_png
 
 PngImagePlugin.MAX_TEXT_CHUNK = (
     2**24
-)  # bytes of a comment, which image editors and Pillow's 1 MB disagree about
+)  # bytes of a text chunk; image editors write more than the 1 MB that Pillow allows by default
 # Supported formats. Pillow supports more, some of which run external programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
 MAX_PIXELS = 64_000_000  # larger images are rejected before decoding, to bound memory
@@ -109,12 +109,15 @@ def open_image(
     """
     max_pixels = max_pixels or MAX_PIXELS
     path = name or ("the image" if isinstance(source, bytes) else source)
+    formats = formats or FORMATS
+    Image.init()
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         found = "a folder" if Path(source).is_dir() else "a pipe or device"
         raise ImageError(f"{path} cannot be read: it is {found}, expected an image file")
     try:
         with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats or FORMATS
+            io.BytesIO(source) if isinstance(source, bytes) else source,
+            formats=[format for format in formats if format in Image.OPEN],  # HEIF needs pillow-heif
         ) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -130,7 +133,7 @@ def open_image(
     except (IsADirectoryError, PermissionError) as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{path} {_what_instead(source, formats or FORMATS)}") from error
+        raise ImageError(f"{path} {_describe_format(source, formats)}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise ImageError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
 
@@ -176,7 +179,7 @@ def read_labels(
         raise ImageError(f"{path} is saved in colour; this dataset stores its labels as grey PNGs")
     if factor > 1:
         mask = Image.fromarray(np.asarray(mask) // factor)
-    _check_numbers(np.flatnonzero(mask.histogram()), meanings, path, label_set)
+    _check_values(np.flatnonzero(mask.histogram()), meanings, path, label_set)
     if size is not None and (mask.height, mask.width) != as_size(size):
         mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
     return torch.from_numpy(meanings.astype(np.uint8)[np.asarray(mask)])
@@ -187,8 +190,8 @@ def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     path = getattr(mask, "filename", "the label map")
     if mask.mode not in ("L", "P", "RGB", "RGBA", *GREY_16_BIT):
         raise ImageError(
-            f"{path} has mode {mask.mode}, expected one region number a pixel, 0..{len(label_set) - 1} "
-            f"({label_set.name}), in a grey or palette PNG; a tool that converts the mode may change the numbers"
+            f"{path} has mode {mask.mode}, expected one label per pixel, 0..{len(label_set) - 1} "
+            f"({label_set.name}), in a grey or palette PNG; converting the mode may change the labels"
         )
     if mask.format == "JPEG":
         raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
@@ -248,24 +251,24 @@ def save_png(
 def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
     """Encode a PNG; arguments as in `save_png`."""
     array = to_uint8(image) if isinstance(image, Tensor) else image
-    picture = Image.fromarray(array) if isinstance(array, np.ndarray) else array
+    pil_image = Image.fromarray(array) if isinstance(array, np.ndarray) else array
     texts = PngInfo()
-    if picture.mode == "RGB":
+    if pil_image.mode == "RGB":
         texts.add(b"sRGB", b"\0")  # marks the values as sRGB for viewers
     for name, text in (metadata or {}).items():
         texts.add_text(name, str(text))
     file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=texts)
+    pil_image.save(file, "PNG", pnginfo=texts)
     return file.getvalue()
 
 
 def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
     """Write a label map uint8 (H, W) as a palette PNG in the colours of the label set."""
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-    picture = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
+    pil_image = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
     colours = [value for colour in label_set.palette for value in colour]
-    picture.putpalette(colours + [0] * (3 * (UNLABELLED + 1) - len(colours)))
-    save_png(path, picture)
+    pil_image.putpalette(colours + [0] * (3 * (UNLABELLED + 1) - len(colours)))
+    save_png(path, pil_image)
 
 
 def narrowed(image: Image.Image) -> Image.Image:
@@ -277,11 +280,11 @@ def narrowed(image: Image.Image) -> Image.Image:
 def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     """Convert a 16-bit label map to 8 bits; raise ImageError for values above 255."""
     numbers = np.asarray(mask)
-    beyond = numbers[(numbers < 0) | (numbers > UNLABELLED)]
-    if beyond.size:
+    invalid = numbers[(numbers < 0) | (numbers > UNLABELLED)]
+    if invalid.size:
         raise ImageError(
-            f"label {beyond.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
-            "Was it saved with 16 bits, or is it a map of something else?"
+            f"label {invalid.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
+            "Is it a label map with 16 bits per pixel of another dataset?"
         )
     return Image.fromarray(numbers.astype(np.uint8))
 
@@ -290,7 +293,7 @@ def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image
     """Convert a colour or palette image to label values."""
     mask.load()
     if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
-        raise ImageError(f"{path} has transparent pixels; expected one region a pixel, without transparency")
+        raise ImageError(f"{path} has transparent pixels; expected one label per pixel, without transparency")
     try:
         labels = labels_by_colour(mask, label_set)
     except ValueError as error:
@@ -298,7 +301,7 @@ def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image
     return mask if labels is None else Image.fromarray(labels)
 
 
-def _check_numbers(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
+def _check_values(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
     """Raise ImageError for values that the table forbids; `found` are the sorted values of the file."""
     known = np.flatnonzero(table[:UNLABELLED] != _FORBIDDEN)
     has = f"{label_set.name} has {known[0]}..{known[-1]}"
@@ -306,7 +309,7 @@ def _check_numbers(found: np.ndarray, table: np.ndarray, path: str, label_set: L
     if wrong.size:
         raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in colour?")
     if found.tolist() == [0, UNLABELLED]:
-        raise ImageError(f"{path} holds only 0 and 255; {has}. Is it a black-and-white mask of one part?")
+        raise ImageError(f"{path} has only the values 0 and 255; {has}. Is it a binary mask of one part?")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -317,7 +320,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return narrowed(image).convert("RGB")
     if image.mode == "F":
         raise ImageError(
-            f"{getattr(image, 'filename', 'image')} holds floating point numbers; save it with 8 bits"
+            f"{getattr(image, 'filename', 'image')} has floating-point pixels; save it with 8 bits per channel"
         )
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -337,7 +340,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
+def _describe_format(source: Source | bytes, formats: tuple[str, ...]) -> str:
     """Describe a file that is not an image of these formats, from its first bytes."""
     try:
         if isinstance(source, str | Path):
@@ -349,6 +352,8 @@ def _what_instead(source: Source | bytes, formats: tuple[str, ...]) -> str:
         head = b""
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
+        if "HEIF" in formats:
+            return "is a HEIC photo; pip install pillow-heif to read it, or export it as JPEG or PNG"
         return "is a HEIC photo, which is not supported; export it as JPEG or PNG"
     if brand in (b"avif", b"avis"):
         return "is an AVIF image, which is not supported here; export it as JPEG or PNG"

@@ -85,8 +85,8 @@ def _of_grey_palette(mask: Image.Image, label_set: LabelSet, greys: dict[int, in
         return None
     if possible(list(greys)):
         raise ValueError(
-            f"its palette is grey, and neither its numbers {sorted(greys)[:LISTED]} nor its shades "
-            f"{sorted(greys.values())[:LISTED]} are known to be the labels; save it in grey, without a palette"
+            f"its palette is grey, and both its indices {sorted(greys)[:LISTED]} and its grey levels "
+            f"{sorted(greys.values())[:LISTED]} are valid labels; save it as a grey image without palette"
         )
     table = np.full(UNLABELLED + 1, UNLABELLED, np.uint8)
     for index, grey in greys.items():
@@ -97,7 +97,7 @@ def _of_grey_palette(mask: Image.Image, label_set: LabelSet, greys: dict[int, in
 def _foreign(foreign: Sequence[tuple[int, ...]], count: int, label_set: LabelSet) -> str:
     shown = ", ".join(map(str, foreign[:LISTED])) + (" ..." if len(foreign) > LISTED else "")
     return (
-        f"{len(foreign)} of its {count} colours are not of {label_set.name}'s palette: {shown}; expected one region "
-        f"number a pixel, 0..{len(label_set) - 1}, in a grey or palette PNG, or exactly the colours of the palette "
+        f"{len(foreign)} of its {count} colours are not of {label_set.name}'s palette: {shown}; expected one "
+        f"label per pixel, 0..{len(label_set) - 1}, in a grey or palette PNG, or exactly the colours of the palette "
         "(ldm.data.labels), without smoothing or compression"
     )

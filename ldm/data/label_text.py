@@ -56,7 +56,5 @@ def labels_from_text(text: str, label_set: LabelSet, size: tuple[int, int]) -> T
         raise LabelTextError(f"the runs of the mask must fill {size[0] * size[1]} pixels, got {counts.sum()}")
     unknown = labels[(labels >= len(label_set)) & (labels != UNLABELLED)]
     if unknown.size:
-        raise LabelTextError(
-            f"the mask holds label {unknown[0]}; {label_set.name} has 0..{len(label_set) - 1}"
-        )
+        raise LabelTextError(f"the mask has label {unknown[0]}; {label_set.name} has 0..{len(label_set) - 1}")
     return torch.from_numpy(np.repeat(labels, counts).astype(np.uint8).reshape(size))

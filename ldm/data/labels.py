@@ -124,18 +124,31 @@ class LabelSet:
         return ", ".join(ordered[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def one_hot(labels: Tensor, num_regions: int) -> Tensor:
+def one_hot(labels: Tensor, num_regions: int, checked: bool = False) -> Tensor:
     """Convert label maps to one-hot masks.
 
     Args:
         labels: (B, H, W), any integer type, 0..num_regions-1, or 255 for unlabelled.
         num_regions: R, at most 255.
+        checked: the labels passed `check_labels` before, on the host; checking them on a GPU would wait for it.
 
     Returns:
         float32 (B, R, H, W); all R values of an unlabelled pixel are zero.
 
     Raises:
-        ValueError: wrong shape or type, or a label that is neither below R nor 255.
+        ValueError: as `check_labels`, unless `checked`.
+    """
+    if not checked:
+        check_labels(labels, num_regions)
+    regions = torch.arange(num_regions, dtype=labels.dtype, device=labels.device)
+    return (labels[:, None] == regions[:, None, None]).float()  # (B, R, H, W)
+
+
+def check_labels(labels: Tensor, num_regions: int) -> None:
+    """Check label maps (B, H, W).
+
+    Raises:
+        ValueError: wrong shape or type, or a label that is neither below `num_regions` nor 255.
     """
     if not 0 < num_regions <= UNLABELLED:
         raise ValueError(
@@ -151,8 +164,6 @@ def one_hot(labels: Tensor, num_regions: int) -> Tensor:
         raise ValueError(
             f"labels must be in [0, {num_regions - 1}], or {UNLABELLED} for unlabelled, got {found[:5]}"
         )
-    regions = torch.arange(num_regions, dtype=labels.dtype, device=labels.device)
-    return (labels[:, None] == regions[:, None, None]).float()  # (B, R, H, W)
 
 
 def _names(listed: str) -> tuple[str, ...]:

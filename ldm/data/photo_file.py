@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageFile, ImageOps
 
 from ldm.atomic_files import write_file
 from ldm.data.color_space import ColorProfileError, ColorSpace
 from ldm.data.colour_profiles import to_srgb
 from ldm.data.images import FORMATS, GREY_16_BIT, ImageError, narrowed, open_image
+from ldm.data.photo_encoding import DEFAULTS, ORIENTED, encoding_of, metadata_options
 from ldm.data.photo_metadata import edited_xmp, kept_exif
 from ldm.data.png_checksums import verify_png
 
-MAX_PIXELS = 128_000_000  # a phone's 108 megapixels
-MAX_ASPECT = 4  # a longer one is a panorama, whose faces are bent and small
-METADATA_KEY = "sca-dm"
+MAX_PIXELS = 128_000_000  # phones have up to 108 megapixels
+MAX_ASPECT = 4  # beyond: panoramas, whose faces are distorted and small
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -75,13 +74,13 @@ class PhotoFile:
         """Read a photo.
 
         Raises:
-            ImageError: missing, damaged, truncated, no image, too large, or a panorama.
+            ImageError: missing, damaged, truncated, not an image, too large, or a panorama.
         """
         _register_heif()
         with open_image(path, (*FORMATS, "HEIF"), max_pixels=MAX_PIXELS) as image:
             _check_shape(path, image)
             notes = _notes(image)
-            encoding = _encoding(image)
+            encoding = encoding_of(image)
             verify_png(image)
             image.load()
             orientation = image.getexif().get(_ORIENTATION, 1)
@@ -137,38 +136,22 @@ class PhotoFile:
         if format is None:
             raise ImageError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}, got {path.suffix!r}")
         if path.exists() and self.path.exists() and path.samefile(self.path):
-            raise ImageError(f"{path} is the photo itself; choose another name for the edited one")
+            raise ImageError(f"{path} is the original photo; choose another name for the edited one")
         image = Image.fromarray(pixels)
         if self.alpha is not None and format != "JPEG" and format != "BMP":
             image.putalpha(Image.fromarray(self.alpha))
-        if self.orientation in _STORED and format in ("JPEG", "TIFF", "WEBP", "PNG"):
+        if self.orientation in _STORED and format in ORIENTED:
             image = image.transpose(_STORED[self.orientation])
-        options = self._options(format, recipe, gps)
+        options: dict[str, Any] = {}
+        if format != "BMP":
+            exif = self.exif_with_gps if gps else self.exif
+            options = metadata_options(format, exif, edited_xmp(self.xmp, recipe, gps=gps), recipe)
+            options |= self.encoding if format == self.format and self.encoding else DEFAULTS.get(format, {})
+            if self.profile is not None:
+                options["icc_profile"] = self.profile
         data = io.BytesIO()
         image.save(data, format, **options)
         write_file(path, lambda file: file.write(data.getvalue()))
-
-    def _options(self, format: str, recipe: str, gps: bool) -> dict[str, Any]:
-        """Return the encoder's options."""
-        exif = self.exif_with_gps if gps else self.exif
-        options: dict[str, Any] = {"xmp": edited_xmp(self.xmp, recipe, gps=gps)}
-        if exif is not None:
-            options["exif"] = exif if format in ("JPEG", "TIFF", "WEBP", "PNG") else _upright(exif)
-        if self.profile is not None:
-            options["icc_profile"] = self.profile
-        if format == "PNG":
-            texts = PngInfo()
-            texts.add_text(METADATA_KEY, recipe)
-            texts.add_itxt("XML:com.adobe.xmp", options.pop("xmp").decode())
-            options["pnginfo"] = texts
-        defaults: dict[str, dict[str, Any]] = {
-            "JPEG": {"quality": 95, "subsampling": 0},
-            "WEBP": {"quality": 95},
-            "HEIF": {"quality": 95},
-            "AVIF": {"quality": 95},
-        }
-        options |= self.encoding if format == self.format and self.encoding else defaults.get(format, {})
-        return {} if format == "BMP" else options
 
 
 def _as_rgb(
@@ -198,28 +181,6 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
     return None if (alpha == 255).all() else alpha
 
 
-def _encoding(image: Image.Image) -> dict[str, Any]:
-    """Return encoder options that match the quality of the file."""
-    options: dict[str, Any] = {}
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode == "RGB":
-        sampling = JpegImagePlugin.get_sampling(image)
-        options = {"qtables": image.quantization, "subsampling": max(sampling, 0)}
-        if image.info.get("progressive"):
-            options["progressive"] = True
-    if "dpi" in image.info and image.format in ("JPEG", "PNG", "TIFF"):
-        options["dpi"] = image.info["dpi"]
-    if image.format == "WEBP" and _lossless_webp(image):
-        options["lossless"] = True
-    return options  # TIFF stays uncompressed: libtiff does not write EXIF beside compressed pixels
-
-
-def _lossless_webp(image: Image.Image) -> bool:
-    """Return whether a WebP's pixels are in a lossless chunk, which comes early in the file."""
-    assert isinstance(image, ImageFile.ImageFile) and image.fp is not None  # it is open
-    image.fp.seek(0)
-    return b"VP8L" in image.fp.read(4096)
-
-
 def _notes(image: Image.Image) -> list[str]:
     """Return one sentence for each property that is lost."""
     notes = []
@@ -228,14 +189,14 @@ def _notes(image: Image.Image) -> list[str]:
             f"it is animated ({getattr(image, 'n_frames', 1)} frames): only the first frame is edited"
         )
     if image.mode.startswith("I") or image.mode == "F" or _deep_png(image):
-        notes.append("it has 16 bits a channel: it is edited and saved with 8")
+        notes.append("it has 16 bits per channel: it is edited and saved with 8")
     if image.format == "MPO" or (image.format == "JPEG" and b"hdrgm" in (image.info.get("xmp") or b"")):
-        notes.append("it holds further images (depth, gain map): only the main one is kept")
+        notes.append("it contains further images (depth, gain map): only the main one is kept")
     return notes
 
 
 def _deep_png(image: Image.Image) -> bool:
-    """Return whether a PNG has 16 bits a channel, of which Pillow reads 8."""
+    """Return whether a PNG has 16 bits per channel, of which Pillow reads 8."""
     if image.format != "PNG" or not isinstance(image, ImageFile.ImageFile):
         return False
     return any("16" in str(tile[3]) for tile in image.tile)
@@ -245,19 +206,11 @@ def _check_shape(path: str | Path, image: Image.Image) -> None:
     width, height = image.size
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(
-            f"{path} has {width} x {height} pixels, a panorama; cut out the part with the face, "
-            f"at most {MAX_ASPECT} times as long as wide"
+            f"{path} has {width} x {height} pixels, a panorama; crop it to the face, "
+            f"with an aspect ratio of at most {MAX_ASPECT}"
         )
     if image.mode == "F":
-        raise ImageError(f"{path} holds floating point numbers; save it with 8 bits a channel")
-
-
-def _upright(exif: bytes) -> bytes:
-    """Return EXIF data that says the image is stored upright."""
-    parsed = Image.Exif()
-    parsed.load(exif)
-    parsed[_ORIENTATION] = 1
-    return parsed.tobytes()
+        raise ImageError(f"{path} has floating-point pixels; save it with 8 bits per channel")
 
 
 def _register_heif() -> None:

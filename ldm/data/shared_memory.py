@@ -1,4 +1,4 @@
-"""Whether shared memory holds the batches that reading processes pass on; containers often have 64 MB of it."""
+"""Check that shared memory holds the batches of worker processes; containers often have only 64 MB of it."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 SHARED = Path("/dev/shm")  # Linux; macOS and Windows have no such limit
-PLENTY = 2**30  # bytes; with as many free no item is read to measure it
-PREFETCHED = 2  # batches of each process that are ready ahead, DataLoader's own number
+PLENTY = 2**30  # bytes; with as much free memory, the size of the batches is not checked
+PREFETCHED = 2  # batches per worker that DataLoader prefetches by default
 
 
 def check_shared_memory(
     dataset: Dataset[Any], batch_size: int, workers: int, free: int | None = None
 ) -> None:
-    """Check that shared memory holds the batches that are read ahead.
+    """Check that shared memory holds the prefetched batches.
 
     Args:
-        dataset: mappings of tensors, all of one size.
-        batch_size: items of a batch.
-        workers: reading processes; 0 use no shared memory.
-        free: bytes; None looks.
+        dataset: items are mappings of tensors, or tuples, of a fixed size.
+        batch_size: items per batch.
+        workers: number of worker processes; 0 uses no shared memory.
+        free: free bytes; None for those of /dev/shm.
 
     Raises:
-        ValueError: it does not; the kernel would kill a reading process (Bus error).
+        ValueError: it does not; the kernel would kill a worker (bus error).
     """
     if free is None:
         free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else PLENTY
@@ -37,6 +37,6 @@ def check_shared_memory(
     needed = batch * workers * PREFETCHED
     if needed > free:
         raise ValueError(
-            f"{workers} reading processes keep up to {needed:,} bytes of batches ({batch:,} each) in {SHARED}, which "
-            f"has {free:,} free; set data.params.num_workers=0, or start the container with a larger --shm-size"
+            f"{workers} workers need up to {needed:,} bytes for batches ({batch:,} each) in {SHARED}, which has "
+            f"{free:,} free; set data.params.num_workers=0, or start the container with a larger --shm-size"
         )

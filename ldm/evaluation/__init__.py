@@ -1,1 +1,1 @@
-"""What a model is worth, in numbers: sample by a protocol, score, report. `scripts/evaluate.py` calls it."""
+"""Evaluation of a model: generate images by a protocol, compute metrics, write a report (`scripts/evaluate.py`)."""

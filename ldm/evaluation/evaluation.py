@@ -1,4 +1,4 @@
-"""An evaluation from start to end: sample what is missing, score, report."""
+"""A whole evaluation: generate missing images, compute metrics, write the report."""
 
 from __future__ import annotations
 
@@ -15,28 +15,41 @@ from ldm.data.images import ImageError
 from ldm.evaluation.extractors import cache_folder
 from ldm.evaluation.faces import Faces, open_faces
 from ldm.evaluation.grids import draw_cases
-from ldm.evaluation.judges import Judges, find_judges
-from ldm.evaluation.processes import Processes
+from ldm.evaluation.metric_networks import MetricNetworks, load_metric_networks
+from ldm.evaluation.plan import output_folders
+from ldm.evaluation.processes import ProcessGroup
 from ldm.evaluation.protocol import Protocol
 from ldm.evaluation.report import Report
-from ldm.evaluation.sampling import make_pictures
-from ldm.evaluation.score_sets import picture_sets, score_distribution, score_masks
+from ldm.evaluation.sampling import generate_missing
+from ldm.evaluation.score_sets import image_sets, score_distribution, score_masks
 from ldm.evaluation.score_tasks import Scorer, TaskScores
+from ldm.output_files import check_outputs
 from ldm.pipeline import FacePipeline
 from ldm.training.run_folder import describe_start
+
+# Network -> title of the metrics that are left out without it.
+METRICS = {
+    "lpips": "LPIPS",
+    "inception": "KID and FID",
+    "dinov2": "FD-DINOv2",
+    "clip": "CMMD",
+    "efficientnet": "KID and FD (EfficientNet)",
+    "parser": "mask fidelity",
+}
 
 
 @dataclass
 class Evaluation:
-    """What to evaluate, where the results go, and who judges.
+    """Settings of an evaluation.
 
     Attributes:
-        weights: what `FacePipeline.from_pretrained` takes.
-        out: folder of the report and its pictures; what is there already is not made again.
+        weights: model, as in `FacePipeline.from_pretrained`.
+        protocol: faces, variants and sampling options.
+        out: folder of the report and the images; existing images are kept.
         tasks: some of `ldm.evaluation.protocol.TASKS`.
-        judges_folder: where networks that judge are looked for.
-        judges: such networks by name, see `ldm.evaluation.judges`.
-        batch_size: pictures at once.
+        networks_folder: folder to look for metric networks in.
+        networks: paths of metric networks by name, see `ldm.evaluation.metric_networks`.
+        batch_size: images sampled at once.
         options: further arguments of `FacePipeline.from_pretrained`.
     """
 
@@ -44,74 +57,70 @@ class Evaluation:
     protocol: Protocol
     out: Path
     tasks: Sequence[str]
-    judges_folder: Path
-    judges: Mapping[str, str]
+    networks_folder: Path
+    networks: Mapping[str, str]
     batch_size: int
     options: Mapping[str, Any]
 
+    @property
+    def samples(self) -> Path:
+        """Folder of the generated images."""
+        return self.out / "samples"
+
     def run(self) -> Report | None:
-        """Do it and return the report; None in processes that only help to sample.
+        """Generate, score and report; return None in processes other than rank 0.
 
         Raises:
-            ValueError, OSError: the weights, the data, a judge or the folder cannot be used.
+            ValueError, OSError: the weights, the data, a metric network or the output folder cannot be used.
         """
-        with Processes() as processes:
-            pipe = FacePipeline.from_pretrained(self.weights, **{"device": processes.device, **self.options})
+        with ProcessGroup() as group:
+            pipe = FacePipeline.from_pretrained(self.weights, **{"device": group.device, **self.options})
             size = self.protocol.size or pipe.size
             faces = open_faces(self.protocol, pipe.label_set, size)
-            judges = Judges()
+            networks = MetricNetworks()
             facts = self._facts(pipe, faces, size)
-            if processes.rank == 0:
-                # Before the sampling, which may take days: a judge that cannot be used is a mistake of now.
-                judges = find_judges(self.judges_folder, self.judges, pipe.device, pipe.label_set)
+            if group.rank == 0:
+                # Before sampling, which may take days.
+                networks = load_metric_networks(
+                    self.networks_folder, self.networks, pipe.device, pipe.label_set
+                )
+                self._check_outputs(faces, size)
                 claim(self.out, facts)
-            processes.wait()
-            made = make_pictures(
+            group.wait()
+            done = generate_missing(
                 pipe,
                 faces,
                 self.protocol,
                 self.tasks,
                 self.samples,
                 batch_size=self.batch_size,
-                share=(processes.rank, processes.world),
+                rank=group.rank,
+                world_size=group.world_size,
             )
-            processes.wait()
-            if processes.rank:
+            group.wait()
+            if group.rank:
                 return None
-            print(f"{made} pictures made here, in {self.samples}", flush=True)
-            return self.score(faces, judges, facts)
+            print(f"{done} images generated in this process, in {self.samples}", flush=True)
+            return self.score(faces, networks, facts)
 
-    @property
-    def samples(self) -> Path:
-        """Where the pictures are."""
-        return self.out / "samples"
+    def score(self, faces: Faces, networks: MetricNetworks, facts: dict[str, Any]) -> Report:
+        """Compute the metrics of the images in `samples`, write the report and return it.
 
-    def score(self, faces: Faces, judges: Judges, facts: dict[str, Any]) -> Report:
-        """Score the pictures that are there, write the report and return it."""
-        report = Report(facts, faces.label_set.regions, left_out=_left_out(judges))
-        scorer = Scorer(faces, self.protocol, self.samples, judges.lpips)
-        scored: dict[tuple[str, str], TaskScores] = {}
-        if "reconstruct" in self.tasks:
-            report.reconstruct = scored["reconstruct", "reconstruct"] = scorer.reconstruct()
-        if "swap" in self.tasks:
-            report.swaps = {variant: scorer.swap(variant) for variant in self.protocol.swaps}
-            scored |= {("swap", variant): scores for variant, scores in report.swaps.items()}
-            if not any("error" in scores.means for scores in report.swaps.values()):
-                report.left_out["error of swaps"] = "photos have no true answer; --protocol synthetic has"
-        for task in ("random", "noise"):
-            if task in self.tasks:
-                for variant in self.protocol.variants(task):
-                    found = scored[task, variant] = scorer.variety(task, variant)
-                    report.chance[task if variant == task else f"{task} {variant}"] = found
-        sets = picture_sets(faces, self.protocol, list(self.tasks))
-        if judges.parser is not None:
-            report.masks = score_masks(judges.parser, faces, sets, self.samples)
-        for name, extractor in judges.extractors.items():
-            found_sets = score_distribution(extractor, faces, sets, self.samples, cache_folder())
-            if found_sets:
-                report.distances[name] = found_sets
-        for (task, variant), scores in scored.items():
-            grid = draw_cases(scores, task, variant, faces, self.protocol, self.samples, self.out / "grids")
+        Raises:
+            ImageError: no face could be read.
+        """
+        left_out = {METRICS[name]: reason for name, reason in networks.missing.items()}
+        report = Report(facts, faces.label_set.regions, left_out=left_out)
+        scores = self._score_tasks(report, Scorer(faces, self.protocol, self.samples, networks.lpips))
+        sets = image_sets(faces, self.protocol, list(self.tasks))
+        if networks.parser is not None:
+            report.masks = score_masks(networks.parser, faces, sets, self.samples)
+        for name, extractor in networks.extractors.items():
+            distances = score_distribution(extractor, faces, sets, self.samples, cache_folder())
+            if distances:
+                report.distances[name] = distances
+        for (task, variant), found in scores.items():
+            grid = draw_cases(found, task, variant, faces, self.protocol, self.samples, self.out / "grids")
             if grid is not None:
                 report.pictures.append(f"grids/{grid}")
         report.problems = list(faces.problems.values())
@@ -121,6 +130,46 @@ class Evaluation:
         report.write(self.out)
         return report
 
+    def _score_tasks(self, report: Report, scorer: Scorer) -> dict[tuple[str, str], TaskScores]:
+        """Add the scores of all tasks to the report; return them by (task, variant)."""
+        scores: dict[tuple[str, str], TaskScores] = {}
+        if "reconstruct" in self.tasks:
+            report.reconstruct = scores["reconstruct", "reconstruct"] = scorer.reconstruct()
+        if "swap" in self.tasks:
+            report.swaps = {variant: scorer.swap(variant) for variant in self.protocol.swaps}
+            scores |= {("swap", variant): found for variant, found in report.swaps.items()}
+            if not any("error" in found.means for found in report.swaps.values()):
+                report.left_out["error of swaps"] = (
+                    "photos have no ground truth of swaps; --protocol synthetic has"
+                )
+        for task in ("random", "noise"):
+            if task in self.tasks:
+                for variant in self.protocol.variants(task):
+                    found = scores[task, variant] = scorer.diversity(task, variant)
+                    report.chance[task if variant == task else f"{task} {variant}"] = found
+        return scores
+
+    def _check_outputs(self, faces: Faces, size: tuple[int, int]) -> None:
+        """Check that the results can be written and replace no input; raise OutputError otherwise."""
+        images = [
+            self.samples / folder / f"{name}{ending}.png"
+            for folder in output_folders(self.protocol, self.tasks)
+            for ending in self._endings(folder)
+            for name in faces.names
+        ]
+        missing = sum(not image.exists() for image in images)
+        report = [self.out / "report.json", self.out / "report.md", self.out / "grids" / "reconstruct.png"]
+        named = [
+            Path(path) for path in (self.weights, self.options.get("config"), *self.networks.values()) if path
+        ]
+        # A PNG of a face takes one to two bytes a pixel, but not every face has every region.
+        check_outputs([*report, *images], [*faces.inputs, *named], missing * size[0] * size[1] // 2)
+
+    def _endings(self, folder: str) -> list[str]:
+        """Return what follows a face's name in the file names of a folder."""
+        several = folder.split("/")[0] in ("random", "noise")
+        return [f"_{sample}" for sample in range(self.protocol.samples)] if several else [""]
+
     def _facts(self, pipe: FacePipeline, faces: Faces, size: tuple[int, int]) -> dict[str, Any]:
         return {
             "protocol": self.protocol.as_dict(),
@@ -128,7 +177,7 @@ class Evaluation:
             "weights": {
                 "path": self.weights,
                 "fingerprint": fingerprint(pipe.model),
-                "kind": self.options.get("weights") or "averaged where there are averages",
+                "kind": self.options.get("weights") or "EMA if available",
             },
             "faces": len(faces),
             "size": list(size),
@@ -137,38 +186,29 @@ class Evaluation:
 
 
 def claim(out: Path, facts: Mapping[str, Any]) -> None:
-    """Write down what the pictures in `out` are made of; refuse a folder with those of something else.
+    """Record what the images in `out` are generated from, in samples/made_of.json.
 
     Raises:
-        CheckpointError: other weights, faces, sizes or options of sampling. More variants, or samples, are welcome.
+        CheckpointError: the folder has images of other weights, faces, sizes or sampling options. Further variants
+            and samples may be added.
     """
     file = out / "samples" / "made_of.json"
     protocol = facts["protocol"]
-    wanted = {"weights": facts["weights"]["fingerprint"], "size": facts["size"]}
-    wanted |= {name: protocol[name] for name in ("data", "first", "last", "series", "sampling")}
-    wanted |= {f"swap {name}": regions for name, regions in protocol["swaps"].items()}
-    wanted |= {f"random {name}": regions for name, regions in protocol["random"].items()}
-    wanted = json.loads(json.dumps(wanted))
+    settings = {"weights": facts["weights"]["fingerprint"], "size": facts["size"]}
+    settings |= {name: protocol[name] for name in ("data", "first", "last", "series", "sampling")}
+    settings |= {f"swap {name}": regions for name, regions in protocol["swaps"].items()}
+    settings |= {f"random {name}": regions for name, regions in protocol["random"].items()}
+    settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
     if file.is_file():
-        found = json.loads(file.read_text())
-        others = [
-            f"{name} ({found[name]})" for name in wanted if found.get(name, wanted[name]) != wanted[name]
+        recorded = json.loads(file.read_text())
+        different = [
+            f"{name} ({recorded[name]})"
+            for name in settings
+            if recorded.get(name, settings[name]) != settings[name]
         ]
-        if others:
+        if different:
             raise CheckpointError(
-                f"{out} holds pictures of other {', other '.join(others)}; choose another --out, or remove it"
+                f"{out} has images of other {', other '.join(different)}; choose another --out, or remove it"
             )
-        wanted = found | wanted
-    text = json.dumps(wanted, indent=1)
-    write_text(file, text)
-
-
-def _left_out(judges: Judges) -> dict[str, str]:
-    rows = {
-        "lpips": "LPIPS",
-        "inception": "KID and FID",
-        "dinov2": "FD-DINOv2",
-        "clip": "CMMD",
-        "parser": "mask fidelity",
-    }
-    return {rows[name]: why for name, why in judges.missing.items()}
+        settings = recorded | settings
+    write_text(file, json.dumps(settings, indent=1))

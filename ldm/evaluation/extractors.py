@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features (N, D), for distances between sets of pictures; and their cache."""
+"""Feature extractors for distances between sets of images, with a cache of the features of datasets."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ldm.parsing.face_parser import IMAGENET, FaceParser
 CLIP = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
-)  # OpenAI's mean and deviation
+)  # OpenAI's mean and standard deviation
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Turns pictures (B, 3, H, W) in [-1, 1] into features (B, D).
+    """Feature extractor.
 
     Attributes:
-        name: as the report shows it.
-        features: the function.
-        fingerprint: of its weights.
+        name: name in the report.
+        features: function from images (B, 3, H, W) in [-1, 1] to features (B, D).
+        fingerprint: fingerprint of the weights.
     """
 
     name: str
@@ -46,113 +46,130 @@ class Extractor:
     fingerprint: str
 
     @torch.no_grad()
-    def of(self, pictures: Iterable[Tensor]) -> Tensor:
-        """Return the features (N, D), float32 on the CPU, of pictures (3, H, W) that come one by one."""
-        found: list[Tensor] = []
+    def extract(self, images: Iterable[Tensor]) -> Tensor:
+        """Return the features (N, D), float32 on the CPU, of images (3, H, W), which are read one by one."""
+        features: list[Tensor] = []
         waiting: list[Tensor] = []
-        for picture in pictures:
-            waiting.append(picture)
+        for image in images:
+            waiting.append(image)
             if len(waiting) == BATCH:
-                found.append(self.features(torch.stack(waiting)).float().cpu())
+                features.append(self.features(torch.stack(waiting)).float().cpu())  # (B, D)
                 waiting.clear()
         if waiting:
-            found.append(self.features(torch.stack(waiting)).float().cpu())
-        return torch.cat(found) if found else torch.empty(0, 0)
+            features.append(self.features(torch.stack(waiting)).float().cpu())
+        return torch.cat(features) if features else torch.empty(0, 0)
 
-    def of_data(self, pictures: Callable[[], Iterable[Tensor]], folder: Path) -> Tensor:
-        """Return the same, kept in `folder` by the content of the pictures, for the next evaluation on this data.
+    def extract_cached(self, images: Callable[[], Iterable[Tensor]], folder: Path) -> Tensor:
+        """Return the features of a dataset; cached in `folder` by the content of the images.
 
-        `pictures` begins anew at each call: one round for the content, one for the features, never all in memory.
+        Args:
+            images: returns an iterator over the images (3, H, W); called twice, so that they are never all in memory:
+                for the content, then for the features.
+            folder: folder of the cache.
         """
         digest = hashlib.sha256(f"{self.name} {self.fingerprint}".encode())
-        for picture in pictures():
-            digest.update(to_uint8(picture).tobytes() + str(tuple(picture.shape)).encode())
+        for image in images():
+            digest.update(to_uint8(image).tobytes() + str(tuple(image.shape)).encode())
         file = folder / f"{self.name}_{digest.hexdigest()[:24]}.safetensors"
         if file.is_file():
             try:
                 return load_file(file)["features"]
             except (safetensors.SafetensorError, KeyError, OSError):
-                file.unlink(missing_ok=True)  # damaged: made anew
-        features = self.of(pictures())
+                file.unlink(missing_ok=True)  # damaged: compute it again
+        features = self.extract(images())
         write_file(file, lambda target: target.write(save({"features": features.contiguous()})))
         return features
 
 
 def cache_folder() -> Path:
-    """Return where features of data are kept: $XDG_CACHE_HOME/sca-dm, or ~/.cache/sca-dm."""
+    """Return the folder of cached features: $XDG_CACHE_HOME/sca-dm, or ~/.cache/sca-dm."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sca-dm"
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Resize pictures (B, 3, H, W) as Pillow does in floating point, bicubic and antialiased (arXiv 2104.11222)."""
+    """Resize images (B, 3, H, W) in floating point, bicubic and antialiased, as Pillow does (arXiv 2104.11222)."""
     return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
 def inception(path: str, device: torch.device) -> Extractor:
-    """Return Inception's 2048 features, from the TorchScript file that StyleGAN and clean-fid use.
+    """Load Inception (2048 features) from the TorchScript file of StyleGAN and clean-fid.
 
     Raises:
-        CheckpointError: there is no such file, or it holds something else.
+        CheckpointError: the file is missing or is another network.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch's; the file exists in no other form
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of torch.jit.load; the network is published in this format only
             network: Any = torch.jit.load(path, map_location=device).eval()
         layers = network.layers
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path}: wanted inception-2015-12-05.pt, the TorchScript file of StyleGAN's metrics "
+            f"{path}: expected inception-2015-12-05.pt, the TorchScript file of StyleGAN's metrics "
             f"({str(error).splitlines()[0]})"
         ) from error
 
     def features(images: Tensor) -> Tensor:
-        bytes_ = ((resized(images.to(device), 299) + 1) * 127.5).clamp(0, 255)
-        return layers((bytes_ - 128) / 128).flatten(1)
+        pixels = ((resized(images.to(device), 299) + 1) * 127.5).clamp(0, 255)  # (B, 3, 299, 299)
+        return layers((pixels - 128) / 128).flatten(1)  # (B, 2048)
 
     return Extractor("inception", features, fingerprint(network))
 
 
 def dinov2(path: str, device: torch.device) -> Extractor:
-    """Return the class token of a DINOv2 at 224x224 (FD-DINOv2, arXiv 2306.04675)."""
-    network = load_transformer("Dinov2Model", path, "wanted a Dinov2Model in transformers' format").to(device)
+    """Load DINOv2; the features are its class token at 224x224 (FD-DINOv2, arXiv 2306.04675).
+
+    Raises:
+        CheckpointError: `path` is not a DINOv2 in transformers' format.
+    """
+    network = load_transformer("Dinov2Model", path, "expected a Dinov2Model in transformers' format").to(
+        device
+    )
 
     def features(images: Tensor) -> Tensor:
-        return network(pixel_values=_normalised(images.to(device), 224, IMAGENET)).pooler_output
+        pixels = _normalised(images.to(device), 224, IMAGENET)  # (B, 3, 224, 224)
+        return network(pixel_values=pixels).pooler_output  # (B, D)
 
     return Extractor("dinov2", features, fingerprint(network))
 
 
 def clip(path: str, device: torch.device) -> Extractor:
-    """Return CLIP's picture embeddings, of length 1 (CMMD, arXiv 2401.09603)."""
+    """Load CLIP; the features are its image embeddings, normalised to length 1 (CMMD, arXiv 2401.09603).
+
+    Raises:
+        CheckpointError: `path` is not a CLIP image encoder in transformers' format.
+    """
     network = load_transformer(
         "CLIPVisionModelWithProjection",
         path,
-        "wanted a CLIPVisionModelWithProjection in transformers' format",
+        "expected a CLIPVisionModelWithProjection in transformers' format",
     ).to(device)
 
     def features(images: Tensor) -> Tensor:
-        pixels = _normalised(images.to(device), network.config.image_size, CLIP)
-        return F.normalize(network(pixel_values=pixels).image_embeds, dim=-1)
+        pixels = _normalised(images.to(device), network.config.image_size, CLIP)  # (B, 3, S, S)
+        return F.normalize(network(pixel_values=pixels).image_embeds, dim=-1)  # (B, D)
 
     return Extractor("clip", features, fingerprint(network))
 
 
 def efficientnet(path: str, device: torch.device) -> Extractor:
-    """Return the mean of EfficientNet-Lite0's last features at 224x224, 320 numbers.
+    """Load EfficientNet-Lite0; the features are the mean of its last feature map at 224x224 (320 features).
 
-    No standard, but ImageNet's, and to be had as a package: comparable only with itself.
+    Not a standard metric network: values are comparable only with others of this network. It is trained on ImageNet
+    and available as a package.
     """
     network = load_imagenet(path).eval().requires_grad_(False).to(device)
 
     def features(images: Tensor) -> Tensor:
-        return network(resized(images.to(device), 224).clamp(-1, 1))[-1].mean((2, 3))
+        return network(resized(images.to(device), 224).clamp(-1, 1))[-1].mean((2, 3))  # (B, 320)
 
     return Extractor("efficientnet", features, fingerprint(network))
 
 
 def parser_features(parser: FaceParser) -> Extractor:
-    """Return the mean of a face parser's last features: no standard, but of the domain, and made here."""
+    """Return the mean of a face parser's last feature map; comparable only with values of the same parser."""
     return Extractor("parser", parser.features, fingerprint(parser.network))
 
 

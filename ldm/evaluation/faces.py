@@ -1,4 +1,4 @@
-"""The faces of an evaluation: of a folder, or generated ones, whose swaps have true answers."""
+"""Faces to evaluate on: a folder, or generated faces, for which the ground truth of every swap can be rendered."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from ldm.data.synthetic.dataset import SyntheticFaces, draw_shape, draw_style, r
 from ldm.evaluation.protocol import SYNTHETIC, Protocol
 from ldm.targets import ConfigError
 
-SMALLEST = 4  # pixels of a region; of fewer no style can be read
+MIN_PIXELS = 4  # smaller regions are treated as absent: they hold too little style
 
 
 class Faces:
-    """Faces by number 0..N-1, loaded when they are wanted; one that cannot be read is noted and left out.
+    """Faces 0..N-1, loaded on demand; faces that cannot be read are recorded and skipped.
 
     Attributes:
-        names: of all faces.
-        problems: one sentence for every face that could not be read so far.
+        names: names of all faces.
+        problems: index -> error message of each face that could not be read so far.
+        inputs: files that are read.
     """
 
-    def __init__(self, names: Sequence[str], label_set: LabelSet) -> None:
-        self.names, self.label_set = list(names), label_set
+    def __init__(self, names: Sequence[str], label_set: LabelSet, inputs: Sequence[Path] = ()) -> None:
+        self.names, self.label_set, self.inputs = list(names), label_set, list(inputs)
         self.problems: dict[int, str] = {}
         self._cached = lru_cache(maxsize=64)(self._load)
 
@@ -38,7 +39,7 @@ class Faces:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Face | None:
-        """Return a face; None if its files cannot be used."""
+        """Return a face; None if its files cannot be read."""
         if index in self.problems:
             return None
         try:
@@ -48,18 +49,18 @@ class Faces:
             return None
 
     def partner(self, index: int, regions: Sequence[str]) -> int | None:
-        """Return the next face that has all of these regions; None if `index` itself lacks one, or no other has all."""
-        wanted = self.label_set.indices(regions)
-        if not self._has(index, wanted):
+        """Return the next face that has all of `regions`; None if `index` lacks one, or no other face has all."""
+        required = self.label_set.indices(regions)
+        if not self._has(index, required):
             return None
         for step in range(1, len(self)):
             other = (index + step) % len(self)
-            if self._has(other, wanted):
+            if self._has(other, required):
                 return other
         return None
 
     def truth(self, index: int, other: int, regions: Sequence[str]) -> Tensor | None:
-        """Return the picture (3, H, W) of face `index` with `regions` in the looks of `other`; None if nobody knows."""
+        """Return the true result (3, H, W) of swapping the style of `regions` to that of `other`; None if unknown."""
         raise NotImplementedError
 
     def regions_of(self, index: int) -> list[str]:
@@ -68,14 +69,16 @@ class Faces:
 
     def _has(self, index: int, regions: Sequence[int]) -> bool:
         face = self[index]
-        return face is not None and all(int((face.labels == region).sum()) >= SMALLEST for region in regions)
+        return face is not None and all(
+            int((face.labels == region).sum()) >= MIN_PIXELS for region in regions
+        )
 
     def _load(self, index: int) -> Face:
         raise NotImplementedError
 
 
 class FolderFaces(Faces):
-    """Faces of a folder with images/ and labels/, those numbered first..last."""
+    """Faces first..last of a folder with images/ and labels/."""
 
     def __init__(self, protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -> None:
         self.files = FaceFiles.in_folder(Path(protocol.data).expanduser(), label_set, size)
@@ -84,11 +87,16 @@ class FolderFaces(Faces):
                 pair for pair in self.files.pairs if _within(pair.name, protocol.first, protocol.last)
             ]
         if not self.files.pairs:
-            raise FolderError(f"{protocol.data} has no face numbered {protocol.first} .. {protocol.last}")
-        super().__init__([pair.name for pair in self.files.pairs], label_set)
+            raise FolderError(
+                f"{protocol.data} has no face for first: {protocol.first}, last: {protocol.last}"
+            )
+        inputs = [
+            path for pair in self.files.folder for path in (pair.image, pair.labels) if path is not None
+        ]
+        super().__init__([pair.name for pair in self.files.pairs], label_set, inputs)
 
     def truth(self, index: int, other: int, regions: Sequence[str]) -> None:
-        """Return None: nobody has seen that face."""
+        """Return None: photos have no ground truth of swaps."""
         return None
 
     def _load(self, index: int) -> Face:
@@ -101,21 +109,21 @@ class GeneratedFaces(Faces):
     def __init__(self, protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -> None:
         if label_set != SyntheticFaces.label_set or size[0] != size[1]:
             raise ConfigError(
-                f"generated faces are square, with {SyntheticFaces.label_set.name}'s regions; "
-                f"this model makes {size[0]}x{size[1]} with {label_set.name}'s"
+                f"generated faces are square with the regions of {SyntheticFaces.label_set.name}, but the model "
+                f"generates {size[0]}x{size[1]} with those of {label_set.name}; evaluate it on a folder, --data FOLDER"
             )
-        assert protocol.first is not None and protocol.last is not None  # the protocol has checked it
+        assert protocol.first is not None and protocol.last is not None  # checked by Protocol
         self.first, self.size = protocol.first, size[0]
         count = protocol.last - protocol.first + 1
         self.data = SyntheticFaces(self.size, count, seed=protocol.series, start=self.first)
         super().__init__([f"{self.first + i:06d}" for i in range(count)], label_set)
 
     def truth(self, index: int, other: int, regions: Sequence[str]) -> Tensor:
-        """Draw face `index` with `regions` in the looks of `other`."""
+        """Render face `index` with the style of `other` in `regions`: (3, H, W) in [-1, 1]."""
         series = self.data.seed
         style = draw_style(series, self.first + index).swap(draw_style(series, self.first + other), regions)
-        picture, _ = render(draw_shape(series, self.first + index), style, self.size)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 127.5 - 1
+        image, _ = render(draw_shape(series, self.first + index), style, self.size)  # (H, W, 3)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 127.5 - 1
 
     def _load(self, index: int) -> Face:
         item = self.data[index]
@@ -123,10 +131,10 @@ class GeneratedFaces(Faces):
 
 
 def open_faces(protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -> Faces:
-    """Return the faces that a protocol names.
+    """Return the faces of a protocol.
 
     Raises:
-        FolderError, ImageError, ConfigError: there are none, or they do not fit the model.
+        FolderError, ImageError, ConfigError: no faces, or faces that do not fit the model.
     """
     kind = GeneratedFaces if protocol.data == SYNTHETIC else FolderFaces
     return kind(protocol, label_set, size)

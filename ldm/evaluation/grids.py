@@ -1,4 +1,4 @@
-"""Pictures beside the numbers: the best, the median and the worst faces of a task, by name."""
+"""Image grids of the best, the median and the worst faces of a task."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from torch import Tensor
 from ldm.data.faces import Face
 from ldm.data.image_grid import draw_grid
 from ldm.data.images import save_png
-from ldm.evaluation.comparing import read_back
+from ldm.evaluation.comparison import load_sample
 from ldm.evaluation.faces import Faces
-from ldm.evaluation.plan import FIRST_STAGE, drawn, swapped, unchanged
+from ldm.evaluation.plan import FIRST_STAGE, own_style, random_styles, swapped
 from ldm.evaluation.protocol import Protocol
 from ldm.evaluation.score_tasks import TaskScores, ranked
 
-EACH = 3  # faces of each kind
+ROWS = 3  # faces of each kind
+MAX_SAMPLES = 6  # columns of random samples
 Columns = dict[str, Tensor]
 
 
 def draw_cases(
     scores: TaskScores, task: str, variant: str, faces: Faces, protocol: Protocol, samples: Path, folder: Path
 ) -> str | None:
-    """Write a grid below `folder` and return its name; None if there is nothing to show."""
+    """Write the grid of a variant to `folder`; return its file name, or None without scored faces."""
     by = {"reconstruct": ["psnr"], "swap": ["-error", "-leakage", "-change"]}.get(task, ["l1_inside"])
-    chosen = _cases(ranked(scores, by))
-    rows, shown = [], []
-    for title, name in chosen:
+    titles, rows = [], []
+    for title, name in _cases(ranked(scores, by)):
         number = faces.names.index(name)
         face = faces[number]
         if face is not None:
-            columns = _columns(task, variant, face, number, faces, protocol, samples)
-            rows.append(f"{title}: {name}")
-            shown.append(columns)
-    if not shown:
+            rows.append(_columns(task, variant, face, number, faces, protocol, samples))
+            titles.append(f"{title}: {name}")
+    if not rows:
         return None
-    grid = {column: torch.stack([columns[column] for columns in shown]) for column in shown[0]}
-    name = f"{task}.png" if variant == task else f"{task}_{variant}.png"
-    save_png(folder / name, draw_grid(grid, rows=rows))
-    return name
+    grid = {column: torch.stack([row[column] for row in rows]) for column in rows[0]}
+    file = f"{task}.png" if variant == task else f"{task}_{variant}.png"
+    save_png(folder / file, draw_grid(grid, rows=titles))
+    return file
 
 
 def _cases(names: list[str]) -> list[tuple[str, str]]:
-    """Return (kind, face) of the best, the middle and the last of a ranking, each face once."""
-    middle = max(0, (len(names) - EACH) // 2)
-    parts = {"best": names[:EACH], "median": names[middle : middle + EACH], "worst": names[-EACH:]}
-    seen: dict[str, str] = {}
+    """Return (kind, face) of the best, median and worst of a ranking, each face once."""
+    middle = max(0, (len(names) - ROWS) // 2)
+    parts = {"best": names[:ROWS], "median": names[middle : middle + ROWS], "worst": names[-ROWS:]}
+    kinds: dict[str, str] = {}
     for kind, part in parts.items():
         for name in part:
-            seen.setdefault(name, kind)
-    return [(kind, name) for name, kind in seen.items()]
+            kinds.setdefault(name, kind)
+    return [(kind, name) for name, kind in kinds.items()]
 
 
 def _columns(
     task: str, variant: str, face: Face, number: int, faces: Faces, protocol: Protocol, samples: Path
 ) -> Columns:
-    painted = torch.from_numpy(faces.label_set.colourise(face.labels)).permute(2, 0, 1) / 127.5 - 1
-    columns = {"photo": face.image, "mask": painted}
+    """Return the images (3, H, W) of one row, by column title."""
+    mask = torch.from_numpy(faces.label_set.colourise(face.labels)).permute(2, 0, 1) / 127.5 - 1
+    columns = {"photo": face.image, "mask": mask}
 
     def add(title: str, file: str) -> None:
-        made = read_back(samples, file)
-        columns[title] = torch.zeros_like(face.image) if made is None else made
+        image = load_sample(samples, file)
+        columns[title] = torch.zeros_like(face.image) if image is None else image
 
     if task == "reconstruct":
         add("first stage", f"{FIRST_STAGE}/{face.name}.png")
-        add("reconstruction", unchanged(faces, protocol, number).file)
+        add("reconstruction", own_style(faces, protocol, number).file)
     elif task == "swap":
         swap = swapped(faces, protocol, variant, number)
-        assert swap is not None and swap.other is not None  # it has a score
-        other = faces[swap.other]
-        assert other is not None
-        columns["style of"] = other.image
-        add("own style", unchanged(faces, protocol, number).file)
+        assert swap is not None and swap.style_source is not None  # only scored faces are drawn
+        source = faces[swap.style_source]
+        assert source is not None
+        columns["style source"] = source.image
+        add("own style", own_style(faces, protocol, number).file)
         add("swapped", swap.file)
-        truth = faces.truth(number, swap.other, swap.regions)
+        truth = faces.truth(number, swap.style_source, swap.regions)
         if truth is not None:
-            columns["truth"] = truth
+            columns["ground truth"] = truth
     else:
-        for place, picture in enumerate(drawn(faces, protocol, task, variant, number)[:6]):
-            add(f"sample {place + 1}", picture.file)
+        for k, spec in enumerate(random_styles(faces, protocol, task, variant, number)[:MAX_SAMPLES]):
+            add(f"sample {k + 1}", spec.file)
     return columns

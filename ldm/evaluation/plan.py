@@ -1,4 +1,4 @@
-"""Which pictures the tasks want of each face. The same question gets the same answer when sampling and when scoring."""
+"""Images that each task needs per face: file, seed and style source, the same for sampling and for scoring."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from ldm.evaluation.faces import Faces
 from ldm.evaluation.protocol import Protocol
 
-FIRST_STAGE = "first_stage"  # the ceiling of `reconstruct`: encoded and decoded, not sampled
-UNCHANGED = "reconstruct"  # what a swap is compared to: the same shape and seed in the face's own style
+FIRST_STAGE = "first_stage"  # encoded and decoded only: the upper bound of `reconstruct`
+OWN_STYLE = "reconstruct"  # the baseline of swaps: same label map and seed, the face's own style
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture to make.
+class ImageSpec:
+    """One image to generate.
 
     Attributes:
-        folder: where it goes, below samples/.
-        face: number of the face that gives the shape, and the style where nothing else does.
-        name: of the file, without its ending.
-        seed: of the noise.
-        regions: whose style comes from elsewhere.
-        other: number of the face that they come from; None leaves them to chance.
+        folder: folder below samples/.
+        face: index of the face that provides the label map, and the style of all regions but `regions`.
+        name: file name without suffix.
+        seed: seed of the noise.
+        regions: regions whose style comes from `style_source`.
+        style_source: index of the face that provides their style; None for a random style.
     """
 
     folder: str
@@ -30,22 +30,22 @@ class Picture:
     name: str
     seed: int
     regions: tuple[str, ...] = ()
-    other: int | None = None
+    style_source: int | None = None
 
     @property
     def file(self) -> str:
-        """The picture's path below samples/."""
+        """Path below samples/."""
         return f"{self.folder}/{self.name}.png"
 
 
-def plan(faces: Faces, protocol: Protocol, tasks: Sequence[str], face: int) -> Iterator[Picture]:
-    """Yield the pictures of one face; none of a face that cannot be read."""
+def plan(faces: Faces, protocol: Protocol, tasks: Sequence[str], face: int) -> Iterator[ImageSpec]:
+    """Yield the images of one face; none for a face that cannot be read."""
     if faces[face] is None:
         return
     if {"reconstruct", "swap"} & {*tasks}:
-        yield unchanged(faces, protocol, face)
+        yield own_style(faces, protocol, face)
     if "reconstruct" in tasks:
-        yield Picture(FIRST_STAGE, face, faces.names[face], 0)
+        yield ImageSpec(FIRST_STAGE, face, faces.names[face], 0)
     if "swap" in tasks:
         for variant in protocol.swaps:
             if (swap := swapped(faces, protocol, variant, face)) is not None:
@@ -53,41 +53,50 @@ def plan(faces: Faces, protocol: Protocol, tasks: Sequence[str], face: int) -> I
     for task in ("random", "noise"):
         if task in tasks:
             for variant in protocol.variants(task):
-                yield from drawn(faces, protocol, task, variant, face)
+                yield from random_styles(faces, protocol, task, variant, face)
+
+
+def output_folders(protocol: Protocol, tasks: Sequence[str]) -> list[str]:
+    """Return all folders below samples/ that these tasks write to."""
+    folders = [OWN_STYLE] if {"reconstruct", "swap"} & {*tasks} else []
+    if "reconstruct" in tasks:
+        folders.append(FIRST_STAGE)
+    varied = (task for task in tasks if task != "reconstruct")
+    return folders + [folder_of(task, variant) for task in varied for variant in protocol.variants(task)]
 
 
 def folder_of(task: str, variant: str) -> str:
-    """Return where a variant's pictures go, below samples/."""
+    """Return the folder of a variant below samples/."""
     return task if variant == task else f"{task}/{variant}"
 
 
-def unchanged(faces: Faces, protocol: Protocol, face: int) -> Picture:
-    """Return the picture of a face in its own style."""
-    return Picture(UNCHANGED, face, faces.names[face], _seed(faces, protocol, face))
+def own_style(faces: Faces, protocol: Protocol, face: int) -> ImageSpec:
+    """Return the image of a face in its own style."""
+    return ImageSpec(OWN_STYLE, face, faces.names[face], _seed(faces, protocol, face))
 
 
-def swapped(faces: Faces, protocol: Protocol, variant: str, face: int) -> Picture | None:
-    """Return the picture of a face with another's style, from the same noise as `unchanged`; None if there is no other.
+def swapped(faces: Faces, protocol: Protocol, variant: str, face: int) -> ImageSpec | None:
+    """Return the image of a face in another face's style, with the noise of `own_style`; None without a partner.
 
-    Of the whole style of another face only the regions count that it has: of the others it shows nothing.
+    A swap of all regions takes those that the other face has; the others keep the face's own style.
     """
     regions = list(protocol.swaps[variant])
-    other = faces.partner(face, regions)
-    if other is None:
+    source = faces.partner(face, regions)
+    if source is None:
         return None
-    taken = tuple(regions or faces.regions_of(other))
+    taken = tuple(regions or faces.regions_of(source))
     seed = _seed(faces, protocol, face)
-    return Picture(folder_of("swap", variant), face, faces.names[face], seed, taken, other)
+    return ImageSpec(folder_of("swap", variant), face, faces.names[face], seed, taken, source)
 
 
-def drawn(faces: Faces, protocol: Protocol, task: str, variant: str, face: int) -> list[Picture]:
-    """Return the pictures of a face whose style, or that of some regions, chance decides; none if it lacks a region."""
+def random_styles(faces: Faces, protocol: Protocol, task: str, variant: str, face: int) -> list[ImageSpec]:
+    """Return the images of a face with random styles in some regions; none if the face lacks one of them."""
     regions = tuple(protocol.variants(task)[variant]) or faces.label_set.regions
     if task == "random" and not set(regions) <= set(faces.regions_of(face)):
         return []
     folder, name = folder_of(task, variant), faces.names[face]
     return [
-        Picture(folder, face, f"{name}_{sample}", _seed(faces, protocol, face, sample), regions)
+        ImageSpec(folder, face, f"{name}_{sample}", _seed(faces, protocol, face, sample), regions)
         for sample in range(protocol.samples)
     ]
 

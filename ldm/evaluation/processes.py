@@ -1,4 +1,4 @@
-"""Several processes, each with its GPU, as torchrun starts them; or this one alone."""
+"""Sampling in several processes, one GPU each, started by torchrun; or in this process alone."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import torch
 import torch.distributed as dist
 
 
-class Processes:
-    """This process among all, as a context manager.
+class ProcessGroup:
+    """Process group of torchrun, as a context manager; a group of one without torchrun.
 
     Attributes:
-        rank: its number; 0 scores and reports.
-        world: how many there are.
-        device: its own GPU where there are several; None leaves the choice.
+        rank: rank of this process; rank 0 computes the metrics and writes the report.
+        world_size: number of processes.
+        device: GPU of this process if there are several processes; None for the default device.
     """
 
     def __init__(self) -> None:
-        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         local = int(os.environ.get("LOCAL_RANK", 0))
-        several = self.world > 1 and torch.cuda.is_available()
+        several = self.world_size > 1 and torch.cuda.is_available()
         self.device = f"cuda:{local % torch.cuda.device_count()}" if several else None
 
-    def __enter__(self) -> Processes:
-        if self.world > 1:
-            # Nothing but barriers goes through it; the slowest may need days more than the fastest.
+    def __enter__(self) -> ProcessGroup:
+        if self.world_size > 1:
+            # Used for barriers only; the slowest process may need days longer than the fastest.
             dist.init_process_group("gloo", timeout=timedelta(days=7))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.world > 1:
+        if self.world_size > 1:
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
-        if self.world > 1:
+        """Wait until all processes have reached this point."""
+        if self.world_size > 1:
             dist.barrier()

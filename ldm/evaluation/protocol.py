@@ -1,4 +1,4 @@
-"""What is evaluated, and how: read from a YAML in configs/evaluation."""
+"""Evaluation protocols: which faces, which edits and how to sample, read from YAML files (configs/evaluation)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.checkpoints.config_files import read_foreign_config
+from ldm.checkpoints.config_files import read_foreign_yaml
 from ldm.pipeline.options import sampling
 from ldm.targets import ConfigError
 
 TASKS = ("reconstruct", "swap", "random", "noise")
-SYNTHETIC = "synthetic"  # as data: generated faces
+SYNTHETIC = "synthetic"  # value of `data` for generated faces
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """An evaluation. Equal protocols on equal data and weights give equal reports.
+    """An evaluation protocol; the report is a function of protocol, data and weights.
 
     Attributes:
-        name: as the report shows it.
-        data: a folder with images/ and labels/, or "synthetic".
-        first: number of the first face; None begins with the first that there is.
-        last: number of the last face, itself included; for generated faces the count follows from both.
-        series: seed of the generated faces; training on another leaves them unseen.
-        size: (H, W) of the pictures; None for what the model was trained at.
-        swaps: variants of the task swap: name -> regions that take another face's style; all of that face for [].
-        random: variants of the task random: name -> regions whose style is left to chance.
-        samples: pictures per mask in the tasks random and noise.
-        sampling: options of the pipeline, see `ldm.pipeline.Sampling`; the seed of a picture is the first of them
-            plus a number of its own.
+        name: name in the report.
+        data: folder with images/ and labels/, or "synthetic".
+        first: number of the first face; None for the first available.
+        last: number of the last face (inclusive); None for the last available. Required for generated faces.
+        series: seed of the generated faces; use another one than in training.
+        size: (H, W) of the images; None for the size of the model.
+        swaps: variants of the task swap, name -> regions that take another face's style; [] for all regions.
+        random: variants of the task random, name -> regions with a random style.
+        samples: images per label map in the tasks random and noise.
+        sampling: options of the pipeline, see `ldm.pipeline.Sampling`; seeds of images count from its `seed`.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     name: str
@@ -48,21 +50,23 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ConfigError(f"samples is {self.samples}; wanted 1 or more")
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if self.data == SYNTHETIC and (self.first is None or self.last is None):
-            raise ConfigError("generated faces have no end; give first and last, such as 0 and 511")
+            raise ConfigError("generated faces need first and last, such as first: 0 and last: 511")
         if self.first is not None and self.last is not None and self.last < self.first:
-            raise ConfigError(f"first is {self.first}, last is {self.last}; wanted first <= last")
+            raise ConfigError(f"last must be at least first, got first {self.first} and last {self.last}")
         if isinstance(self.sampling.get("seed", 0), list):
-            raise ConfigError("sampling.seed is a list; wanted the one number that all seeds count from")
+            raise ConfigError(
+                "sampling.seed must be an integer, from which the seeds of all images count, got a list"
+            )
         sampling(**self.sampling)
 
     def variants(self, task: str) -> dict[str, Sequence[str]]:
-        """Return the variants of a task, each a row of the report: name -> regions."""
+        """Return the variants of a task (rows of the report): name -> regions."""
         return {"swap": dict(self.swaps), "random": dict(self.random)}.get(task, {task: []})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings as plain data."""
+        """Return all settings as plain dicts and lists."""
         return dataclasses.asdict(self)
 
 
@@ -70,20 +74,20 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
     """Read a protocol.
 
     Args:
-        preset: a YAML's path, or the name of one in `folder`.
-        folder: where the presets are.
-        overrides: settings to replace; None leaves the preset's. Those of `sampling` replace single options.
+        preset: path of a YAML, or the name of one in `folder`.
+        folder: folder of the presets.
+        overrides: settings to replace; None keeps that of the preset. `sampling` replaces single options.
 
     Raises:
-        ConfigError: there is no such preset, or a setting that no protocol has, or a value that cannot be.
+        ConfigError: unknown preset, unknown setting, or a value that is out of range.
     """
     path = Path(preset)
     if path.suffix not in (".yaml", ".yml"):
         path = folder / f"{preset}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ConfigError(f"there is no protocol {preset}; there are {known}, or give a YAML of your own")
-    read = read_foreign_config(path)
+        raise ConfigError(f"unknown protocol {preset}; available: {known}, or the path of a YAML file")
+    read = read_foreign_yaml(path)
     settings: dict[str, Any] = {"name": path.stem, **read}
     overrides = {
         **overrides,
@@ -96,8 +100,8 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
             near = difflib.get_close_matches(str(name), known_names, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{path}: unknown setting {name!r}; did you mean {near}?")
     if settings.get("data", "???") == "???":
-        raise ConfigError(f"{path}: names no data; give a folder with images/ and labels/ by --data")
+        raise ConfigError(f"{path}: data is missing; set it, or pass --data FOLDER with images/ and labels/")
     try:
         return Protocol(**settings)
     except TypeError as error:
-        raise ConfigError(f"{path}: a setting is missing or of the wrong kind ({error})") from error
+        raise ConfigError(f"{path}: a setting is missing or has the wrong type ({error})") from error

@@ -1,4 +1,4 @@
-"""The report: everything as JSON, what a person reads as Markdown."""
+"""Report of an evaluation: all numbers as JSON, a summary as Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.atomic_files import write_text
-from ldm.evaluation.score_sets import ENOUGH
+from ldm.evaluation.score_sets import MIN_FRECHET
 from ldm.evaluation.score_tasks import TaskScores
 from ldm.metrics.overlap import Overlap
 
@@ -19,19 +19,19 @@ Row = list[str]
 
 @dataclass
 class Report:
-    """What an evaluation found.
+    """Results of an evaluation. The attributes are the keys of report.json, which other tools read.
 
     Attributes:
-        facts: what was evaluated: weights, data, protocol, versions.
-        reconstruct: its scores, if the task was asked for.
-        swaps: those of the task swap, by variant.
-        chance: those of the tasks random and noise, by name.
-        masks: what a parser found, in the data and in each set.
-        distances: extractor -> set -> measures.
-        regions: the names of all regions.
-        left_out: what could not be measured -> why.
-        problems: faces that could not be read.
-        pictures: grids, below the report's folder.
+        facts: weights, data, protocol and versions.
+        regions: names of all regions.
+        reconstruct: scores of the task reconstruct; None if it was not run.
+        swaps: scores of the task swap, by variant.
+        chance: scores of the tasks random and noise, by name.
+        masks: mask fidelity of the photos ("data") and of each set.
+        distances: extractor -> set -> distances.
+        left_out: metric that was left out -> reason.
+        problems: error messages of faces that could not be read.
+        pictures: paths of image grids, relative to the report.
     """
 
     facts: dict[str, Any]
@@ -46,7 +46,7 @@ class Report:
     pictures: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write report.json and report.md."""
+        """Write report.json and report.md to `folder`."""
         text = json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False)
         write_text(folder / "report.json", text)
         write_text(folder / "report.md", self.markdown())
@@ -54,12 +54,12 @@ class Report:
     def markdown(self) -> str:
         """Return the report as Markdown."""
         parts = [f"# {self.facts['protocol']['name']}: {self.facts['weights']['path']}", self._opening()]
-        parts += [self._reconstruct(), self._swaps(), self._chance(), self._masks(), self._distances()]
+        parts += [self._reconstruct(), self._swaps(), self._diversity(), self._masks(), self._distances()]
         if self.pictures:
             links = "\n".join(f"- [{name}]({name})" for name in self.pictures)
-            parts.append(f"## Pictures\n\nThe best, the median and the worst faces:\n\n{links}")
+            parts.append(f"## Image grids\n\nThe best, median and worst faces:\n\n{links}")
         if self.left_out:
-            lines = "\n".join(f"- {what}: {why}." for what, why in self.left_out.items())
+            lines = "\n".join(f"- {metric}: {reason}." for metric, reason in self.left_out.items())
             parts.append(f"## Left out\n\n{lines}")
         if self.problems:
             lines = "\n".join(f"- {problem}" for problem in self.problems)
@@ -84,9 +84,9 @@ class Report:
         rows = [_sides(region, row) for region, row in scores.regions.items()]
         head = ["region", *(f"{name}{of}" for name in SCORES.values() for of in ("", ", first stage"))]
         return (
-            f"## Reconstruct\n\n{len(scores.faces)} faces, from their own label map and style; beside it what the "
-            "first stage alone makes of the photo, the ceiling. `all` is the mean of the faces; a region's row is the "
-            f"mean of its pixels in all of them.\n\n{_table(head, [whole, *rows])}"
+            f"## Reconstruct\n\n{len(scores.faces)} faces, each sampled from its own label map and style, and the "
+            "reconstruction by the first stage alone, which is the upper bound. `all` is the mean over faces; the row "
+            f"of a region is the mean over its pixels in all faces.\n\n{_table(head, [whole, *rows])}"
         )
 
     def _swaps(self) -> str:
@@ -97,25 +97,25 @@ class Report:
         return (
             "## Swap\n\n"
             + (
-                "Against the rendered answer: PSNR, SSIM and LPIPS of the whole picture; `error`, the mean absolute "
-                "difference inside the swapped regions (1 is black against white), beside that of the photo as it was, "
-                "which is the error of not swapping. "
+                "Against the rendered ground truth: PSNR, SSIM and LPIPS of the whole image; `error` is the mean "
+                "absolute difference inside the swapped regions (1: black against white), `not swapped` that of the "
+                "unedited photo. "
                 if known
-                else "Photos have no true answer. "
+                else "Photos have no ground truth of swaps. "
             )
-            + "`change` and `leakage`: the difference to the same face and noise unswapped, inside and outside the "
-            f"swapped regions.\n\n{_table(['swap', *SWAP.values()], rows)}"
+            + "`change` and `leakage` are the differences to the image of the same face and noise without the swap, "
+            f"inside and outside the swapped regions.\n\n{_table(['swap', *SWAP.values()], rows)}"
         )
 
-    def _chance(self) -> str:
-        rows = [[name, *_cells(scores, CHANCE)] for name, scores in self.chance.items() if scores.faces]
+    def _diversity(self) -> str:
+        rows = [[name, *_cells(scores, DIVERSITY)] for name, scores in self.chance.items() if scores.faces]
         if not rows:
             return ""
         return (
             "## Random styles\n\n"
-            f"How far {self.facts['protocol']['samples']} pictures of one mask are from each other, mean of all "
-            "pairs, inside the regions whose style was left to chance and outside: mean absolute difference (L1) and "
-            "LPIPS.\n\n" + _table(["task", *CHANCE.values()], rows)
+            f"Diversity of {self.facts['protocol']['samples']} samples per label map: mean absolute difference (L1) "
+            "and LPIPS between all pairs, inside and outside the regions with random styles.\n\n"
+            + _table(["task", *DIVERSITY.values()], rows)
         )
 
     def _masks(self) -> str:
@@ -128,8 +128,8 @@ class Report:
             if any(math.isfinite(o.iou[i]) for o in self.masks.values())
         ]
         return (
-            "## Mask fidelity\n\nThe label maps that the face parser finds, against those that were asked for; `data` "
-            f"are the photos themselves.\n\n{_table(['pictures', 'mIoU', 'pixel accuracy'], rows)}\n\n"
+            "## Mask fidelity\n\nLabel maps that the face parser predicts, against the input label maps; `data`: the "
+            f"photos themselves.\n\n{_table(['images', 'mIoU', 'pixel accuracy'], rows)}\n\n"
             f"IoU of each region:\n\n{_table(['region', *self.masks], per_class)}"
         )
 
@@ -150,16 +150,16 @@ class Report:
             for name in names
         ]
         few = any(
-            row.get("pictures", 0) < ENOUGH for sets in self.distances.values() for row in sets.values()
+            row.get("pictures", 0) < MIN_FRECHET for sets in self.distances.values() for row in sets.values()
         )
-        said = (
-            f"Fewer than {ENOUGH:,} pictures: KID, which is unbiased, is the headline; Fréchet distances (FID, FD) are "
-            "too high by an amount that depends on the number of pictures, and compare only at equal numbers.\n\n"
+        note = (
+            f"Fewer than {MIN_FRECHET:,} images: prefer KID, which is unbiased. Fréchet distances (FID, FD) are biased "
+            "upwards and comparable only between sets of equal size.\n\n"
             if few
             else ""
         )
-        head = ["pictures of", "number", *(measure for _, measure in columns)]
-        return f"## Distance to the data\n\n{said}{_table(head, rows)}"
+        head = ["set", "images", *(measure for _, measure in columns)]
+        return f"## Distance to the data\n\n{note}{_table(head, rows)}"
 
 
 SCORES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "l1": "L1"}
@@ -178,7 +178,7 @@ SWAP = {
     "colour_unswapped": "not swapped",
     "colour_ratio": "ratio",
 }
-CHANCE = {
+DIVERSITY = {
     "faces": "faces",
     "l1_inside": "L1 inside",
     "l1_outside": "L1 outside",
@@ -202,21 +202,21 @@ def _measures(sets: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Return a number with three significant digits or more; a dash for none."""
+    """Format a number with at least three significant digits; NaN and infinity as a dash."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
 def _table(head: Row, rows: Sequence[Row]) -> str:
-    """Return a Markdown table without the columns that are empty in every row."""
+    """Return a Markdown table, without columns that are empty in every row."""
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
     lines = [[head[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _finite(value: Any) -> Any:
-    """Return nested data with None for numbers that JSON has no way to write."""
+    """Replace NaN and infinity, which JSON cannot represent, by None in nested data."""
     if isinstance(value, dict):
         return {str(key): _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Score the tasks face by face: `reconstruct` against the photo, `swap` against the truth, chance by its variety."""
+"""Scores per face: reconstructions against the photo, swaps against the ground truth, diversity of random styles."""
 
 from __future__ import annotations
 
@@ -14,41 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data.faces import Face
-from ldm.evaluation.comparing import Comparison, Pooled, Scores, area_of, means, read_back
+from ldm.evaluation.comparison import Comparison, PixelAverage, Scores, load_sample, means, region_mask
 from ldm.evaluation.faces import Faces
-from ldm.evaluation.plan import FIRST_STAGE, Picture, drawn, swapped, unchanged
+from ldm.evaluation.plan import FIRST_STAGE, ImageSpec, own_style, random_styles, swapped
 from ldm.evaluation.protocol import Protocol
 from ldm.metrics.colour import ciede2000, mean_colour
 from ldm.metrics.pixels import absolute_error
 from ldm.modules.lpips import LPIPS
 
-REGION_SCORES = ("psnr", "ssim", "l1", "lpips")
-
-
-@dataclass
-class TaskScores:
-    """The scores of a task, or of one of its variants.
-
-    Attributes:
-        means: of all faces.
-        faces: of each, by name.
-        regions: for `reconstruct`, region -> scores of its pixels in all pictures.
-    """
-
-    means: Scores = field(default_factory=dict)
-    faces: dict[str, Scores] = field(default_factory=dict)
-    regions: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def finish(self) -> TaskScores:
-        """Compute the means, and the ratios that hold for means alone."""
-        self.means = means(self.faces.values())
-        for name, above, below in RATIOS:
-            if above in self.means and self.means.get(below):
-                self.means[name] = self.means[above] / self.means[below]
-        return self
-
-
-# Of a swap: how much of the difference remains, and how much of the change went astray.
+# Ratios of means. Swaps: remaining share of the error, share of the change outside the regions.
 RATIOS = (
     ("error_ratio", "error", "error_unswapped"),
     ("leakage_ratio", "leakage", "change"),
@@ -56,80 +30,103 @@ RATIOS = (
 )
 
 
+@dataclass
+class TaskScores:
+    """Scores of a task or of one of its variants.
+
+    Attributes:
+        means: means over all faces.
+        faces: scores of each face, by name.
+        regions: for `reconstruct`, region -> scores over its pixels in all images.
+    """
+
+    means: Scores = field(default_factory=dict)
+    faces: dict[str, Scores] = field(default_factory=dict)
+    regions: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def finish(self) -> TaskScores:
+        """Compute the means and their ratios; return self."""
+        self.means = means(self.faces.values())
+        for name, above, below in RATIOS:
+            if above in self.means and self.means.get(below):
+                self.means[name] = self.means[above] / self.means[below]
+        return self
+
+
 class Scorer:
-    """Reads the pictures of an evaluation back and scores them."""
+    """Computes the scores of the images of an evaluation."""
 
     def __init__(self, faces: Faces, protocol: Protocol, folder: Path, lpips: LPIPS | None) -> None:
-        """Take the faces, the protocol, the folder samples/, and the perceptual distance where there is one."""
+        """Take the faces, the protocol, the folder samples/ and, if available, LPIPS."""
         self.faces, self.protocol, self.folder, self.lpips = faces, protocol, folder, lpips
 
     def reconstruct(self) -> TaskScores:
-        """Compare each face with its photo, beside what the first stage alone makes of it: the ceiling."""
+        """Compare each reconstruction with its photo, and the first stage's (the upper bound) with the same photo."""
         found = TaskScores()
-        pooled = {
-            side: {region: Pooled() for region in self.faces.label_set.regions}
+        averages = {
+            side: {region: PixelAverage() for region in self.faces.label_set.regions}
             for side in ("result", "first_stage")
         }
         for number in self._numbers("reconstruct"):
             face = self.faces[number]
-            made = self._read(unchanged(self.faces, self.protocol, number))
-            ceiling = read_back(self.folder, f"{FIRST_STAGE}/{self.faces.names[number]}.png")
-            if face is None or made is None or ceiling is None:
+            image = self._load(own_style(self.faces, self.protocol, number))
+            bound = load_sample(self.folder, f"{FIRST_STAGE}/{self.faces.names[number]}.png")
+            if face is None or image is None or bound is None:
                 continue
             sides = {
-                "result": Comparison(made, face.image, self.lpips),
-                "first_stage": Comparison(ceiling, face.image, self.lpips),
+                "result": Comparison(image, face.image, self.lpips),
+                "first_stage": Comparison(bound, face.image, self.lpips),
             }
             found.faces[face.name] = {
                 **sides["result"].whole(),
                 **{f"first_stage_{name}": value for name, value in sides["first_stage"].whole().items()},
             }
             for region_number, region in enumerate(self.faces.label_set.regions):
-                area = face.labels == region_number
+                mask = face.labels == region_number
                 for side, comparison in sides.items():
-                    pooled[side][region].add(comparison, area)
-        for region, result in pooled["result"].items():
+                    averages[side][region].add(comparison, mask)
+        for region, result in averages["result"].items():
             if result.pixels:
-                ceiling_scores = pooled["first_stage"][region].scores()
+                bound_scores = averages["first_stage"][region].scores()
                 found.regions[region] = {
                     "pixels": result.pixels,
                     **result.scores(),
-                    **{f"first_stage_{name}": value for name, value in ceiling_scores.items()},
+                    **{f"first_stage_{name}": value for name, value in bound_scores.items()},
                 }
         return found.finish()
 
     def swap(self, variant: str) -> TaskScores:
-        """Compare each swap with the truth, where there is one, and with the same face unswapped."""
+        """Compare each swap with the ground truth, if known, and with the unswapped image of the same noise."""
         found = TaskScores()
         for number in self._numbers(f"swap {variant}"):
-            face, picture = self.faces[number], None
+            face, spec = self.faces[number], None
             if face is not None:
-                picture = swapped(self.faces, self.protocol, variant, number)
-            if face is None or picture is None or picture.other is None:
+                spec = swapped(self.faces, self.protocol, variant, number)
+            if face is None or spec is None or spec.style_source is None:
                 continue
-            made, before = self._read(picture), self._read(unchanged(self.faces, self.protocol, number))
-            if made is None or before is None:
+            image, baseline = self._load(spec), self._load(own_style(self.faces, self.protocol, number))
+            if image is None or baseline is None:
                 continue
-            inside = area_of(face.labels, self.faces.label_set.indices(picture.regions))
-            change = absolute_error(made[None], before[None])[0]
+            inside = region_mask(face.labels, self.faces.label_set.indices(spec.regions))  # (H, W)
+            change = absolute_error(image[None], baseline[None])[0]  # (H, W)
             scores = {"change": float(change[inside].mean()), "leakage": float(change[~inside].mean())}
-            scores |= self._colour_errors(made, face, self.faces[picture.other], picture.regions)
-            truth = self.faces.truth(number, picture.other, picture.regions)
+            scores |= self._colour_errors(image, face, self.faces[spec.style_source], spec.regions)
+            truth = self.faces.truth(number, spec.style_source, spec.regions)
             if truth is not None:
-                compared = Comparison(made, truth, self.lpips)
+                comparison = Comparison(image, truth, self.lpips)
                 unswapped = absolute_error(face.image[None], truth[None])[0]
-                scores |= compared.whole()
-                scores["error"] = compared.inside(inside)["l1"]
+                scores |= comparison.whole()
+                scores["error"] = comparison.inside(inside)["l1"]
                 scores["error_unswapped"] = float(unswapped[inside].mean())
             found.faces[face.name] = scores
         return found.finish()
 
     def _colour_errors(
-        self, made: Tensor, face: Face, reference: Face | None, regions: Sequence[str]
+        self, image: Tensor, face: Face, reference: Face | None, regions: Sequence[str]
     ) -> Scores:
-        """Return how far the regions' mean colours are from the reference's, of the swap and of the photo unswapped.
+        """Return the CIEDE2000 differences to the mean colours of the reference's regions, of image and photo.
 
-        CIEDE2000, mean of the regions that both faces have; needs no rendered truth.
+        Means over the regions that both faces have; needs no ground truth.
         """
         pairs = []
         for region in self.faces.label_set.indices(regions):
@@ -138,31 +135,31 @@ class Scorer:
             here, there = face.labels == region, reference.labels == region
             if here.any() and there.any():
                 expected = mean_colour(reference.image, there)
-                pairs.append([float(ciede2000(mean_colour(x, here), expected)) for x in (made, face.image)])
+                pairs.append([float(ciede2000(mean_colour(x, here), expected)) for x in (image, face.image)])
         if not pairs:
             return {}
         errors, unswapped = zip(*pairs, strict=True)
         return {"colour_error": sum(errors) / len(pairs), "colour_unswapped": sum(unswapped) / len(pairs)}
 
-    def variety(self, task: str, variant: str) -> TaskScores:
-        """Return how far the pictures of one mask are from each other: mean of all pairs, inside and outside."""
+    def diversity(self, task: str, variant: str) -> TaskScores:
+        """Return the mean difference of all pairs of images of a label map, inside and outside the regions."""
         found = TaskScores()
         for number in self._numbers(f"{task} {variant}" if variant != task else task):
             face = self.faces[number]
-            pictures = [] if face is None else drawn(self.faces, self.protocol, task, variant, number)
-            made = [image for image in map(self._read, pictures) if image is not None]
-            if face is None or len(made) < 2:
+            specs = [] if face is None else random_styles(self.faces, self.protocol, task, variant, number)
+            images = [image for image in map(self._load, specs) if image is not None]
+            if face is None or len(images) < 2:
                 continue
-            inside = area_of(face.labels, self.faces.label_set.indices(pictures[0].regions))
+            inside = region_mask(face.labels, self.faces.label_set.indices(specs[0].regions))  # (H, W)
             scores = {}
-            for name, apart in self._pairwise(torch.stack(made)).items():
-                scores[f"{name}_inside"] = float(apart[inside].mean())
-                scores[f"{name}_outside"] = float(apart[~inside].mean())
+            for name, difference in self._pairwise(torch.stack(images)).items():
+                scores[f"{name}_inside"] = float(difference[inside].mean())
+                scores[f"{name}_outside"] = float(difference[~inside].mean())
             found.faces[face.name] = scores
         return found.finish()
 
     def _pairwise(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the mean difference (H, W) of all pairs of images (N, 3, H, W), by kind."""
+        """Return the mean difference (H, W) over all pairs of images (N, 3, H, W): "l1" and perhaps "lpips"."""
         first, second = (list(part) for part in zip(*combinations(range(len(images)), 2), strict=True))
         maps = {"l1": absolute_error(images[first], images[second]).mean(0)}
         if self.lpips is not None:
@@ -172,17 +169,17 @@ class Scorer:
                 maps["lpips"] = self.lpips.between(one, other, images.shape[-2:]).mean(0).cpu()
         return maps
 
-    def _read(self, picture: Picture) -> Tensor | None:
-        return read_back(self.folder, picture.file)
+    def _load(self, spec: ImageSpec) -> Tensor | None:
+        return load_sample(self.folder, spec.file)
 
-    def _numbers(self, what: str) -> tqdm:
-        return tqdm(range(len(self.faces)), unit="face", desc=f"scoring {what}")
+    def _numbers(self, name: str) -> tqdm:
+        return tqdm(range(len(self.faces)), unit="face", desc=f"scoring {name}")
 
 
 def ranked(scores: TaskScores, by: Sequence[str]) -> list[str]:
-    """Return the faces from best to worst by the first of these scores that there is; "-" means less is better."""
-    for wanted in by:
-        name, sign = wanted.removeprefix("-"), 1 if wanted.startswith("-") else -1
+    """Return the faces from best to worst by the first available score; "-" before its name: lower is better."""
+    for criterion in by:
+        name, sign = criterion.removeprefix("-"), 1 if criterion.startswith("-") else -1
         known = {
             face: row[name] for face, row in scores.faces.items() if math.isfinite(row.get(name, math.nan))
         }

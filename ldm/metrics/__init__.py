@@ -1,1 +1,1 @@
-"""Measures of single pictures, label maps and sets of features; nothing here knows a model."""
+"""Metrics of images, label maps and sets of features; independent of models."""

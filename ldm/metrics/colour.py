@@ -1,11 +1,11 @@
-"""Colour differences as people see them: CIELAB and CIEDE2000."""
+"""Perceptual colour differences: CIELAB and CIEDE2000."""
 
 import math
 
 import torch
 from torch import Tensor
 
-# Linear sRGB to CIE XYZ (IEC 61966-2-1), and the white of D65.
+# Linear sRGB to CIE XYZ (IEC 61966-2-1), and the D65 white point.
 XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
     (0.2126729, 0.7151522, 0.0721750),
@@ -15,8 +15,8 @@ WHITE = (0.95047, 1.0, 1.08883)
 CUBE, SLOPE = (
     (6 / 29) ** 3,
     (29 / 6) ** 2 / 3,
-)  # below the first the cube root of CIELAB is a line of the second
-FULL = 25.0**7
+)  # CIELAB is linear below CUBE, with this slope
+CHROMA_7 = 25.0**7  # constant of equations 4 and 21
 
 
 def to_lab(rgb: Tensor) -> Tensor:
@@ -29,26 +29,26 @@ def to_lab(rgb: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Return the CIEDE2000 difference (...) of CIELAB colours (..., 3); 1 is just noticeable.
+    """Return the CIEDE2000 difference (...) of CIELAB colours (..., 3); about 1 is just noticeable.
 
     Sharma, Wu and Dalal, "The CIEDE2000 color-difference formula", Color Research and Application 30 (2005),
     equations 2 to 22.
     """
     (L1, a1, b1), (L2, a2, b2) = first.double().unbind(-1), second.double().unbind(-1)
     mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
-    stretch = 1.5 - 0.5 * (mean_chroma**7 / (mean_chroma**7 + FULL)).sqrt()  # 1 + G
-    a1, a2 = a1 * stretch, a2 * stretch
+    scale = 1.5 - 0.5 * (mean_chroma**7 / (mean_chroma**7 + CHROMA_7)).sqrt()  # 1 + G
+    a1, a2 = a1 * scale, a2 * scale
     C1, C2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
     h1, h2 = (torch.atan2(b, a) % (2 * math.pi) for a, b in ((a1, b1), (a2, b2)))
     grey = C1 * C2 == 0
-    turn = torch.remainder(h2 - h1 + math.pi, 2 * math.pi) - math.pi  # the shorter way, in [-pi, pi)
-    turn = torch.where((h2 - h1 == math.pi) & ~grey, math.pi, turn)
-    turn = torch.where(grey, 0.0, turn)
-    dL, dC, dH = L2 - L1, C2 - C1, 2 * (C1 * C2).sqrt() * (turn / 2).sin()
+    dh = torch.remainder(h2 - h1 + math.pi, 2 * math.pi) - math.pi  # in [-pi, pi)
+    dh = torch.where((h2 - h1 == math.pi) & ~grey, math.pi, dh)
+    dh = torch.where(grey, 0.0, dh)
+    dL, dC, dH = L2 - L1, C2 - C1, 2 * (C1 * C2).sqrt() * (dh / 2).sin()
     L, C = (L1 + L2) / 2, (C1 + C2) / 2
-    half = torch.where((h1 - h2).abs() > math.pi, (h1 + h2 + 2 * math.pi) / 2, (h1 + h2) / 2)
-    half = torch.where(((h1 - h2).abs() > math.pi) & (h1 + h2 >= 2 * math.pi), half - 2 * math.pi, half)
-    H = torch.where(grey, h1 + h2, half)
+    mean_h = torch.where((h1 - h2).abs() > math.pi, (h1 + h2 + 2 * math.pi) / 2, (h1 + h2) / 2)
+    mean_h = torch.where(((h1 - h2).abs() > math.pi) & (h1 + h2 >= 2 * math.pi), mean_h - 2 * math.pi, mean_h)
+    H = torch.where(grey, h1 + h2, mean_h)
     T = (
         1
         - 0.17 * (H - math.radians(30)).cos()
@@ -59,11 +59,11 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     S_L = 1 + 0.015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt()
     S_C, S_H = 1 + 0.045 * C, 1 + 0.015 * C * T
     theta = math.radians(30) * torch.exp(-(((torch.rad2deg(H) - 275) / 25) ** 2))
-    R_T = -2 * (C**7 / (C**7 + FULL)).sqrt() * (2 * theta).sin()
+    R_T = -2 * (C**7 / (C**7 + CHROMA_7)).sqrt() * (2 * theta).sin()
     lightness, chroma, hue = dL / S_L, dC / S_C, dH / S_H
     return (lightness**2 + chroma**2 + hue**2 + R_T * chroma * hue).clamp(min=0).sqrt()
 
 
-def mean_colour(image: Tensor, area: Tensor) -> Tensor:
-    """Return the mean CIELAB colour (3,) of an image (3, H, W) in [-1, 1] over an area (H, W) of booleans."""
-    return to_lab(image[:, area].T).mean(0)
+def mean_colour(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean CIELAB colour (3,) of an image (3, H, W) in [-1, 1] inside a boolean mask (H, W)."""
+    return to_lab(image[:, mask].T).mean(0)

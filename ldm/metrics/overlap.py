@@ -1,4 +1,4 @@
-"""How far two label maps agree: a confusion matrix, and what is read off it."""
+"""Agreement of label maps: confusion matrix, IoU and pixel accuracy."""
 
 from dataclasses import dataclass
 
@@ -9,34 +9,37 @@ from ldm.data.labels import UNLABELLED
 
 
 def confusion(found: Tensor, truth: Tensor, num_regions: int) -> Tensor:
-    """Count pixels by (true region, found region), (R, R), int64; pixels that the truth leaves unlabelled are left out.
+    """Return the confusion matrix (R, R + 1), int64: pixels by (true region, predicted region).
+
+    The last column counts pixels that are predicted as unlabelled; pixels whose truth is unlabelled are ignored.
 
     Args:
-        found: label maps of any shape, 0..R-1 or unlabelled, which counts as no region.
-        truth: the same shape.
-        num_regions: R.
+        found: predicted label maps of any shape, values 0..R-1 or 255 for unlabelled.
+        truth: true label maps of the same shape.
+        num_regions: number of regions R.
 
     Raises:
         ValueError: the shapes differ.
     """
     if found.shape != truth.shape:
-        raise ValueError(f"label maps {tuple(found.shape)} and {tuple(truth.shape)}; wanted one shape")
+        raise ValueError(
+            f"label maps must have the same shape, got {tuple(found.shape)} and {tuple(truth.shape)}"
+        )
     R = num_regions
     counted = truth != UNLABELLED
-    rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabelled becomes column R
+    rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabelled: column R
     table = torch.bincount(rows * (R + 1) + columns, minlength=R * (R + 1)).view(R, R + 1)
-    # A pixel that was given no region is missed by its own and falsely claimed by none.
-    return torch.cat([table[:, :R], table[:, R:]], 1)
+    return table
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a confusion matrix says.
+    """Scores of a confusion matrix.
 
     Attributes:
-        iou: per region, intersection over union; nan where neither map has the region.
-        miou: mean of the regions that the truth has.
-        pixel_accuracy: share of the labelled pixels that agree.
+        iou: intersection over union per region; NaN for regions in neither map.
+        miou: mean IoU of the regions in the truth.
+        pixel_accuracy: share of labelled pixels that agree.
     """
 
     iou: list[float]
@@ -45,13 +48,13 @@ class Overlap:
 
 
 def overlap(counts: Tensor) -> Overlap:
-    """Read off what a (sum of) `confusion` says; all nan where it is empty."""
+    """Return the scores of a confusion matrix (R, R + 1), or of a sum of them; NaN if it is empty."""
     counts = counts.double().cpu()
-    right = counts.diagonal()  # (R,), the last column has no row
-    true, claimed = counts.sum(1), counts[:, : len(counts)].sum(0)
-    iou = right / (true + claimed - right)  # 0 / 0 is nan
+    correct = counts.diagonal()  # (R,)
+    true, predicted = counts.sum(1), counts[:, : len(counts)].sum(0)  # (R,), (R,)
+    iou = correct / (true + predicted - correct)  # 0 / 0 is NaN
     return Overlap(
         iou=iou.tolist(),
         miou=float(iou[true > 0].mean()),
-        pixel_accuracy=float(right.sum() / counts.sum()),
+        pixel_accuracy=float(correct.sum() / counts.sum()),
     )

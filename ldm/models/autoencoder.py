@@ -31,7 +31,7 @@ class VQModel(pl.LightningModule):
         ckpt_path: checkpoint to initialise the weights from.
         image_key: batch entry that holds the image.
         monitor: logged metric that selects the best checkpoint.
-        revive_after: reset a codebook entry to a random latent after this many training batches without use,
+        codebook_reset_after: reset a codebook entry to a random latent after this many training batches without use,
             which keeps short runs from leaving most of the codebook unused; 0 disables it (published
             setting).
         anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant
@@ -56,7 +56,7 @@ class VQModel(pl.LightningModule):
         ckpt_path: str | None = None,
         image_key: str = "image",
         monitor: str | None = "val/rec_loss",
-        revive_after: int = 0,
+        codebook_reset_after: int = 0,
         anneal_steps: int = 0,
         start_from_means: bool = False,
         scale_equivariance: float = 0.0,
@@ -64,7 +64,7 @@ class VQModel(pl.LightningModule):
         super().__init__()
         self.anneal_steps = anneal_steps
         self.scale_equivariance = scale_equivariance
-        self.revive_after = revive_after
+        self.codebook_reset_after = codebook_reset_after
         self.image_key = image_key
         self.monitor = monitor
         self.learning_rate = 0.0  # set by main.py from base_learning_rate
@@ -129,8 +129,8 @@ class VQModel(pl.LightningModule):
         if self._to_whiten and self._steps == 0:
             whiten(self.quant_conv, self.post_quant_conv, self.encoder(image))
         z = self.encode(image)
-        if self.revive_after:
-            self.quantize.revive(z, self.revive_after)
+        if self.codebook_reset_after:
+            self.quantize.reset_unused(z, self.codebook_reset_after)
         output = self._through_codebook(z)
         if self.automatic_optimization:
             loss, log = self._losses(image, output, 0, "train")

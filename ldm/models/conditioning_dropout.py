@@ -51,7 +51,7 @@ class StyleDropout:
         """Return styles (B, R, D) and masks (B, R, H, W), some of them dropped.
 
         Args:
-            encode: maps image and mask to styles.
+            encode: maps image and mask to styles; one image broadcasts to the masks.
             image: (B, 3, H, W) in [-1, 1].
             y: one-hot masks (B, R, H, W).
             rng: random numbers of these images; None uses torch's global generator.
@@ -66,19 +66,20 @@ class StyleDropout:
         if self.other_shape:
             image, source_y = self._choose(image, y, rng, others or {})
         if self.image:
-            kept = rng.uniform() >= self.image
+            kept = rng.moved(~rng.events(self.image))
             image = image * kept[:, None, None, None]
         context = encode(image, source_y)
         if self.region:
-            dropped = rng.uniform((R, 1)) < self.region  # B R 1
-            # Only images that drop a region need the empty image's code. Without one, the first image stands in: under
-            # FSDP every process calls the encoder equally often.
-            rows = dropped.any(1).flatten().nonzero().flatten()
-            rows = rows if len(rows) else rows.new_zeros(1)
-            empty = encode(torch.zeros_like(image[rows]), source_y[rows])
-            context = context.index_copy(0, rows, torch.where(dropped[rows], empty, context[rows]))
+            dropped = rng.events(self.region, (R, 1))  # (B, R, 1)
+            # Only samples that drop a region need a code of the empty image. Without one, the first sample
+            # stands in: under FSDP every process calls the encoder equally often.
+            chosen = [i for i, regions in enumerate(dropped.flatten(1).tolist()) if any(regions)] or [0]
+            rows = rng.moved(torch.tensor(chosen))
+            empty = encode(torch.zeros_like(image[:1]), source_y[rows])
+            mixed = torch.where(rng.moved(dropped[chosen]), empty, context[rows])
+            context = context.index_copy(0, rows, mixed)
         if self.mask:
-            kept = (rng.uniform() >= self.mask).to(y.dtype)
+            kept = rng.moved(~rng.events(self.mask)).to(y.dtype)
             context, y = context * kept[:, None, None], y * kept[:, None, None, None]
         return context, y
 
@@ -91,6 +92,6 @@ class StyleDropout:
                 f"probability_of_other_shape is {self.other_shape}, but the training batches have no other_image and "
                 "other_labels; set other_shape: true in SyntheticFaces, or the probability to 0"
             )
-        other = (rng.uniform() < self.other_shape)[:, None, None, None]
-        other_y = one_hot(others["other_labels"], y.shape[1])
+        other = rng.moved(rng.events(self.other_shape))[:, None, None, None]
+        other_y = one_hot(others["other_labels"], y.shape[1], checked=True)
         return torch.where(other, as_unit(others["other_image"]), image), torch.where(other, other_y, y)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.modules.layers import full_precision
+
 
 class Levels(NamedTuple):
     """Signal and noise levels of xt for each image of a batch."""
@@ -104,5 +106,8 @@ class DenoisingLoss(nn.Module):
     def _of_attention(self, logits: list[Tensor], mask: Tensor) -> Tensor:
         """Return the loss between each layer's logits (B, R, h, w) and the mask, summed over layers."""
         compare = F.mse_loss if self.attention_l2 else F.binary_cross_entropy_with_logits
-        losses = [compare(layer, F.interpolate(mask, layer.shape[-2:], mode="nearest")) for layer in logits]
+        losses = [
+            compare(full_precision(layer), F.interpolate(mask, layer.shape[-2:], mode="nearest"))
+            for layer in logits
+        ]
         return torch.stack(losses).sum()

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.images import as_unit
-from ldm.data.labels import one_hot
+from ldm.data.labels import check_labels, one_hot
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.diffusion_config import (
+    EMASettings,
+    LossSettings,
     build_networks,
-    check_optimizer,
     check_published,
-    make_loss,
     make_noise,
     matches,
     read_start,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
-from ldm.models.optimizers import AdamWInBackward, annealed
+from ldm.models.optimizers import OptimizerSettings
 from ldm.models.per_sample_rng import BatchIndex, PerSampleRNG
 from ldm.models.preview_grids import compare_styles, sample_from_seeds
 from ldm.modules.distributed import shard, whole_batch
@@ -30,6 +30,9 @@ from ldm.modules.unet_stages import Stage
 from ldm.sampling.noise import draw, seeded
 
 Batch = Mapping[str, Any]
+EXCLUSIVE = {
+    "exclusive": True
+}  # of a mask made from labels; finding out from the mask would wait for the device
 
 
 class LatentDiffusion(LatentNetworks):
@@ -125,7 +128,7 @@ class LatentDiffusion(LatentNetworks):
         log_every_t: int = 200,
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
-        check_optimizer(step_in_backward, half_first_moment)
+        optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, half_first_moment)
         start = read_start(ckpt_path, ignore_keys)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
         noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
@@ -133,8 +136,7 @@ class LatentDiffusion(LatentNetworks):
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.monitor, self.sample_steps = monitor, sample_steps
         self.measures_scale = scale_by_std and "scale_factor" not in start
-        self.anneal_steps, self.warmup_steps, self.compiled_by = anneal_steps, warmup_steps, compile
-        self.step_in_backward, self.half_first_moment = step_in_backward, half_first_moment
+        self.optimization, self.compiled_by = optimization, compile
         self.batch_index: BatchIndex | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
             probability_of_discard,
@@ -142,9 +144,10 @@ class LatentDiffusion(LatentNetworks):
             probability_of_mask_discard,
             probability_of_other_shape,
         )
-        self.loss = make_loss(noise, min_snr_gamma, attn_loss_weight, attn_l2, self.unet.use_mask_attn)
+        loss = LossSettings(min_snr_gamma, attn_loss_weight, attn_l2)
+        self.loss = loss.build(noise, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
-        self._start_averages(use_ema, ema_style_encoder, ema_decay)
+        self._start_averages(EMASettings(use_ema, ema_decay, ema_style_encoder))
         self._start_from(start, ignore_keys)
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -154,10 +157,11 @@ class LatentDiffusion(LatentNetworks):
         self.unet.freeze_idle()
         self.cond_stage_model.requires_grad_(cond_stage_trainable)
 
-    def _start_averages(self, of_unet: bool, of_style_encoder: bool, decay: float) -> None:
+    def _start_averages(self, ema: EMASettings) -> None:
         """Create the EMAs under the names of published checkpoints."""
-        self.model_ema = EMA(self.model, decay) if of_unet else None
-        self.cond_stage_ema = EMA(self.cond_stage_model, decay) if of_unet and of_style_encoder else None
+        self.model_ema = EMA(self.model, ema.decay) if ema.unet else None
+        both = ema.unet and ema.style_encoder
+        self.cond_stage_ema = EMA(self.cond_stage_model, ema.decay) if both else None
 
     def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str] | None) -> None:
         """Load the initial weights, if any; EMAs, first stage and scale that they lack keep their values."""
@@ -195,9 +199,9 @@ class LatentDiffusion(LatentNetworks):
         noise = torch.randn_like(x_start) if noise is None else noise
         levels = self._levels(t)
         xt = levels.mix(x_start, noise)
-        prepared = self.unet.condition(cond["context"], cond["y"], (xt.shape[-2], xt.shape[-1]))
+        prepared = self.prepare(cond, (xt.shape[-2], xt.shape[-1]))["prepared"]
         logits: list[Tensor] | None = [] if self.loss.attention_weight else None
-        out = self.unet.denoise(xt, t, prepared, logits)
+        out = self._predict(xt, t, prepared, logits)
         target = self.parameterization.target(x_start, noise, levels)
         loss, parts = self.loss(out, target, t, logits, cond["y"])
         split = "train" if self.training else "val"
@@ -206,13 +210,25 @@ class LatentDiffusion(LatentNetworks):
     def conditions(
         self, batch: Batch, dropout: StyleDropout | None = None, rng: PerSampleRNG | None = None
     ) -> Condition:
-        """Return styles and masks of a batch, with conditioning dropout if `dropout` is given, drawn from `rng`."""
+        """Return styles and masks of a batch, with conditioning dropout if `dropout` is given, drawn from `rng`.
+
+        Labels are not checked: Lightning's batches were before their transfer.
+        """
         image = self._image(batch)
-        y = one_hot(batch["labels"], self.num_regions)
+        y = one_hot(batch["labels"], self.num_regions, checked=True)
         if dropout is None:
             return {"context": self.get_learned_conditioning(image, y), "y": y}
         context, y = dropout(self.get_learned_conditioning, image, y, rng, batch)
         return {"context": context, "y": y}
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Check the labels on the host; on a GPU, a check would wait for it."""
+        for name in ("labels", "other_labels"):
+            if (
+                name in batch and not batch[name].is_cuda
+            ):  # a loader that keeps its data there has checked them
+                check_labels(batch[name], self.num_regions)
+        return batch
 
     # --- training and validation ---
 
@@ -253,8 +269,8 @@ class LatentDiffusion(LatentNetworks):
         """Return the loss of a batch at uniformly sampled timesteps."""
         z = self._latent(batch)
         rng = PerSampleRNG(self.batch_index, len(z), z.device)
-        t, noise = rng.integers(len(self.schedule)), rng.normal(z.shape[1:]).to(z.dtype)
-        cond = self.conditions(batch, self.dropout, rng)
+        t, noise = rng.integers(len(self.schedule)), rng.normal(z.shape[1:])
+        cond = {**self.conditions(batch, self.dropout, rng), **EXCLUSIVE}
         loss, log = self.p_losses(z, cond, t, noise)
         self.log_dict(log, batch_size=len(z), prog_bar=False)
         return loss
@@ -271,14 +287,14 @@ class LatentDiffusion(LatentNetworks):
 
     def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> None:
         z = self._latent(batch)
-        cond = self.conditions(batch)
+        cond = {**self.conditions(batch), **EXCLUSIVE}
         # Fixed timesteps and noise make the losses of different epochs comparable.
         (generator,) = seeded([batch_idx])
         t = torch.randint(len(self.schedule), (len(z),), generator=generator).to(z.device)
         noise = draw(z.shape, generator, z.device, z.dtype)
         _, log = self.p_losses(z, cond, t, noise)
         with self.ema_scope():
-            averaged_cond = cond if self.cond_stage_ema is None else self.conditions(batch)
+            averaged_cond = cond if self.cond_stage_ema is None else {**self.conditions(batch), **EXCLUSIVE}
             _, averaged = self.p_losses(z, averaged_cond, t, noise)
         log |= {f"{name}_ema": value for name, value in averaged.items()}
         log = {name.replace("val/", f"{split}/"): value for name, value in log.items()}
@@ -296,12 +312,7 @@ class LatentDiffusion(LatentNetworks):
         # Lightning refuses gradient clipping with fused AdamW in mixed precision, even without a loss scale.
         clips = self._trainer is not None and self._trainer.gradient_clip_val
         fused = not (clips and "mixed" in str(self.trainer.precision))
-        adamw = (
-            AdamWInBackward(parameters, self.learning_rate, self.half_first_moment)
-            if self.step_in_backward
-            else torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused)
-        )
-        return annealed(adamw, self.anneal_steps, self.warmup_steps)
+        return self.optimization.build(parameters, self.learning_rate, fused)
 
     # --- samples ---
 

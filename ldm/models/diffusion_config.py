@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -88,10 +89,10 @@ def _check_codes(unet: Any, style_encoder: Any) -> None:
             f"cond_stage_config has a style grid of {made}x{made} cells, but unet_config.params.style_grid is {taken}; "
             "make them equal"
         )
-    made, taken = getattr(style_encoder, "frames", None), unet.style_frames
+    made, taken = getattr(style_encoder, "region_frames", None), unet.region_frames
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config has the region frames {made}, but unet_config.params.style_frames is {taken}; "
+            f"cond_stage_config has the region frames {made}, but unet_config.params.region_frames is {taken}; "
             "make them equal"
         )
 
@@ -116,31 +117,58 @@ def make_noise(
     return noise._replace(schedule=noise.schedule.zero_terminal_snr())
 
 
-def make_loss(
-    noise: Noise, min_snr_gamma: float, attn_loss_weight: float, attn_l2: bool, use_mask_attn: bool
-) -> DenoisingLoss:
-    """Return the training loss.
+@dataclass(frozen=True)
+class LossSettings:
+    """Settings of the training loss.
 
-    Raises:
-        ValueError: a negative gamma, or an attention loss with mask attention, which has no logits.
+    Attributes:
+        min_snr_gamma: min-SNR timestep weighting; 0 for uniform weights.
+        attention_weight: weight of the attention loss.
+        attention_l2: use a squared error in it instead of cross-entropy.
     """
-    if attn_l2 and not attn_loss_weight:
-        warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=3)
-    if use_mask_attn and attn_loss_weight:
-        raise ValueError(
-            f"attn_loss_weight is {attn_loss_weight}, but use_mask_attn computes no attention logits; "
-            "set attn_loss_weight: 0 or use_mask_attn: false"
-        )
-    if min_snr_gamma and noise.schedule.alpha_bar[-1] < 1e-6:
-        warnings.warn(
-            "min_snr_gamma gives the last timestep of zero_terminal_snr the weight 0, so v is never trained at pure "
-            "noise, where sampling starts; set min_snr_gamma: 0 or zero_terminal_snr: false",
-            stacklevel=3,
-        )
-    weights = None
-    if min_snr_gamma:
-        weights = min_snr_weights(noise.schedule.alpha_bar, min_snr_gamma, noise.parameterization.name)
-    return DenoisingLoss(weights, attn_loss_weight, attn_l2)
+
+    min_snr_gamma: float = 0.0
+    attention_weight: float = 0.0
+    attention_l2: bool = False
+
+    def build(self, noise: Noise, use_mask_attn: bool) -> DenoisingLoss:
+        """Return the training loss.
+
+        Raises:
+            ValueError: a negative gamma, or an attention loss with mask attention, which has no logits.
+        """
+        if self.attention_l2 and not self.attention_weight:
+            warnings.warn("attn_l2 has no effect while attn_loss_weight is 0", stacklevel=3)
+        if use_mask_attn and self.attention_weight:
+            raise ValueError(
+                f"attn_loss_weight is {self.attention_weight}, but use_mask_attn computes no attention logits; "
+                "set attn_loss_weight: 0 or use_mask_attn: false"
+            )
+        weights, gamma = None, self.min_snr_gamma
+        if gamma and noise.schedule.alpha_bar[-1] < 1e-6:
+            warnings.warn(
+                "min_snr_gamma gives the last timestep of zero_terminal_snr the weight 0, so v is never trained at "
+                "pure noise, where sampling starts; set min_snr_gamma: 0 or zero_terminal_snr: false",
+                stacklevel=3,
+            )
+        if gamma:
+            weights = min_snr_weights(noise.schedule.alpha_bar, gamma, noise.parameterization.name)
+        return DenoisingLoss(weights, self.attention_weight, self.attention_l2)
+
+
+@dataclass(frozen=True)
+class EMASettings:
+    """Settings of the EMAs.
+
+    Attributes:
+        unet: keep an EMA of the UNet; without it there is none at all.
+        decay: weight of the old average at each step.
+        style_encoder: keep an EMA of the style encoder too.
+    """
+
+    unet: bool = True
+    decay: float = 0.9999
+    style_encoder: bool = False
 
 
 def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:
@@ -149,9 +177,3 @@ def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:
         raise ValueError(f"conditioning_key must be 'crossattn', got {conditioning_key!r}")
     if num_timesteps_cond != 1:
         raise ValueError(f"num_timesteps_cond must be 1, got {num_timesteps_cond}")
-
-
-def check_optimizer(step_in_backward: bool, half_first_moment: bool) -> None:
-    """Raise ValueError if half_first_moment is set without step_in_backward."""
-    if half_first_moment and not step_in_backward:
-        raise ValueError("half_first_moment has no effect without step_in_backward; set both or neither")

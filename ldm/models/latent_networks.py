@@ -1,21 +1,28 @@
 """First stage, style encoder, UNet and noise schedule: everything that sampling needs."""
 
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from ldm.models.denoising_loss import Levels, Parameterization
+from ldm.modules.layers import full_precision
+from ldm.modules.precision import bfloat16_is_faster
 from ldm.sampling import NoiseSchedule
 
-Condition = dict[str, Any]  # "context" (B, R, D), "y" (B, R, H, W); after `prepare` also "prepared"
+LARGE = 32  # latents with a larger side belong to networks that are slow, and wide enough for a part to be typical
+
+# "context" (B, R, D), "y" (B, R, H, W); "exclusive": True for a y that is known to have at most one region per pixel;
+# after `prepare` also "prepared".
+Condition = dict[str, Any]
 
 
 class LatentNetworks(pl.LightningModule):
     """First stage, style encoder and UNet.
 
-    Attribute names match the published checkpoints.
+    Attribute names match the published checkpoints. Under autocast, the networks compute in half precision,
+    and their outputs are converted to float32.
 
     Args:
         unet, first_stage, style_encoder: the networks. The first stage is frozen.
@@ -55,7 +62,7 @@ class LatentNetworks(pl.LightningModule):
         """R, the number of regions."""
         return self.unet.num_regions
 
-    def train(self, mode: bool = True) -> "LatentNetworks":
+    def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; the first stage always stays in evaluation mode."""
         super().train(mode)
         self.first_stage_model.eval()
@@ -64,26 +71,69 @@ class LatentNetworks(pl.LightningModule):
     @torch.no_grad()
     def encode_first_stage(self, image: Tensor) -> Tensor:
         """Map image (B, 3, H, W) in [-1, 1] to the latent z0 (B, C, h, w)."""
-        return self.scale_factor * self.first_stage_model.encode(image)
+        return self.scale_factor * full_precision(self.first_stage_model.encode(image))
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
         """Quantise and decode a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]."""
-        return self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
+        image = self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
+        return full_precision(image)
 
     def get_learned_conditioning(self, image: Tensor, y: Tensor) -> Tensor:
         """Return the style codes (B, R, D) of image (B, 3, H, W) with the mask y (B, R, H, W)."""
-        return self.cond_stage_model(image, y)
+        return full_precision(self.cond_stage_model(image, y))
 
     def prepare(self, cond: Condition, size: tuple[int, int]) -> Condition:
         """Add the step-independent conditioning of the UNet to `cond`, for latents of `size`."""
-        return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size)}
+        exclusive = {"exclusive": True} if cond.get("exclusive") else {}
+        return {**cond, "prepared": self.unet.condition(cond["context"], cond["y"], size, **exclusive)}
 
     def apply_model(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """Predict the noise in x (B, C, h, w) at t (B,) given {"context": (B, R, D), "y": (B, R, H, W)}."""
         if "prepared" not in cond:
             cond = self.prepare(cond, (x.shape[-2], x.shape[-1]))
-        return self.parameterization.eps(self.unet.denoise(x, t, cond["prepared"]), x, self._levels(t))
+        return self.parameterization.eps(self._predict(x, t, cond["prepared"]), x, self._levels(t))
+
+    def _predict(
+        self, x: Tensor, t: Tensor, prepared: Any, attention_logits: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return the UNet's output (B, C, h, w) in float32."""
+        return full_precision(self.unet.denoise(x, t, prepared, attention_logits))
+
+    def bfloat16_is_faster(self, train: bool = False) -> bool:
+        """Return whether a step is clearly faster under bfloat16 autocast, from one on a latent of at most 32x32.
+
+        Args:
+            train: measure forward and backward pass of a training step instead of a sampling step.
+        """
+        unet, training = self.unet, self.unet.training
+        side = unet.image_size if unet.image_size <= LARGE else 2 * unet.factor
+        x = torch.zeros(1, unet.in_channels, side, side, device=self.device)
+        t = torch.zeros(1, dtype=torch.long, device=self.device)
+        style = x.new_zeros(1, unet.num_regions, unet.context_dim)
+        y = torch.eye(unet.num_regions, device=self.device)[:1, :, None, None].expand(-1, -1, side, side)
+        prepared: dict[bool, Any] = {}
+
+        def step() -> None:
+            half = torch.is_autocast_enabled(self.device.type)
+            if half not in prepared:  # sampling prepares once per image
+                prepared[half] = unet.condition(style, y, (side, side))
+            unet.denoise(x, t, prepared[half])
+
+        def train_step() -> None:
+            torch.clear_autocast_cache()  # training converts the weights at every step
+            unet(x, t, style, y).sum().backward()
+
+        unet.eval()  # dropout would advance the random state
+        try:
+            if train:
+                with torch.enable_grad():
+                    return bfloat16_is_faster(train_step, self.device)
+            with torch.no_grad():
+                return bfloat16_is_faster(step, self.device)
+        finally:
+            unet.train(training)
+            unet.zero_grad()
 
     def _levels(self, t: Tensor) -> Levels:
         """Return the signal and noise levels at t (B,)."""

@@ -1,7 +1,8 @@
-"""Learning-rate schedule, and an AdamW that steps inside the backward pass."""
+"""Settings of the optimiser, its learning-rate schedule, and an AdamW that steps inside the backward pass."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -92,3 +93,36 @@ def _halved(moment: Tensor, before: Tensor | None) -> Tensor:
     if before is None or before.dtype != torch.bfloat16:
         return moment.to(torch.bfloat16)
     return before.copy_(moment)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Settings of AdamW and its learning rate.
+
+    Attributes:
+        anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant.
+        warmup_steps: length of the linear warmup; None for the default of `annealed`.
+        step_in_backward: use AdamWInBackward.
+        half_first_moment: with it, keep the first moment in bfloat16.
+
+    Raises:
+        ValueError: half_first_moment without step_in_backward.
+    """
+
+    anneal_steps: int = 0
+    warmup_steps: int | None = None
+    step_in_backward: bool = False
+    half_first_moment: bool = False
+
+    def __post_init__(self) -> None:
+        if self.half_first_moment and not self.step_in_backward:
+            raise ValueError("half_first_moment has no effect without step_in_backward; set both or neither")
+
+    def build(self, parameters: list[nn.Parameter], learning_rate: float, fused: bool) -> Any:
+        """Return the optimiser and its schedule, as Lightning's `configure_optimizers` expects them."""
+        adamw: Optimizer = (
+            AdamWInBackward(parameters, learning_rate, self.half_first_moment)
+            if self.step_in_backward
+            else AdamW(parameters, lr=learning_rate, fused=fused)
+        )
+        return annealed(adamw, self.anneal_steps, self.warmup_steps)

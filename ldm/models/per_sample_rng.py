@@ -42,24 +42,40 @@ class PerSampleRNG:
     Args:
         batch_index: position in the run; None seeds the generators from torch's global one.
         count: batch size B.
-        device: device of the results. The numbers are drawn on the CPU, so they are the same for every
-            device.
+        device: device of the results. Timesteps and dropout are drawn on the CPU, so they are the same for every
+            device, and copied without waiting for it. A GPU draws its normal numbers itself.
     """
 
     def __init__(
         self, batch_index: BatchIndex | None, count: int, device: torch.device | str = "cpu"
     ) -> None:
         seeds = torch.randint(2**62, (count,)).tolist() if batch_index is None else batch_index.seeds(count)
-        self.generators, self.device = seeded(seeds), device
+        self.generators, self.device, self.seeds = seeded(seeds), torch.device(device), seeds
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Sample standard normal numbers (B, *shape)."""
-        return draw((len(self.generators), *shape), self.generators, self.device)
+        if self.device.type == "cuda":  # a batch of 128 takes the CPU longer than the training step
+            on_gpu = [torch.Generator(self.device).manual_seed(seed % 2**63) for seed in self.seeds]
+            return draw((len(on_gpu), *shape), on_gpu, self.device)
+        return self.moved(draw((len(self.generators), *shape), self.generators))
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
         """Sample uniform numbers (B, *shape) in [0, 1)."""
-        return torch.stack([torch.rand(tuple(shape), generator=g) for g in self.generators]).to(self.device)
+        return self.moved(self._uniform(shape))
+
+    def events(self, probability: float, shape: Sequence[int] = ()) -> Tensor:
+        """Sample events (B, *shape) of a probability; they stay on the CPU, where reading them is free."""
+        return self._uniform(shape) < probability
+
+    def moved(self, drawn: Tensor) -> Tensor:
+        """Copy a tensor from the CPU to the device without waiting for it."""
+        if self.device.type == "cuda":
+            drawn = drawn.pin_memory()  # copying from other memory waits for the device
+        return drawn.to(self.device, non_blocking=True)
+
+    def _uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.stack([torch.rand(tuple(shape), generator=g) for g in self.generators])
 
     def integers(self, high: int) -> Tensor:
         """Sample uniform integers (B,) in [0, high)."""
-        return torch.cat([torch.randint(high, (1,), generator=g) for g in self.generators]).to(self.device)
+        return self.moved(torch.cat([torch.randint(high, (1,), generator=g) for g in self.generators]))

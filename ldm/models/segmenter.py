@@ -82,7 +82,8 @@ class Segmenter(pl.LightningModule):
         """Return the loss of an augmented batch."""
         image, labels = batch["image"], batch["labels"]
         if self.augment is not None:
-            image, labels = self.augment(image, labels)
+            with torch.autocast(image.device.type, enabled=False):
+                image, labels = self.augment(image, labels)
         logits = self._training_logits(image)
         labels = F.interpolate(labels[:, None], size=logits.shape[-2:], mode="nearest-exact")[:, 0]
         loss = self._loss(logits, labels)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.modules.layers import GroupNorm, zero_init
@@ -69,7 +70,7 @@ class StyleAttention(nn.Module):
         to_out(to_v(style))[region]; in unlabelled pixels all logits are equal and the output is the mean.
         Where regions or grid cells share a pixel, the output is their weighted mean.
         """
-        style = style.reshape(len(style), -1, self.to_v.in_features)  # (B, R*n*n, d)
+        style = style.reshape(style.shape[0], -1, self.to_v.in_features)  # (B, R*n*n, d)
         if self.masked and mask.exclusive:
             if mask.grid > 1:  # mixing before the linear layers is equivalent and cheaper
                 return StyleLookup(self.to_out(self.to_v(mask.mix(style, size))))
@@ -172,21 +173,21 @@ class SpatialTransformer(nn.Module):
         self, x: Tensor, style: list[StyleConditioning], logits: list[Tensor] | None = None
     ) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w); append each block's logits (B, R, h, w) to `logits`."""
-        h, w = x.shape[-2:]
-        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (B, h*w, C)
+        h = x.shape[-2]
+        tokens = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
         flat: list[Tensor] | None = None if logits is None else []
         for block, block_style in zip(self.transformer_blocks, style, strict=True):
             tokens = block(tokens, block_style, flat)
         if logits is not None and flat is not None:
-            logits += [block_logits.unflatten(2, (h, w)) for block_logits in flat]
-        return x + self.proj_out(tokens.transpose(1, 2).unflatten(2, (h, w)))  # (B, C, h, w)
+            logits += [rearrange(each, "b r (h w) -> b r h w", h=h) for each in flat]
+        return x + self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=h))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """Map (B, N, heads*d) to (B, heads, N, d)."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+    return rearrange(x, "b n (heads d) -> b heads n d", heads=heads)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """Map (B, heads, N, d) to (B, N, heads*d)."""
-    return x.transpose(1, 2).flatten(2)
+    return rearrange(x, "b heads n d -> b n (heads d)")

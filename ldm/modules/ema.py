@@ -28,6 +28,9 @@ class EMA(nn.Module):
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int))
         for name, parameter in module.named_parameters():
             self.register_buffer(name.replace(".", ""), parameter.detach().clone())
+        # Decay and number of updates on the host, so that an update does not wait for the device.
+        self._host: tuple[float, int] | None = None
+        self.register_load_state_dict_post_hook(_forget_host)
 
     def _pairs(self, module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         buffers = dict(self.named_buffers())
@@ -37,9 +40,11 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Update the average with the parameters of `module`."""
+        limit, n = self._host or (self.decay.item(), int(self.num_updates.item()))
+        n += 1
+        self._host = limit, n
         self.num_updates += 1
-        n = self.num_updates.item()
-        decay = min(self.decay.item(), (1 + n) / (10 + n))
+        decay = min(limit, (1 + n) / (10 + n))
         averages, parameters = self._pairs(module)
         torch._foreach_lerp_(averages, parameters, 1 - decay)
 
@@ -47,6 +52,7 @@ class EMA(nn.Module):
     def restart(self, module: nn.Module) -> None:
         """Reset the average to the parameters of `module`."""
         self.num_updates.zero_()
+        self._host = None
         _copy(*self._pairs(module))
 
     def shard_like(self, module: nn.Module) -> None:
@@ -98,6 +104,11 @@ class Averages(tuple[Averaged, ...]):
             for average, module, _ in self:
                 stack.enter_context(average.applied_to(module))
             yield
+
+
+def _forget_host(average: nn.Module, incompatible_keys: Any) -> None:
+    assert isinstance(average, EMA)
+    average._host = None
 
 
 @torch.no_grad()

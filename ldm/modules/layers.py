@@ -19,6 +19,11 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Convert half precision to float32: networks compute in it, everything between them does not."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def group_norm(groups: int, channels: int, eps: float) -> nn.Module:
     """Return a `GroupNorm`, or the identity for 0 groups."""
     return GroupNorm(groups, channels, eps=eps) if groups else nn.Identity()

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.modules.layers import conv3x3
+from ldm.modules.layers import conv3x3, full_precision
 from ldm.modules.region_mask import Frames, check_frames, coarse_cell_weights
 from ldm.modules.style_encoder import check_style_inputs
 
@@ -38,7 +39,7 @@ class MomentStyleEncoder(nn.Module):
         coarse: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
             whose appearance should not follow their outline: hair transferred to another outline should not
             copy the positions of its locks.
-        frames: the UNet's `style_frames`: {region: region frame of its grid}, for appearance that does not
+        region_frames: the UNet's: {region: region frame of its grid}, for appearance that does not
             follow the region's outline: the background's is fixed in the image, hair's follows the skin.
         reduce: average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
             encoder four times as cheap.
@@ -56,7 +57,7 @@ class MomentStyleEncoder(nn.Module):
         hidden: int = 128,
         grid: int = 1,
         coarse: Mapping[int, int] | None = None,
-        frames: Mapping[int, int | str] | None = None,
+        region_frames: Mapping[int, int | str] | None = None,
         reduce: int = 1,
     ) -> None:
         super().__init__()
@@ -64,13 +65,16 @@ class MomentStyleEncoder(nn.Module):
             raise ValueError(f"reduce is {reduce}, expected at least 1")
         self.num_regions, self.style_dim, self.reduce = num_mask_channels, output_dim * grid**2, reduce
         self.factor, self.grid, self.coarse = reduce * 2**num_downsample, grid, dict(coarse or {})
-        self.frames = check_frames(frames, num_mask_channels, grid)
+        self.region_frames = check_frames(region_frames, num_mask_channels, grid)
         for region, side in self.coarse.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
                 raise ValueError(
                     f"coarse must map regions in [0, {num_mask_channels - 1}] to grid sides in [1, {grid - 1}], "
                     f"got {{{region}: {side}}}"
                 )
+        for side in set(self.coarse.values()):
+            regions = [region for region, coarse in self.coarse.items() if coarse == side]
+            self.register_buffer(f"coarse_{side}", torch.tensor(regions), persistent=False)
         sizes = [3, *(channels * 2**i for i in range(num_downsample))]
         self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
         self.into = _PerRegion(num_mask_channels, MOMENTS * sum(sizes), hidden)
@@ -80,6 +84,8 @@ class MomentStyleEncoder(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1); D is n*n*output_dim.
+
+        One image broadcasts to all masks.
 
         Raises:
             ValueError: height or width is not divisible by reduce * 2^N, or the mask has another number of regions.
@@ -96,7 +102,7 @@ class MomentStyleEncoder(nn.Module):
         if self.grid > 1:
             # Colours at half resolution are detailed enough for the grid.
             levels = [torch.cat([F.avg_pool2d(image, 2), levels[1]], 1), *levels[2:]]
-            frames = Frames.of(mask, self.frames)
+            frames = Frames.of(mask, self.region_frames)
             pooled = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
             hidden = hidden[:, :, None] + self.around(torch.cat(pooled, 3))  # (B, R, n*n, hidden)
         return self.out(F.silu(hidden)).tanh().flatten(2)  # (B, R, D)
@@ -107,27 +113,25 @@ class MomentStyleEncoder(nn.Module):
         A cell without pixels of its region uses the nearest ones, because its code may be applied to a larger
         shape.
         """
-        # The weights of distant cells underflow in half precision.
-        exact = torch.promote_types(x.dtype, torch.float32)
-        rows, columns = (near.to(exact) for near in self._nearness(frames, (x.shape[-2], x.shape[-1])))
-        with torch.autocast(x.device.type, enabled=False):
-            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).to(exact).transpose(1, 2)  # (B, h, C+1, w)
-            within = x[:, None] * shares[:, :, :, None].to(exact)  # (B, R, h, C+1, w)
-            sums = (rows @ within.flatten(3)).view(*rows.shape[:3], -1, x.shape[-1])  # (B, R, n, C+1, w)
-            sums = (sums.flatten(2, 3) @ columns.transpose(2, 3)).unflatten(
-                2, sums.shape[2:4]
-            )  # (B, R, n, C+1, n)
-            sums = sums.transpose(3, 4).flatten(2, 3)  # (B, R, n*n, C+1)
-            return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(exact).tiny)
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # half precision loses the weights of distant cells
+            x, shares = full_precision(x), full_precision(shares)
+            rows, columns = self._nearness(frames, (x.shape[-2], x.shape[-1]))
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1).transpose(1, 2)  # (B, h, C+1, w)
+            within = x[:, None] * shares[:, :, :, None]  # (B, R, h, C+1, w)
+            sums = rows @ rearrange(within, "b r h c w -> b r h (c w)")  # (B, R, n, (C+1)*w)
+            sums = rearrange(sums, "b r n (c w) -> b r (n c) w", w=x.shape[-1]) @ columns.transpose(2, 3)
+            sums = rearrange(sums, "b r (n c) m -> b r (n m) c", n=self.grid)  # (B, R, n*n, C+1)
+            return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(x.dtype).tiny)
 
     def _nearness(self, frames: Frames, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return each cell's weights of rows (B, R, n, h) and of columns (B, R, n, w)."""
         rows, columns = frames.nearness(size, self.grid)
         for side in set(self.coarse.values()):
-            regions = [region for region, coarse in self.coarse.items() if coarse == side]
-            spread = coarse_cell_weights(self.grid, side, rows)
+            regions, spread = getattr(self, f"coarse_{side}"), coarse_cell_weights(self.grid, side, rows)
             for fine, wide in zip((rows, columns), frames.nearness(size, side), strict=True):
-                fine[:, regions] = spread @ wide[:, regions]
+                fine.index_copy_(1, regions, spread @ wide.index_select(1, regions))
         return rows, columns
 
 
@@ -148,9 +152,8 @@ class _PerRegion(nn.Module):
 
 def _moments(x: Tensor, mask: Tensor) -> Tensor:
     """Return `_exact_moments` in float32 or higher: half precision cancels in differences of products."""
-    exact = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
-        return _exact_moments(x.to(exact), mask.to(exact))
+        return _exact_moments(full_precision(x), full_precision(mask))
 
 
 def _exact_moments(x: Tensor, mask: Tensor) -> Tensor:

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
+from ldm.modules.layers import full_precision
+
 REACH = 2.0  # half the side of a style grid, in units of its frame's length
-PICTURE = "picture"
+WHOLE = "image"  # frame of the whole image; "picture" in older configs
 FAINTEST = 1e-12  # smallest weight of a grid cell along an axis; its square does not underflow in float32
 
 
@@ -22,11 +25,16 @@ class RegionMask:
     `frames`).
 
     `exclusive` is true if no pixel belongs to more than one region, as in every label map; only then is mask
-    attention a lookup.
+    attention a lookup. None determines it from the mask, which waits for the device.
     """
 
     def __init__(
-        self, mask: Tensor, shares: bool = False, grid: int = 1, frames: Mapping[int, int | str] | None = None
+        self,
+        mask: Tensor,
+        shares: bool = False,
+        grid: int = 1,
+        frames: Mapping[int, int | str] | None = None,
+        exclusive: bool | None = None,
     ) -> None:
         """Take a mask (B, R, H, W), 0 where a region is absent; raise ValueError for another shape."""
         if mask.ndim != 4:
@@ -35,7 +43,10 @@ class RegionMask:
             )
         self.mask, self.shares, self.grid = mask, shares, grid
         self.frames = Frames.of(mask, frames) if grid > 1 else None
-        self.exclusive = bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
+        # An exported program takes label maps, in which a pixel has one region.
+        self.exclusive = torch.compiler.is_exporting() or (
+            _one_region_per_pixel(mask) if exclusive is None else exclusive
+        )
         self._resized: dict[tuple[int, int], Tensor] = {}
         self._labels: dict[tuple[int, int], Tensor] = {}
         self._mixtures: dict[tuple[int, int], Tensor] = {}
@@ -78,15 +89,16 @@ class RegionMask:
             codes: one code per grid cell, (B, R*n*n, D).
             size: (h, w).
         """
-        regions, (h, w) = self.resize(size), size
-        B, R = regions.shape[:2]
+        regions = self.resize(size)  # (B, R, h, w)
+        R = regions.shape[1]
         unlabelled = 1 - regions.sum(1).flatten(1)[..., None]  # (B, h*w, 1)
         assert self.frames is not None  # set with a style grid
         rows, columns = (near.to(codes.dtype) for near in self.frames.nearness(size, self.grid))
-        lines = rows.transpose(2, 3) @ codes.reshape(B, R, self.grid, -1)  # (B, R, h, n*D)
-        lines = lines.unflatten(3, (self.grid, -1)).transpose(3, 4) @ columns[:, :, None]  # (B, R, h, D, w)
-        mixed = (lines * regions[:, :, :, None]).sum(1).transpose(2, 3)  # (B, h, w, D)
-        return mixed.reshape(B, h * w, -1) + unlabelled * codes.mean(1, keepdim=True)
+        cells = rearrange(codes, "b (r n m) d -> b r n (m d)", r=R, n=self.grid)
+        lines = rearrange(rows.transpose(2, 3) @ cells, "b r h (m d) -> b r h d m", m=self.grid)
+        lines = lines @ columns[:, :, None]  # (B, R, h, D, w)
+        mixed = rearrange((lines * regions[:, :, :, None]).sum(1), "b h d w -> b (h w) d")
+        return mixed + unlabelled * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n).
@@ -101,6 +113,10 @@ class RegionMask:
         mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # (B, h*w, R*n*n)
         bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
         return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
+
+
+def _one_region_per_pixel(mask: Tensor) -> bool:
+    return bool((((mask == 0) | (mask == 1)).all() & (mask.sum(1) <= 1).all()).item())
 
 
 class Frames(NamedTuple):
@@ -120,10 +136,10 @@ class Frames(NamedTuple):
         A region's frame is its centroid and standard deviation, so that its grid follows position and size.
         `about`
         overrides it for some regions: with the frame of another region, if present, or with the whole image
-        ("picture").
+        ("image").
         """
         # Squared distances overflow in float16.
-        exact = mask.to(torch.promote_types(mask.dtype, torch.float32))
+        exact = full_precision(mask)
         axes = [_centre_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
         centres, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
         there = (exact.flatten(2).amax(2) > 0)[..., None]  # (B, R, 1)
@@ -169,15 +185,15 @@ def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int)
     Raises:
         ValueError: an unknown region or frame, or frames without a style grid.
     """
-    about = dict(about or {})
+    about = {region: WHOLE if frame == "picture" else frame for region, frame in (about or {}).items()}
     numbers = range(regions)
     known = all(
-        region in numbers and (other == PICTURE or (isinstance(other, int) and other in numbers))
+        region in numbers and (other == WHOLE or (isinstance(other, int) and other in numbers))
         for region, other in about.items()
     )
     if about and (grid == 1 or not known):
         raise ValueError(
-            f"region frames must map regions in [0, {regions - 1}] to another region or {PICTURE!r}, with a grid of 2 "
+            f"region frames must map regions in [0, {regions - 1}] to another region or {WHOLE!r}, with a grid of 2 "
             f"or more, got {about} with grid {grid}"
         )
     return about

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.modules.layers import GroupNorm
@@ -53,6 +54,8 @@ class StyleEncoder(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, U*d) in (-1, 1).
 
+        One image broadcasts to all masks.
+
         Raises:
             ValueError: height or width is not divisible by 2^N, or the mask has another number of regions.
         """
@@ -69,15 +72,16 @@ class StyleEncoder(nn.Module):
     def _join(self, x: Tensor, feature: Tensor) -> Tensor:
         if not self.align_regions:
             return torch.cat([x, feature], 1)
-        R = self.num_regions
-        return torch.cat([x.unflatten(1, (R, -1)), feature.unflatten(1, (R, -1))], 2).flatten(1, 2)
+        parts = [rearrange(each, "b (r c) h w -> b r c h w", r=self.num_regions) for each in (x, feature)]
+        return rearrange(torch.cat(parts, 2), "b r c h w -> b (r c) h w")
 
     def _pool(self, x: Tensor, mask: Tensor, project: nn.Module) -> Tensor:
         """Average each region's channels over its pixels and project them to (B, R, d)."""
         mask = F.interpolate(mask.to(x.dtype), size=x.shape[-2:], mode="nearest").flatten(2)  # (B, R, h*w)
-        x = x.flatten(2).unflatten(1, (self.num_regions, -1))  # (B, R, c, h*w)
+        x = rearrange(x, "b (r c) h w -> b r c (h w)", r=self.num_regions)
         mean = torch.einsum("brcn,brn->brc", x, mask) / (mask.sum(2)[..., None] + 1e-5)  # (B, R, c)
-        return project(mean.flatten(1)[..., None]).squeeze(2).unflatten(1, (self.num_regions, -1))
+        code = project(rearrange(mean, "b r c -> b (r c) 1"))  # (B, R*d, 1)
+        return rearrange(code, "b (r d) 1 -> b r d", r=self.num_regions)
 
 
 class _Encoder(nn.Module):

@@ -49,7 +49,7 @@ class UNet(nn.Module):
         style_grid: n; a region's code is n x n tokens of size context_dim / n^2, one per cell of a grid in
             the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region. 1 as
             published.
-        style_frames: {region: region frame of its grid}, where the frame is another region or "picture" for
+        region_frames: {region: region frame of its grid}, where the frame is another region or "image" for
             the whole image; by default a region's own.
         use_spatial_transformer: key of published YAMLs; only true is supported.
 
@@ -80,17 +80,17 @@ class UNet(nn.Module):
         spade_hidden: int = 128,
         mask_shares: bool = False,
         style_grid: int = 1,
-        style_frames: Mapping[int, int | str] | None = None,
+        region_frames: Mapping[int, int | str] | None = None,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
         if not use_spatial_transformer:
             raise ValueError("use_spatial_transformer must be true: the transformers take the styles")
-        self.image_size, self.model_channels = image_size, model_channels
+        self.image_size, self.in_channels, self.model_channels = image_size, in_channels, model_channels
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
-        self.style_frames = check_frames(style_frames, num_classes, style_grid)
+        self.region_frames = check_frames(region_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
         self.factor = 2 ** (len(channel_mult) - 1)  # sides of latents must be divisible by it
         T = 4 * model_channels
@@ -110,19 +110,24 @@ class UNet(nn.Module):
             GroupNorm(norm_groups, widths[0]), nn.SiLU(), zero_init(conv3x3(widths[0], out_channels))
         )
 
-    def condition(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> Conditioning:
+    def condition(
+        self, style: Tensor, mask: Tensor, size: tuple[int, int], exclusive: bool | None = None
+    ) -> Conditioning:
         """Compute the step-independent conditioning.
 
         Args:
             style: (B, R, D).
             mask: (B, R, H, W), one-hot; zeros in unlabelled pixels.
             size: (h, w) of the latents, divisible by `factor`.
+            exclusive: whether each pixel has at most one region; None determines it, which waits for the device.
 
         Raises:
             ValueError: shapes that are inconsistent with each other or the network.
         """
         self._check(style, mask, size)
-        regions = RegionMask(mask.to(style.dtype), self.mask_shares, self.style_grid, self.style_frames)
+        regions = RegionMask(
+            mask.to(style.dtype), self.mask_shares, self.style_grid, self.region_frames, exclusive
+        )
         encoder, size = self._condition(self.input_blocks, style, regions, size)
         middle = self.middle_block.condition(style, regions, size)
         decoder, _ = self._condition(self.output_blocks, style, regions, size)

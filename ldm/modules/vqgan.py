@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.modules.distributed import agree_on_first, least_of_all, sum_of_all, whole_batch
@@ -51,10 +52,10 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
         h = self.norm(x)
-        q, k, v = (
-            to(h).flatten(2).transpose(1, 2)[:, None] for to in (self.q, self.k, self.v)
-        )  # (B, 1, h*w, C)
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)  # (B, C, h, w)
+        # Contiguous, because PyTorch's fused attention on CPUs needs channels with stride 1.
+        q, k, v = (rearrange(to(h), "b c h w -> b 1 (h w) c").contiguous() for to in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v)
+        h = rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[-2])
         return x + self.proj_out(h)
 
 
@@ -247,15 +248,17 @@ class Codebook(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:
         """Return the index of the nearest entry (L2) to each pixel of z (B, D, h, w): (B, h, w), int64."""
         entries = self.embedding.weight  # (K, D)
-        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]).to(entries.dtype)
+        flat = rearrange(z, "b d h w -> (b h w) d").to(entries.dtype)
         # |z - e|^2 without |z|^2, which is the same for all entries.
         norms, twice = entries.square().sum(1), -2 * entries.T
+        # An exported program takes any batch size, so the number of parts cannot depend on it.
+        parts = [flat] if torch.compiler.is_exporting() else flat.split(self.CHUNK)
         with torch.autocast(z.device.type, enabled=False):  # half precision would select other entries
-            indices = [torch.addmm(norms, part, twice).argmin(1) for part in flat.split(self.CHUNK)]
-        return torch.cat(indices).view(z.shape[0], *z.shape[2:])
+            indices = [torch.addmm(norms, part, twice).argmin(1) for part in parts]
+        return rearrange(torch.cat(indices), "(b h w) -> b h w", h=z.shape[2], w=z.shape[3])
 
     @torch.no_grad()
-    def revive(self, z: Tensor, after: int) -> int:
+    def reset_unused(self, z: Tensor, after: int) -> int:
         """Reset entries unused for `after` training batches to random pixels of z (B, D, h, w).
 
         Before the first batch, this initialises the whole codebook from latents. With several processes,
@@ -267,7 +270,7 @@ class Codebook(nn.Module):
         dead = (self.idle >= after).nonzero().squeeze(1)
         if len(dead) == 0:
             return 0
-        pixels = whole_batch(z).permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        pixels = rearrange(whole_batch(z), "b d h w -> (b h w) d")
         # Sample without replacement while possible: equal entries would stay equal.
         order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
         self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
@@ -286,7 +289,7 @@ class Codebook(nn.Module):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the entries (B, D, h, w) of indices (B, h, w)."""
-        return self.embedding(indices).permute(0, 3, 1, 2).contiguous()
+        return rearrange(self.embedding(indices), "b h w d -> b d h w").contiguous()
 
     def quantize(self, z: Tensor) -> Tensor:
         """Return the nearest entry to each pixel, (B, D, h, w)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,7 @@ from ldm.parsing.face_parser import FaceParser
 PASSES = 4  # crops at most: each is found in the one before
 SETTLED = 0.01  # of the crop's half side; nearer than this two crops are the same
 SMALLEST_PART = 4  # pixels; of fewer an eye's centre is chance
+WIDER = 1.5  # side of the wider crop, relative to the crop
 SEEN_AT = 256  # side of the crops that the parser looks at on the way
 
 Point = complex  # x + i y: turning and scaling are products
@@ -91,6 +93,22 @@ def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point]
     if left is None or right is None or mouth is None or abs(left - right) < 1e-6:
         return None
     return left, right, mouth
+
+
+def wider(crop: Crop) -> Crop:
+    """Return the surrounding crop, which contains hair beyond the face crop."""
+    return Crop(crop.centre, WIDER * crop.axis)
+
+
+def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Return crop coordinates of the pixels of a window, (H, W, 2), in [-1, 1] inside the crop."""
+    y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
+    dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)
+    inverse = 1 / crop.axis
+    places = np.stack(
+        [dx * inverse.real - dy * inverse.imag, dx * inverse.imag + dy * inverse.real], -1, dtype=np.float32
+    )
+    return torch.from_numpy(places)
 
 
 def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:

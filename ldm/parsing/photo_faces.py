@@ -20,6 +20,7 @@ WINDOW = 2.0  # half side of the window around a candidate, in sides of its box
 WINDOW_PIXELS = 512  # longest side of the window that the parser looks at
 CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are no faces
 LEAST_SKIN = 0.1  # of the crop
+LEAST_AGREEMENT = 0.8  # of the label maps of a crop and its mirror image; faces have 0.97 and more
 MOST_TURN = (
     25  # degrees between the detector's tilt and the parser's; a pattern that is no face differs by any angle
 )
@@ -133,11 +134,25 @@ def _in_whole_photo(photo: Image.Image, parser: FaceParser) -> Crop | None:
     return None
 
 
+def mirror_agreement(image: Tensor, labels: Tensor, parser: FaceParser) -> float:
+    """Return on which share of the pixels the label map of an image agrees with that of its mirror image.
+
+    Args:
+        image: (3, H, W) in [-1, 1].
+        labels: (H, W), the parser's label map of it.
+        parser: makes the label map of the mirror image.
+    """
+    return float((parser.label_set.flip(parser.parse(image.flip(-1))) == labels).float().mean())
+
+
 def _looks_like_a_face(pixels: Tensor, crop: Crop, parser: FaceParser) -> bool:
-    labels = parser.parse(crop.cut(pixels, parser.size))
+    image = crop.cut(pixels, parser.size)
+    labels = parser.parse(image)
     names = [name for name in ("skin", "nose") if name in parser.label_set.regions]
     numbers = torch.tensor(parser.label_set.indices(names), dtype=labels.dtype, device=labels.device)
-    return float(torch.isin(labels, numbers).float().mean()) >= LEAST_SKIN
+    if float(torch.isin(labels, numbers).float().mean()) < LEAST_SKIN:
+        return False
+    return mirror_agreement(image, labels, parser) >= LEAST_AGREEMENT
 
 
 def _same(crop: Crop, other: Crop) -> bool:

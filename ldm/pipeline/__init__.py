@@ -3,7 +3,8 @@
 from ldm.checkpoints.locate import usable_device
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import Sampling
-from ldm.pipeline.photo_editor import EditedPhoto, Photo, PhotoEditor, PhotoError
+from ldm.pipeline.photo import EditedPhoto, Photo, PhotoError
+from ldm.pipeline.photo_editor import PhotoEditor
 from ldm.pipeline.recipe import Recipe, RecipeError
 from ldm.pipeline.style_code import StyleCode, StyleError
 

@@ -16,7 +16,14 @@ from ldm.data.labels import LabelSet
 from ldm.pipeline.edit_masks import area_of, soften
 from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
 from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
-from ldm.pipeline.pretrained import Precision, Weights, compile_step, load_pretrained, working_dtype
+from ldm.pipeline.pretrained import (
+    Precision,
+    Weights,
+    check_precision,
+    compile_step,
+    load_pretrained,
+    working_dtype,
+)
 from ldm.pipeline.style_code import StyleCode, check_encoder, load_style
 from ldm.sampling.schedule import Spacing
 
@@ -42,7 +49,7 @@ class FacePipeline:
         precision: Precision = "float32",
     ) -> None:
         """Take a model in evaluation mode, its label set and the (H, W) of its training images."""
-        self.sampler = ImageSampler(model, label_set, working_dtype(precision, model.device))
+        self.sampler = ImageSampler(model, label_set, working_dtype(precision, model))
         self.model = model
         self.label_set = label_set
         self.size = size
@@ -67,7 +74,8 @@ class FacePipeline:
             weights: "ema" for the UNet's EMA weights, "raw" for its last weights; None for EMA if available.
             device: "cpu", "cuda" or "mps"; by default the fastest available.
             precision: precision of UNet and decoder, "float32", "bfloat16" or "float16"; "auto" is bfloat16
-                on CUDA devices that support it, else float32. Styles and inversions always use float32.
+                where the device computes in it natively and a short measurement finds it faster, else float32.
+                Styles and inversions always use float32.
             compile: compile the UNet with torch.compile. This takes minutes at the first image of each shape
                 and needs a C++ compiler. On CUDA, steps are also captured as CUDA graphs.
 
@@ -75,7 +83,8 @@ class FacePipeline:
             CheckpointError: missing weights or config, weights that do not fit the config, or non-finite
                 weights.
         """
-        working_dtype(precision, usable_device(device))  # fail before loading takes minutes
+        check_precision(precision)  # fail before loading takes minutes
+        usable_device(device)
         pipe = cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
         if compile:
             compile_step(pipe.model)

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ldm.out_of_memory import is_out_of_memory, out_of_memory
+
 SHARE = 0.7  # usable share of the free memory; the estimate does not cover everything
 
 
@@ -14,11 +16,10 @@ def format_error(error: Exception, batch_size: int | None) -> str:
         RuntimeError: `error` itself if it is a bug rather than a user error.
     """
     message = " ".join(str(error).split())
-    short = ("out of memory", "can't allocate memory", "cannot allocate memory")
-    if isinstance(error, MemoryError) or any(words in message.lower() for words in short):
+    if is_out_of_memory(error):
         if batch_size is None:
-            return "out of memory for this photo; resize it to fewer pixels first"
-        return f"out of memory with {batch_size} images at once; lower --batch-size"
+            return out_of_memory("for this photo", "resize it to fewer pixels first")
+        return out_of_memory(f"with {batch_size} images at once", "lower --batch-size")
     if isinstance(error, RuntimeError):
         raise error
     return message

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.color_space import ColorSpace
-from ldm.parsing.alignment import Crop
+from ldm.parsing.alignment import Crop, crop_grid, wider
 
 LEAST_ALPHA = 1 / 512  # smaller weights are set to 0: they change a byte by less than half
 EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the crop's side
-WIDER = 1.5  # side of the surrounding crop, relative to the crop
 FADE = 1 / 12  # width of the fade at the edge of the crop, relative to its half side
 ROWS = 256  # rows processed at once, which bounds the memory
 EDGE = 0.02  # lightness edge (standard deviation in 0..1) that the guided filter preserves
@@ -143,7 +142,7 @@ def region_weights(
         space: colour space of the photo.
         crop: face crop.
         mask: (m, n) in [0, 1], the region within the crop.
-        surroundings: the region within the crop of WIDER times the side, for regions that extend beyond the
+        surroundings: the region within the wider crop, for regions that extend beyond the
             crop; None fades the weights out at the edge of the crop.
     """
     weights = np.zeros(photo.shape[:2], np.float32)
@@ -169,11 +168,6 @@ def region_weights(
     return weights
 
 
-def wider(crop: Crop) -> Crop:
-    """Return the surrounding crop, which contains hair beyond the face crop."""
-    return Crop(crop.centre, WIDER * crop.axis)
-
-
 def _faded(grid: Tensor) -> np.ndarray:
     """Return weights (H, W): 1 inside a crop, fading to 0 at its edge over FADE, 0 outside."""
     return np.clip((1 - grid.abs().amax(-1).numpy()) / FADE, 0, 1)
@@ -181,14 +175,3 @@ def _faded(grid: Tensor) -> np.ndarray:
 
 def _within(place: float, length: int) -> int:
     return min(max(0, round(place)), length)
-
-
-def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """Return crop coordinates of the pixels of a window, (H, W, 2), in [-1, 1] inside the crop."""
-    y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
-    dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)
-    inverse = 1 / crop.axis
-    places = np.stack(
-        [dx * inverse.real - dy * inverse.imag, dx * inverse.imag + dy * inverse.real], -1, dtype=np.float32
-    )
-    return torch.from_numpy(places)

@@ -12,6 +12,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import build_model
 from ldm.checkpoints.locate import find_model, usable_device
 from ldm.checkpoints.state_dict import has_ema
+from ldm.data.images import as_size
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN, LABEL_SETS, LabelSet
 
 if TYPE_CHECKING:
@@ -54,20 +55,22 @@ def weights_in(path: str | Path, config: str | Path | Mapping[str, Any] | None =
     return ("ema", "raw") if has_ema(checkpoint.state_dict) else ("raw",)
 
 
-def working_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve a precision: "auto" is bfloat16 if the device supports it in hardware, else float32.
+def check_precision(precision: str) -> None:
+    """Raise ValueError for an unknown precision."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"unknown precision {precision!r}; available: {', '.join(get_args(Precision))}")
 
-    CPUs default to float32: few support other precisions natively, and torch does not report which.
+
+def working_dtype(precision: str, model: LatentDiffusion) -> torch.dtype:
+    """Resolve a precision; "auto" is bfloat16 if the device computes in it natively and is faster, else float32.
 
     Raises:
         ValueError: an unknown name.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"unknown precision {precision!r}; available: {', '.join(get_args(Precision))}")
+    check_precision(precision)
     if precision != "auto":
         return getattr(torch, precision)
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if model.bfloat16_is_faster() else torch.float32
 
 
 def compile_step(model: LatentDiffusion) -> None:
@@ -85,8 +88,7 @@ def compile_step(model: LatentDiffusion) -> None:
 
 def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
     """Return the label set of the training data, or one with the model's number of regions."""
-    train = _training_data(config)
-    if (train.get("params") or {}).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):
+    if _training_params(config).get("train_ids") and model.num_regions == len(CITYSCAPES_TRAIN):
         return CITYSCAPES_TRAIN  # CelebAMask-HQ has the same number of regions
     for label_set in LABEL_SETS.values():
         if len(label_set) == model.num_regions:
@@ -97,14 +99,20 @@ def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
     return LabelSet(f"{R} regions", names, colours, tuple(range(R)))
 
 
-def _training_data(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return `{target, params}` of the training set, empty if the config has none."""
-    data: Any = config.get("data") or {}
-    return (data.get("params") or {}).get("train") or {}
+def _training_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the params of the training set, which is not built; empty if the config has none."""
+    here: Any = config
+    for key in ("data", "params", "train", "params"):
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here if isinstance(here, Mapping) else {}
 
 
 def _trained_size(config: Mapping[str, Any], model: LatentDiffusion) -> tuple[int, int]:
     """Return the (H, W) of the training data, or the model's own size if the config has none."""
-    train = _training_data(config)
-    size = (train.get("params") or {}).get("size", model.image_size * model.first_stage_model.factor)
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    size = _training_params(config).get("size", model.image_size * model.first_stage_model.factor)
+    try:
+        return as_size(size)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"the config beside the weights has data.params.train.params.{error}"
+        ) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import ImageColor
@@ -44,17 +46,28 @@ def parse_color(text: str) -> tuple[int, int, int]:
         ) from None
 
 
-def parse_colors(text: str) -> dict[str, tuple[int, int, int]]:
-    """Return the colours by region of `u_lip,l_lip=crimson`.
+def parse_colors(texts: str | Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return the colors by region of `hair=auburn,u_lip,l_lip=crimson`, or of several such texts.
+
+    A color belongs to all regions before it; the last one of a region takes precedence.
 
     Raises:
-        ValueError: no region or an unknown colour.
+        ValueError: no region or an unknown color.
     """
-    regions, _, color = text.partition("=")
-    names = [name.strip() for name in regions.split(",") if name.strip()]
-    if not names or not color:
-        raise ValueError(f"{text!r} must be REGIONS=COLOR, such as hair=#7a3b2e or u_lip,l_lip=crimson")
-    return dict.fromkeys(names, parse_color(color))
+    colors: dict[str, tuple[int, int, int]] = {}
+    for text in [texts] if isinstance(texts, str) else texts:
+        names: list[str] = []
+        for word in re.split(r",(?![^(]*\))", text):  # not within rgb(122, 59, 46)
+            region, equals, color = (part.strip() for part in word.partition("="))
+            names.append(region)
+            if not all(names) or (equals and not color):
+                break
+            if equals:
+                colors |= dict.fromkeys(names, parse_color(color))
+                names = []
+        if names:
+            raise ValueError(f"{text!r} must be REGIONS=COLOR, such as hair=#7a3b2e or u_lip,l_lip=crimson")
+    return colors
 
 
 def lab_of(color: Color) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From noise to data: schedule, solvers, guidance. Knows nothing of networks."""
+"""Noise schedule, solvers and guidance; independent of networks."""
 
 from ldm.sampling.guidance import guide
 from ldm.sampling.schedule import NoiseSchedule

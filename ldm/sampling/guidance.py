@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in one pass of twice the batch."""
+"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in one forward pass of twice the batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,15 +20,15 @@ def guide(
     prepare: Callable[[Any], Any] | None = None,
     active: Callable[[int], bool] | None = None,
 ) -> Predict:
-    """Return predict(x, t) = e_null + scale * (e - e_null); without `null` wherever scale is 1.
+    """Return predict(x, t) = e_null + scale * (e - e_null); `null` is not evaluated if scale is 1.
 
     Args:
-        apply_model: takes x (B, C, h, w), t (B,) and a conditioning; returns eps.
-        cond: the conditioning: tensors (B, ...), in any nesting of mappings, lists and tuples.
-        null: what stands for no conditioning, built like `cond`.
-        scale: 1 samples the conditional distribution, more sharpens it; a number, or numbers that broadcast to x.
-        prepare: maps a conditioning to one with which `apply_model` costs less; called once.
-        active: tells whether to guide at a timestep (arXiv 2404.07724); elsewhere the null costs nothing.
+        apply_model: maps x (B, C, h, w), t (B,) and a conditioning to eps (B, C, h, w).
+        cond: conditioning: tensors (B, ...) in nested mappings, lists and tuples.
+        null: null conditioning, with the structure of `cond`.
+        scale: guidance scale; 1 is no guidance. A number, or a tensor that broadcasts to x.
+        prepare: precomputes the parts of a conditioning that do not depend on x and t; called once.
+        active: returns whether to guide at a timestep (arXiv 2404.07724); otherwise `null` is not evaluated.
     """
     prepare = prepare or (lambda ready: ready)
     if bool((torch.as_tensor(scale) == 1).all()):
@@ -40,14 +40,16 @@ def guide(
         B = len(x)
         if active is not None and not active(int(t[0])):
             return apply_model(x, t, _first(both, B))
-        conditional, unconditional = apply_model(x.repeat(2, 1, 1, 1), t.repeat(2), both).split(B)
+        conditional, unconditional = apply_model(x.repeat(2, 1, 1, 1), t.repeat(2), both).split(
+            B
+        )  # (B, C, h, w)
         return unconditional + scale * (conditional - unconditional)
 
     return predict
 
 
 def _join(a: Any, b: Any) -> Any:
-    """Concatenate the tensors of two conditionings along the batch."""
+    """Concatenate the tensors of two conditionings along the batch dimension."""
     if a is None:
         return None
     if isinstance(a, Tensor):
@@ -58,7 +60,7 @@ def _join(a: Any, b: Any) -> Any:
 
 
 def _first(joined: Any, count: int) -> Any:
-    """Return the first `count` of the batch, as views."""
+    """Return the first `count` items of a batch, as views."""
     if joined is None:
         return None
     if isinstance(joined, Tensor):
@@ -69,5 +71,5 @@ def _first(joined: Any, count: int) -> Any:
 
 
 def _rebuilt(like: Any, parts: list[Any]) -> Any:
-    """Return `parts` as a list, tuple or named tuple, whichever `like` is."""
+    """Return `parts` as the type of `like`: list, tuple or named tuple."""
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)

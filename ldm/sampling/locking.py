@@ -1,4 +1,4 @@
-"""Keep a part of the picture while the rest is sampled."""
+"""Locked edits: keep part of the data fixed while the rest is sampled."""
 
 from torch import Tensor
 
@@ -7,16 +7,16 @@ from ldm.sampling.solvers import Predict
 
 
 def lock(predict: Predict, schedule: NoiseSchedule, x0: Tensor, free: Tensor) -> Predict:
-    """Return a prediction that knows the data outside `free`.
+    """Return a prediction that uses the known data outside `free`.
 
-    There its noise is the one that makes x0 of x, eps = (x - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar): at every
-    step every solver then blends x0, at that step's noise level, into what the network sees.
+    There, eps is the noise between x0 and x, eps = (x - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar). Every solver then
+    keeps x0, at the noise level of each step, outside `free`.
 
     Args:
-        predict: the network's prediction of the noise.
-        schedule: the one that the model was trained with.
-        x0: the data to keep, like x.
-        free: 1 where `predict` decides, 0 where x0 stays; broadcasts to x.
+        predict: noise prediction of the network.
+        schedule: noise schedule of the model.
+        x0: data to keep (B, C, h, w).
+        free: mask that broadcasts to x: 1 where `predict` is used, 0 where x0 is kept.
     """
     bar = schedule.alpha_bar.tolist()
 

@@ -1,4 +1,4 @@
-"""Noise that depends on an image's own seed, never on its neighbours in the batch or on the device."""
+"""Noise from one generator per image: independent of the rest of the batch and of the device."""
 
 from collections.abc import Sequence
 
@@ -19,17 +19,17 @@ def draw(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw standard normal noise of `shape` (B, ...).
+    """Sample standard normal noise of `shape` (B, ...).
 
     Args:
-        shape: the batch comes first.
-        generator: one per image (the image of a seed is then the same alone and in a batch), one for all, or
-            None for torch's own.
-        device: where the result goes; the numbers are drawn where the generator lives.
-        dtype: of the result; the numbers are drawn in float32.
+        shape: shape, batch dimension first.
+        generator: one generator per image, so that the noise of a seed does not depend on the batch; one for the
+            batch; or None for the default generator.
+        device: device of the result; noise is sampled on the device of the generator.
+        dtype: dtype of the result; noise is sampled in float32.
 
     Raises:
-        ValueError: the number of generators differs from the batch.
+        ValueError: the number of generators is not the batch size.
     """
     if generator is None:
         return torch.randn(*shape, device=device, dtype=dtype)
@@ -37,6 +37,8 @@ def draw(
         noise = torch.randn(*shape, generator=generator, device=generator.device)
     else:
         if len(generator) != shape[0]:
-            raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}; wanted one per image")
+            raise ValueError(
+                f"expected one generator per image, got {len(generator)} generators for a batch of {shape[0]}"
+            )
         noise = torch.stack([torch.randn(*shape[1:], generator=g, device=g.device) for g in generator])
     return noise.to(device, dtype)

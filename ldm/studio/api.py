@@ -66,8 +66,8 @@ class Api:
             made.append(encode_png(image, {KEY: recipe.to_text(pipe)}))
             return [image]
 
-        visitor = str(request.session_hash) if request is not None else "api"
-        for report in self.jobs.run(visitor, work):
+        assert request is not None  # Gradio passes it
+        for report in self.jobs.run_for(request, work):
             if report.error is not None:
                 raise report.error
         return {"png": base64.b64encode(made[0]).decode(), "regions": regions}

@@ -53,13 +53,15 @@ class Settings:
 
 def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
     """Build the controls; return them in the order of `Settings`."""
-    with gr.Row(elem_id="seed-row"):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="seed")
-        lock_seed = gr.Checkbox(False, label="Lock seed", min_width=120, elem_id="lock-seed")
-        lock = gr.Checkbox(True, label="Keep the rest of the photo", min_width=150, elem_id="lock")
-        variants = gr.Slider(1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        with gr.Row(elem_id="seed-row"):
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="seed")
+            lock_seed = gr.Checkbox(False, label="Lock seed", min_width=120, elem_id="lock-seed")
+            lock = gr.Checkbox(True, label="Keep the rest of the photo", min_width=150, elem_id="lock")
         with gr.Row():
+            variants = gr.Slider(
+                1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants"
+            )
             steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="steps")
             guidance = gr.Slider(
                 0,

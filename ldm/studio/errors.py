@@ -7,12 +7,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
+from ldm.out_of_memory import is_out_of_memory
 from ldm.studio.jobs import CancelledError
+from ldm.studio.text import escaped
 
 P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger("studio")
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def sentence(error: Exception) -> str:
@@ -20,7 +21,7 @@ def sentence(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, CancelledError):
         return "Stopped"
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in NO_MEMORY):
+    if is_out_of_memory(error):
         return "Out of memory; close other programs or try again later."
     if isinstance(error, ValueError) and said:  # errors of this project are written for users
         return said[0].upper() + said[1:] + ("" if said[-1] in ".!?)" else ".")
@@ -44,4 +45,4 @@ def with_user_errors(handler: Callable[P, R]) -> Callable[P, R]:
 
 
 def _toast(error: Exception) -> Any:
-    return gr.Error(sentence(error), duration=12, print_exception=False, title="Error")
+    return gr.Error(escaped(sentence(error)), duration=12, print_exception=False, title="Error")

@@ -11,7 +11,9 @@ from ldm.pipeline import FacePipeline
 from ldm.studio.faces import FaceGallery
 from ldm.studio.mask_painter import painter_value
 from ldm.studio.session import Session
+from ldm.studio.text import escaped
 from ldm.studio.uploads import aligned_face, masked_face, read_mask
+from ldm.studio.visitors import Visitors
 from ldm.studio.widgets import face_value
 
 MINE, REFERENCE = "Your face", "Reference"
@@ -20,19 +22,20 @@ MINE, REFERENCE = "Your face", "Reference"
 class FaceEvents:
     """Event handlers for choosing faces."""
 
-    def __init__(self, gallery: FaceGallery, parser: FaceParser | None, pipe: FacePipeline) -> None:
-        self.gallery, self.parser = gallery, parser
+    def __init__(
+        self, visitors: Visitors, gallery: FaceGallery, parser: FaceParser | None, pipe: FacePipeline
+    ) -> None:
+        self.visitors, self.gallery, self.parser = visitors, gallery, parser
         self.label_set, self.size = pipe.label_set, pipe.size
 
-    def open(self) -> tuple[Any, ...]:
+    def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Start a session with two faces, hair selected, and the first page of the gallery."""
         source = next(iter(self.gallery.sources))
         names = self.gallery.search(source, "")
-        session = Session(
-            self.gallery.face(source, names[0]), self.gallery.face(source, names[min(1, len(names) - 1)])
-        )
+        session = self.visitors.begin(request)
+        session.face, session.reference = (self.gallery.face(source, name) for name in (names * 2)[:2])
         hair = [region for region in ("hair",) if region in self.label_set.regions]
-        return (session, *self._shown(session, hair), *self.search(source, "", 0))
+        return (*self._shown(session, hair), *self.search(source, "", 0))
 
     def search(self, source: str, text: str, page: int) -> tuple[Any, str, int]:
         """Return a page of thumbnails, its caption and its number."""
@@ -41,7 +44,7 @@ class FaceEvents:
         page = min(max(0, int(page)), last)
         shown = names[page * FaceGallery.PAGE : (page + 1) * FaceGallery.PAGE]
         if not shown:
-            said = f"No face matches “{text.strip()[:40]}”"
+            said = f"No face matches “{escaped(text.strip()[:40])}”"
         elif len(names) == len(shown):
             said = f"{len(names):,} faces"
         else:
@@ -59,7 +62,7 @@ class FaceEvents:
 
     def choose(
         self,
-        session: Session,
+        request: gr.Request,
         picker: dict[str, Any],
         source: str,
         text: str,
@@ -68,6 +71,7 @@ class FaceEvents:
         chosen: gr.SelectData,
     ) -> tuple[Any, ...]:
         """Select the clicked face."""
+        session = self.visitors.of(request)
         names = self.gallery.search(source, text)
         place = page * FaceGallery.PAGE + int(chosen.index)
         if not 0 <= place < len(names):
@@ -75,9 +79,10 @@ class FaceEvents:
         return self._take(session, picker, self.gallery.face(source, names[place]), role)
 
     def bring(
-        self, session: Session, picker: dict[str, Any], photo: bytes | None, mask: bytes | None, role: str
+        self, request: gr.Request, picker: dict[str, Any], photo: bytes | None, mask: bytes | None, role: str
     ) -> tuple[Any, ...]:
         """Use an uploaded photo with its uploaded mask, or with the mask from the face parser."""
+        session = self.visitors.of(request)
         if photo is None:
             raise ValueError("choose a photo first")
         if mask is not None:
@@ -89,13 +94,15 @@ class FaceEvents:
         except AlignmentError as error:
             raise ValueError(f"{error}; or upload a mask with the photo") from error
 
-    def exchange(self, session: Session, picker: dict[str, Any]) -> tuple[Any, ...]:
+    def exchange(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, ...]:
         """Swap face and reference."""
+        session = self.visitors.of(request)
         session.face, session.reference = session.reference, session.face
         return self._shown(session, picker.get("regions"))
 
-    def load_mask(self, session: Session, mask: bytes | None) -> dict[str, Any]:
+    def load_mask(self, request: gr.Request, mask: bytes | None) -> dict[str, Any]:
         """Load an uploaded mask into the painter."""
+        session = self.visitors.of(request)
         if session.face is None or mask is None:
             raise ValueError("choose a face first, then upload a PNG of region indices")
         return painter_value(session.face, read_mask(mask, self.label_set, self.size))

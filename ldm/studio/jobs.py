@@ -1,16 +1,26 @@
-"""Job queue of the studio: one model, one job at a time, with progress and cancellation."""
+"""Job queue of the studio: one model, one job at a time, with progress and cancellation.
+
+Gradio's own queue cannot replace it: it lets one session take every place, shows no place to generators, stops a
+job only where its generator yields, and notices a reader who left after 15 s.
+"""
 
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+import gradio as gr
+from gradio.context import LocalContext
 from torch import Tensor
 
 from ldm.pipeline.options import Preview, Progress
+from ldm.studio.server.presence import Presence
 
 PATIENCE = 20.0  # seconds without polling after which a visitor counts as gone
+ABSENCE = 0.8  # seconds without a reader after which a job makes room for a waiting one
+ALONE = 5.0  # the same if no job is waiting
 POLL = 0.2  # polling interval of the queue in seconds
 PREVIEW_EVERY = 0.3  # seconds between previews; decoding slows sampling down
 
@@ -20,20 +30,38 @@ class CancelledError(Exception):
 
 
 class QueueFullError(ValueError):
-    """The queue is full."""
+    """The queue is full, or the visitor already has a job in it."""
+
+
+def never_absent(since: float) -> float:
+    """Report a visitor who always reads, such as a test."""
+    return 0.0
 
 
 @dataclass(eq=False)
 class Job:
-    """A queued or running job."""
+    """A queued or running job.
+
+    Attributes:
+        visitor: session of the visitor.
+        absent: returns for how many seconds since a time nobody has read the job's results.
+        waiting: number of jobs behind it.
+        cancelled: set to stop the job.
+        seen: time at which the job was polled last.
+        began: time at which the job was created.
+    """
 
     visitor: str
+    absent: Callable[[float], float] = never_absent
+    waiting: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
     seen: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Raise CancelledError if the job was cancelled or its visitor has left."""
-        if self.cancelled.is_set() or time.monotonic() - self.seen > PATIENCE:
+        gone = self.absent(self.began) > (ABSENCE if self.waiting else ALONE)
+        if gone or self.cancelled.is_set() or time.monotonic() - self.seen > PATIENCE:
             raise CancelledError
 
 
@@ -47,15 +75,18 @@ class JobQueue:
         self._running: Job | None = None
         self._lock = threading.Lock()
 
-    def join(self, visitor: str) -> Job:
-        """Append a job; raise QueueFullError if the queue is full."""
+    def join(self, visitor: str, absent: Callable[[float], float] = never_absent) -> Job:
+        """Append a job; raise QueueFullError if the queue is full or the visitor is already in it."""
         with self._lock:
             self._drop_the_gone()
+            if any(job.visitor == visitor and not job.cancelled.is_set() for job in self._jobs):
+                raise QueueFullError("your last request is still in progress; wait for it or cancel it first")
             if len(self._jobs) > self.limit:
                 raise QueueFullError(
                     f"the queue is full ({self.limit} visitors waiting); try again in a minute"
                 )
-            self._jobs.append(Job(visitor))
+            self._jobs.append(Job(visitor, absent))
+            self._count()
             return self._jobs[-1]
 
     def place(self, job: Job) -> int:
@@ -81,6 +112,7 @@ class JobQueue:
                 self._jobs.remove(job)
             if self._running is job:
                 self._running = None
+            self._count()
 
     def cancel(self, visitor: str) -> bool:
         """Cancel the jobs of a visitor; return whether there were any."""
@@ -93,6 +125,11 @@ class JobQueue:
     def _drop_the_gone(self) -> None:
         now = time.monotonic()
         self._jobs = [job for job in self._jobs if job is self._running or now - job.seen <= PATIENCE]
+        self._count()
+
+    def _count(self) -> None:
+        for ahead, job in enumerate(self._jobs):
+            job.waiting = len(self._jobs) - 1 - ahead
 
 
 @dataclass(frozen=True)
@@ -121,7 +158,7 @@ class Report:
         if self.waiting:
             return f"Queued, position {self.waiting}"
         if not self.total:
-            return "Encoding styles"
+            return "Starting"
         left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
         return f"Step {self.done} of {self.total}{left}"
 
@@ -132,17 +169,38 @@ Make = Callable[[Progress, Preview], list[Tensor]]
 class Jobs:
     """Runs one job at a time, in a separate thread."""
 
-    def __init__(self, limit: int) -> None:
-        """Set the maximum number of waiting jobs."""
-        self.queue = JobQueue(limit)
+    def __init__(self, limit: int, presence: Presence | None = None) -> None:
+        """Set the maximum number of waiting jobs.
 
-    def run(self, visitor: str, make: Make) -> Iterator[Report]:
+        Args:
+            limit: the maximum.
+            presence: who reads the results of their jobs; None to wait for everybody.
+        """
+        self.queue = JobQueue(limit)
+        self._presence = presence
+
+    def run_for(self, request: gr.Request, make: Make) -> Iterator[Report]:
+        """Queue the job of a request and run it, as `run` does; stop if nobody reads its results."""
+        visitor = str(request.session_hash)
+        if self._presence is None:
+            return self.run(visitor, make)
+        keys = visitor, str(LocalContext.event_id.get(None))  # programs read by event, pages by session
+        return self.run(visitor, make, partial(self._presence.absent, keys))
+
+    def run(
+        self, visitor: str, make: Make, absent: Callable[[float], float] = never_absent
+    ) -> Iterator[Report]:
         """Queue a job and run it; yield progress reports, the last one with the images.
+
+        Args:
+            visitor: has at most one job in the queue.
+            make: the job; it calls its arguments at each step.
+            absent: returns for how many seconds since a time nobody has read the reports.
 
         Raises:
             QueueFullError: the queue is full.
         """
-        job = self.queue.join(visitor)
+        job = self.queue.join(visitor, absent)
         worker: _Worker | None = None
         try:
             while waiting := self.queue.place(job):

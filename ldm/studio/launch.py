@@ -1,56 +1,36 @@
 """Start the web server: local only by default, without telemetry."""
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ldm.bundle import ROOT
 from ldm.checkpoints.locate import FACE_PARSER
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
-from ldm.studio import page
+from ldm.studio import page, widgets
 from ldm.studio.faces import face_gallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
-from ldm.studio.options import EXAMPLES, HOME, PASSWORD, USER, chosen_checkpoint
-from ldm.studio.uploads import MAX_BYTES
-
-ROOT = Path(__file__).resolve().parents[2]
-HEADERS = {
-    # The page loads nothing from other hosts. Gradio evaluates its templates with eval.
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+from ldm.studio.options import EXAMPLES, PASSWORD, USER, chosen_checkpoint
+from ldm.studio.server.guard import Guard
+from ldm.studio.server.logins import LoginDelay
+from ldm.studio.server.network import HostNames, free_port, in_url, without_proxies
+from ldm.studio.server.presence import Presence
+from ldm.studio.server.upload_folder import MAX_BYTES, UploadFolder
 
 
-class SafeHeaders:
-    """Adds HEADERS to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request."""
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-            await send(message)
-
-        await self.app(scope, receive, sent)
-
-
-def prepare(options: argparse.Namespace, root: Path = ROOT) -> gr.Blocks:
+def prepare(
+    options: argparse.Namespace, uploads: UploadFolder, presence: Presence, root: Path = ROOT
+) -> gr.Blocks:
     """Load model and faces, and build the page.
 
     Raises:
@@ -63,46 +43,61 @@ def prepare(options: argparse.Namespace, root: Path = ROOT) -> gr.Blocks:
         parser = FaceParser.from_pretrained(
             options.parser or FACE_PARSER, device=options.device, label_set=label_set
         )
-    return page.build(models, found, parser, Jobs(options.max_queue))
+    return page.build(models, found, parser, Jobs(options.max_queue, presence), uploads, root)
 
 
-def serve(built: gr.Blocks, options: argparse.Namespace, wait: bool = True) -> str:
-    """Start the server and return its address; with `wait`, only after it has stopped."""
+def serve(built: gr.Blocks, options: argparse.Namespace, uploads: UploadFolder, presence: Presence) -> str:
+    """Start the server and return its address.
+
+    Raises:
+        ValueError: the host or the port cannot be used; the message names the option.
+    """
     password = os.environ.get(PASSWORD)
+    port = free_port(options.host, options.port)
+    names = HostNames(options.host, options.root_path, options.share)
     built.queue(default_concurrency_limit=None, max_size=16 * (options.max_queue + 1), api_open=False)
-    arguments: dict[str, Any] = {
-        "server_name": options.host or HOME,
-        "server_port": options.port,
-        "share": options.share,
-        "auth": (USER, password) if password else None,
-        "inbrowser": options.browser,
-        "max_file_size": MAX_BYTES,
-        "theme": page.theme(),
-        "css_paths": [page.CSS],
-        "app_kwargs": {"middleware": [Middleware(SafeHeaders)]},
-    }
-    _, address, _ = built.launch(
-        **arguments,
-        prevent_thread_lock=not wait,
-        quiet=True,
-        show_error=False,
-        footer_links=["api"],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        state_session_capacity=page.VISITORS,
-    )
-    return address
+
+    @contextlib.asynccontextmanager
+    async def guarded(app: Any) -> AsyncIterator[None]:
+        # At this point the app has built its middleware, so that the guard is outside all of it.
+        app.middleware_stack = Guard(app.middleware_stack, names, uploads, presence, LoginDelay())
+        yield
+
+    with without_proxies(needed=options.share):
+        _, address, _ = built.launch(
+            server_name=in_url(options.host),
+            server_port=port,
+            root_path=options.root_path,
+            share=options.share,
+            auth=(USER, password) if password else None,
+            inbrowser=options.browser,
+            max_file_size=MAX_BYTES,
+            theme=page.theme(),
+            css_paths=[page.CSS],
+            js=widgets.script("shortcuts"),
+            app_kwargs={"lifespan": guarded},
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            footer_links=["api"],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+        )
+    return options.root_path if "://" in options.root_path else address
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run until stopped; return 0, or 2 for a usage error."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of the temporary folder
+    uploads, presence = UploadFolder(), Presence()
+    uploads.use()
     try:
-        built = prepare(options)
-        address = serve(built, options, wait=False)
+        built = prepare(options, uploads, presence)
+        address = serve(built, options, uploads, presence)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

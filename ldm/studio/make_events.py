@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm.data.faces import Face
 from ldm.data.images import encode_png
 from ldm.parsing.alignment import as_bytes
-from ldm.pipeline import FacePipeline, Recipe
+from ldm.pipeline import FacePipeline, Recipe, RecipeError
 from ldm.pipeline.options import Preview, Progress
 from ldm.pipeline.recipe import KEY, recipe_text, said_in
 from ldm.studio.controls import Settings
@@ -18,8 +18,10 @@ from ldm.studio.jobs import Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
 from ldm.studio.models import Models
 from ldm.studio.session import Part, Result, SampleRequest, Session
+from ldm.studio.text import is_unicode
 from ldm.studio.uploads import checked
 from ldm.studio.views import View, busy, compare_value, failed, film_value, history, listed
+from ldm.studio.visitors import Visitors
 from ldm.studio.widgets import face_value
 
 REFERENCE, RANDOM, NO_STYLE = "Reference", "Random", "Random face"
@@ -46,15 +48,16 @@ class Choice:
 class MakeEvents:
     """Event handlers for sampling images."""
 
-    def __init__(self, models: Models, jobs: Jobs) -> None:
-        self.models, self.jobs = models, jobs
+    def __init__(self, visitors: Visitors, models: Models, jobs: Jobs) -> None:
+        self.visitors, self.models, self.jobs = visitors, models, jobs
 
     # --- edits ---
 
     def add_part(
-        self, session: Session, picker: dict[str, Any], style: str, amount: float
+        self, request: gr.Request, picker: dict[str, Any], style: str, amount: float
     ) -> tuple[str, dict[str, Any]]:
         """Add the selected regions to the list of edits and clear the selection."""
+        session = self.visitors.of(request)
         made = Choice(picker, style, amount, {})
         regions = made.regions(self.models.pipe)
         if not regions:
@@ -62,32 +65,36 @@ class MakeEvents:
         session.parts = session.with_selection(regions, made.style == RANDOM, float(made.amount) / 100)
         return listed(session), face_value(session.face)
 
-    def clear_parts(self, session: Session) -> str:
+    def clear_parts(self, request: gr.Request) -> str:
         """Clear the list of edits."""
+        session = self.visitors.of(request)
         session.parts = ()
         return listed(session)
 
     # --- sampling ---
 
-    def make(self, session: Session, request: gr.Request, *values: Any) -> Iterator[View]:
+    def make(self, request: gr.Request, *values: Any) -> Iterator[View]:
         """Sample images; `values` are those of `Choice`, followed by the controls."""
-        yield from self._shown(session, request, values, frames=0)
+        yield from self._shown(request, values, frames=0)
 
-    def make_strip(self, session: Session, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
+    def make_strip(self, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
         """Sample an interpolation from the face's own style to the selected one."""
         if not 2 <= int(frames) <= MOST_FRAMES:
             yield failed(ValueError(f"frames must be in [2, {MOST_FRAMES}], got {frames}"))
             return
-        yield from self._shown(session, request, values, frames=int(frames))
+        yield from self._shown(request, values, frames=int(frames))
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel the job within one step."""
         self.jobs.queue.cancel(str(request.session_hash))
 
-    def load_recipe(self, session: Session, request: gr.Request, file: bytes | None) -> Iterator[View]:
+    def load_recipe(self, request: gr.Request, file: bytes | None) -> Iterator[View]:
         """Reproduce the image of a recipe, with the weights it names if available."""
         try:
+            session = self.visitors.of(request)
             text = recipe_text(checked(file, "the file"))
+            if not is_unicode(said_in(text)):
+                raise RecipeError("the recipe holds text that is not valid Unicode")
         except Exception as error:
             yield failed(error)
             return
@@ -95,10 +102,9 @@ class MakeEvents:
         weights = kind if kind in self.models.kinds else None
         yield from self._run(session, request, lambda pipe: [Recipe.from_text(text, pipe)], weights=weights)
 
-    def _shown(
-        self, session: Session, request: gr.Request, values: tuple[Any, ...], frames: int
-    ) -> Iterator[View]:
+    def _shown(self, request: gr.Request, values: tuple[Any, ...], frames: int) -> Iterator[View]:
         try:
+            session = self.visitors.of(request)
             settings = Settings.read(*values[4:])
             inputs = self._inputs(session, Choice(*values[:4]), settings, frames)
         except Exception as error:
@@ -162,9 +168,9 @@ class MakeEvents:
 
         last = Report()
         try:
-            for report in self.jobs.run(str(request.session_hash), work):
+            for report in self.jobs.run_for(request, work):
                 if report.error is not None:
-                    _remember(session, [] if frames else made)  # keep finished images
+                    self._remember(session, [] if frames else made)  # keep finished images
                     yield failed(report.error, last, session, 0 if frames else len(made))
                 elif report.made is None:
                     last = report
@@ -173,7 +179,7 @@ class MakeEvents:
             yield failed(error)
             return
         if report.made is not None:
-            _remember(session, made[-1:] if frames else made)
+            self._remember(session, made[-1:] if frames else made)
             yield self._finished(session, made, frames)
 
     def _finished(self, session: Session, made: list[Result], frames: int) -> View:
@@ -189,25 +195,34 @@ class MakeEvents:
         seed = made[0].recipe.how.get("seed", 0)
         return {"text": said, "tone": "done"}, compare, history(session), film, seed
 
+    def _remember(self, session: Session, made: list[Result]) -> None:
+        """Add images to the history, the first one on top."""
+        for result in reversed(made):
+            session.remember(result)
+        self.visitors.trim()
+
     # --- results ---
 
-    def recall(self, session: Session) -> tuple[Any, ...]:
+    def recall(self, request: gr.Request) -> tuple[Any, ...]:
         """Set the controls to the recipe of the displayed image: locked seed, steps, solver, guidance."""
+        session = self.visitors.of(request)
         if session.shown is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         how = session.shown.recipe.how
         return True, how.get("steps", 20), how.get("solver", "dpmpp_2m"), how.get("guidance", 1.0)
 
-    def show(self, session: Session, chosen: gr.SelectData) -> dict[str, Any]:
+    def show(self, request: gr.Request, chosen: gr.SelectData) -> dict[str, Any]:
         """Display an image of the history."""
+        session = self.visitors.of(request)
         place = int(chosen.index)
         if not 0 <= place < len(session.results):
             raise ValueError("that image is no longer in the history")
         session.shown = session.results[place]
         return compare_value(session.shown, fresh=True)
 
-    def go_on(self, session: Session, picker: dict[str, Any]) -> tuple[Any, Any]:
+    def go_on(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, Any]:
         """Use the displayed image as the face to edit."""
+        session = self.visitors.of(request)
         if session.shown is None:
             raise ValueError("generate an image first")
         result = session.shown
@@ -219,9 +234,3 @@ class MakeEvents:
 def _of(progress: Progress, number: int, count: int) -> Progress:
     """Return the progress callback of one image of several."""
     return lambda done, total: progress(number * total + done, count * total)
-
-
-def _remember(session: Session, made: list[Result]) -> None:
-    """Add images to the history, the first one on top."""
-    for result in reversed(made):
-        session.remember(result)

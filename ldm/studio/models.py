@@ -12,13 +12,15 @@ class Models:
     """Holds one model in memory, with its EMA or raw weights.
 
     Attributes:
-        checkpoint: file name of the checkpoint, without directories.
+        path: the checkpoint.
+        checkpoint: its file name, without directories.
         kinds: available weights.
     """
 
     def __init__(self, path: str, options: Namespace) -> None:
         """Load the model; raise CheckpointError, or ValueError for an unavailable device."""
-        self._path, self._config, self._device = path, options.config, options.device
+        self.path, self._given = Path(path), path
+        self._config, self._device = options.config, options.device
         self.checkpoint = Path(path).name
         self.kinds: tuple[Weights, ...] = weights_in(path, options.config)
         self._lock = threading.Lock()
@@ -41,5 +43,5 @@ class Models:
 
     def _load(self, kind: Weights) -> FacePipeline:
         return FacePipeline.from_pretrained(
-            self._path, config=self._config, weights=kind, device=self._device
+            self._given, config=self._config, weights=kind, device=self._device
         )

@@ -9,7 +9,7 @@ from ldm.studio import widgets
 from ldm.studio.face_events import MINE, REFERENCE
 from ldm.studio.make_events import MOST_FRAMES, STYLES
 from ldm.studio.mask_painter import mask_painter
-from ldm.studio.uploads import MAX_BYTES
+from ldm.studio.server.upload_folder import MAX_BYTES
 
 NO_PARSER = (
     "This studio runs without a **face parser**, which segments photos into regions. Start it with "
@@ -98,19 +98,34 @@ def faces(label_set: LabelSet) -> Faces:
     return Faces(mine, reference, style, exchange)
 
 
-def gallery(sources: list[str]) -> GalleryPanel:
-    """Lay out the gallery of faces."""
+def gallery(sources: list[str], prefix: str = "", with_role: bool = True) -> GalleryPanel:
+    """Lay out a gallery of faces.
+
+    Args:
+        sources: names of the sources.
+        prefix: of the element ids.
+        with_role: let visitors choose what a click sets.
+    """
     with gr.Row():
-        role = gr.Radio([MINE, REFERENCE], value=MINE, label="Click to set", elem_id="role", min_width=215)
+        role = gr.Radio(
+            [MINE, REFERENCE],
+            value=MINE,
+            label="Click to set",
+            elem_id=f"{prefix}role",
+            min_width=215,
+            visible=with_role,
+        )
         source = gr.Radio(
             sources,
             value=sources[0],
             label="Source",
             visible=len(sources) > 1,
-            elem_id="source",
+            elem_id=f"{prefix}source",
             min_width=215,
         )
-        search = gr.Textbox(label="Search by name", placeholder="0012", elem_id="search", min_width=140)
+        search = gr.Textbox(
+            label="Search by name", placeholder="0012", elem_id=f"{prefix}search", min_width=140
+        )
     gallery = gr.Gallery(
         label="Faces",
         show_label=False,
@@ -120,11 +135,12 @@ def gallery(sources: list[str]) -> GalleryPanel:
         object_fit="cover",
         interactive=False,
         buttons=[],
-        elem_id="shelf",
+        elem_id=f"{prefix}shelf",
+        elem_classes="shelf",
     )
-    with gr.Row(elem_id="pages"):
+    with gr.Row(elem_classes="pages"):
         back = gr.Button("← Previous", size="sm", min_width=80, scale=0)
-        said = gr.Markdown(elem_id="page-said")
+        said = gr.Markdown(elem_id=f"{prefix}page-said", elem_classes="page-said")
         on = gr.Button("Next →", size="sm", min_width=80, scale=0)
     return GalleryPanel(role, source, search, gallery, back, said, on)
 
@@ -191,7 +207,7 @@ def strip() -> StripPanel:
 
 def result() -> ResultPanel:
     """Lay out the result, below the controls."""
-    with gr.Row(elem_id="go"):
+    with gr.Row(elem_id="go", elem_classes="go"):
         make = gr.Button("Generate", variant="primary", elem_id="make", scale=3)
         cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90)
     status = widgets.status()
@@ -206,6 +222,7 @@ def result() -> ResultPanel:
         interactive=False,
         buttons=[],
         elem_id="history",
+        elem_classes="shelf",
     )
     recipe = gr.UploadButton(
         "Load recipe: reproduce an image from its PNG",

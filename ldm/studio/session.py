@@ -8,6 +8,7 @@ from torch import Tensor
 from ldm.data.faces import Face
 from ldm.pipeline import FacePipeline, Recipe, StyleCode
 from ldm.pipeline.options import SamplingOptions
+from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.region_names import readable
 
 REMEMBERED = 24  # images in the history
@@ -128,6 +129,20 @@ class Result:
     recipe: Recipe
 
     @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        recipe = self.recipe
+        tensors = (
+            self.image,
+            self.before,
+            recipe.style.codes,
+            recipe.labels,
+            recipe.photo,
+            recipe.photo_labels,
+        )
+        return len(self.png) + sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @property
     def title(self) -> str:
         """Title in the history."""
         said = self.recipe.said.get("parts")  # untrusted if the recipe was loaded
@@ -137,8 +152,18 @@ class Result:
 
 @dataclass
 class Session:
-    """Selections and results of a visitor; mutable."""
+    """Selections and results of a visitor; mutable.
 
+    Attributes:
+        photo: the photo of the first tab, with its edits.
+        photo_reference: face of the gallery whose style that photo gets.
+        face, reference, parts: selections of the second tab.
+        results: its images, newest first.
+        shown: the image on display.
+    """
+
+    photo: OpenedPhoto | None = None
+    photo_reference: Face | None = None
     face: Face | None = None
     reference: Face | None = None
     parts: tuple[Part, ...] = ()

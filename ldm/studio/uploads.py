@@ -10,9 +10,9 @@ from ldm.data.images import ImageError, open_image, read_labels, read_rgb, to_te
 from ldm.data.labels import LabelSet
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import align
+from ldm.studio.server.upload_folder import MAX_BYTES
 
 PHOTOS, MASKS = ("JPEG", "PNG", "WEBP"), ("PNG",)
-MAX_BYTES = 20_000_000
 OWN = "your photo"
 
 

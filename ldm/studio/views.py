@@ -13,6 +13,7 @@ from ldm.pipeline import Recipe
 from ldm.studio.errors import sentence
 from ldm.studio.jobs import CancelledError, Report
 from ldm.studio.session import Result, Session
+from ldm.studio.text import escaped
 from ldm.studio.widgets import data_url, picture_url
 
 View = tuple[Any, ...]  # status, compare, history, film, seed
@@ -22,7 +23,7 @@ def listed(session: Session) -> str:
     """Format the list of edits as Markdown."""
     if not session.parts:
         return "No entries: only the current selection is edited."
-    return "\n".join(f"- {_plain_text(part.summary())}" for part in session.parts)
+    return "\n".join(f"- {escaped(part.summary())}" for part in session.parts)
 
 
 def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
@@ -55,10 +56,6 @@ def history(session: Session) -> Any:
     """Return the history gallery."""
     pictures = [(Image.fromarray(to_uint8(result.image)), result.title) for result in session.results]
     return gr.update(value=pictures, selected_index=None)
-
-
-def _plain_text(words: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#!|" else c for c in words)
 
 
 def busy(report: Report, before: Tensor | None, seed: int | None) -> View:

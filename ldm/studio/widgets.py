@@ -32,17 +32,18 @@ def picture_url(image: Tensor | Image.Image) -> str:
     return data_url(encode_png(image))
 
 
-def widget(template: str, code: str, name: str, **props: Any) -> gr.HTML:
+def widget(template: str, code: str, name: str, value: dict[str, Any] | None = None, **props: Any) -> gr.HTML:
     """Build a component with a fixed template, whose script renders its value, a dict.
 
     Args:
         template: HTML.
         code: JavaScript.
-        name: element id, used by theme.css and tests.
+        name: element id, used by tests; the part before the first hyphen is a class, used by theme.css.
+        value: first value.
         props: properties for the script.
     """
     return gr.HTML(
-        {},
+        value or {},
         html_template=template,
         js_on_load=code,
         apply_default_css=False,
@@ -70,7 +71,7 @@ def face_picker(label_set: LabelSet, name: str, role: str, pickable: bool) -> gr
     return widget(
         f"""
         <h3><span class="role">{role}</span> <span class="name"></span></h3>
-        <div class="stage"><p class="empty">Choose a face below</p><img alt="" hidden><canvas></canvas></div>
+        <div class="stage"><p class="empty">No face yet</p><img alt="" hidden><canvas></canvas></div>
         {PICKING if pickable else '<input type="checkbox" class="apart" hidden><div class="regions" hidden></div>'}
         """,
         script("labels", "face_picker"),
@@ -131,7 +132,7 @@ def film() -> gr.HTML:
     )
 
 
-def status() -> gr.HTML:
+def status(name: str = "status") -> gr.HTML:
     """Build the display of progress and errors. Its value is {"text", "tone", "done", "total"}."""
     return widget(
         """
@@ -139,5 +140,5 @@ def status() -> gr.HTML:
         aria-live="polite"></span> <progress hidden aria-label="Steps"></progress>
         """,
         script("status"),
-        "status",
+        name,
     )

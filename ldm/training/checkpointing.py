@@ -15,6 +15,16 @@ from ldm.atomic_files import write_at
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.torch_files import verify_checksums
 from ldm.training.finite import FiniteLossGuard
+from ldm.training.lightning_internals import (
+    accumulates,
+    batches_done,
+    checkpoint_step,
+    is_last_batch,
+    logged_step,
+    pending_metrics,
+    set_between_batches,
+    validation_follows,
+)
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest
 
@@ -116,13 +126,11 @@ class CheckpointWriter(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write last.ckpt if it is due or a stop is requested."""
-        if trainer.fit_loop._should_accumulate():
+        if accumulates(trainer):
             return  # checkpoints do not contain accumulated gradients
         stop = self._agree(trainer, self.stop.signum is not None)
         if stop or self._agree(trainer, self._due(trainer)) or self._ends_here(trainer):
-            epoch_loop = trainer.fit_loop.epoch_loop
-            assert trainer.fit_loop._data_fetcher is not None
-            self._validation_follows = epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            self._validation_follows = validation_follows(trainer)
             self.write_last(trainer, pl_module)
         if stop:
             self._leave(trainer)
@@ -179,9 +187,7 @@ class CheckpointWriter(Checkpoint):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, FiniteLossGuard):
                 callback.check_weights(trainer, pl_module)
-        connector = trainer._logger_connector
-        if trainer.training and connector._first_loop_iter is not None and connector.should_update_logs:
-            metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
+        if metrics := pending_metrics(trainer):
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsCSV):
                     logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, logged_step(trainer))
@@ -191,20 +197,8 @@ class CheckpointWriter(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Set the loop state to between two batches, or to the start of a pending validation.
-
-        By default, Lightning skips a validation that was due right after the checkpoint, and continues an
-        interrupted one in its middle.
-        """
-        progress = checkpoint["loops"]["fit_loop"]
-        validation = progress["epoch_loop.val_loop.batch_progress"]
-        begun = int(self._validation_follows)
-        validation["total"] = {"ready": begun, "started": begun, "processed": 0, "completed": 0}
-        validation["current"] = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
-        if self._validation_follows:
-            for count in ("total", "current"):
-                batches = progress["epoch_loop.batch_progress"][count]
-                batches["completed"] = batches["processed"]
+        """Make the checkpoint resume between two batches, or at the start of a pending validation."""
+        set_between_batches(checkpoint, self._validation_follows)
 
     def _due(self, trainer: pl.Trainer) -> bool:
         since = batches_done(trainer) - self.saved_step
@@ -218,7 +212,7 @@ class CheckpointWriter(Checkpoint):
         if 0 <= trainer.max_steps <= trainer.global_step:
             return True
         last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
-        return last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        return last_epoch and is_last_batch(trainer)
 
     def _agree(self, trainer: pl.Trainer, here: bool) -> bool:
         """Return whether any process agrees: all must write and stop at the same batch."""
@@ -244,25 +238,14 @@ def bytes_in(content: Any) -> int:
     return sum(found.values())
 
 
-def batches_done(trainer: pl.Trainer) -> int:
-    """Return the number of batches since the start of the run, including before resumes."""
-    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-
-
-def logged_step(trainer: pl.Trainer) -> int:
-    """Return the current logging step of Lightning."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def checkpoint_step(checkpoint: Path) -> int:
+def saved_step(checkpoint: Path) -> int:
     """Return the logging step of a checkpoint without reading its tensors.
 
     Raises:
         CheckpointError: a damaged file, or one with weights only.
     """
-    content = load_saved(checkpoint, mmap=True)
     try:
-        return content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+        return checkpoint_step(load_saved(checkpoint, mmap=True))
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint}: no training state to resume from; to start a new run from its weights set "

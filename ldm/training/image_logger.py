@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from ldm.data.datamodule import Readable
 from ldm.data.image_grid import draw_grid
-from ldm.training.checkpointing import batches_done
+from ldm.training.lightning_internals import batches_done
 from ldm.training.seeding import seed_all
 
 

@@ -3,8 +3,7 @@
 import csv
 import io
 import os
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
 from ldm.atomic_files import write_text
+from ldm.training.lightning_internals import is_first_process
 
 
 class MetricsCSV(Logger):
@@ -24,75 +24,51 @@ class MetricsCSV(Logger):
         last_step: on resume, the step of the checkpoint; later rows, which will be logged again, are dropped.
     """
 
+    name = "metrics"
+    version = ""  # a run folder has a single one
+
     def __init__(self, path: Path, last_step: int | None = None) -> None:
         super().__init__()
-        self.path = path
-        self.columns: list[str] = ["step"]
-        self._row: dict[str, str] = {}
-        self._row_start = 0
-        if last_step is not None and path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
-            self._reopen(last_step)
+        self.path, self.columns = path, ["step"]
+        self._row: dict[str, str] = {}  # the last one, which starts at this byte of the file
+        self._start = 0
+        if last_step is not None and path.is_file() and is_first_process():
+            with open(path, newline="") as file:
+                self.columns = next(csv.reader(file), self.columns)
+            self._rewrite([row for row in read_rows(path) if int(row["step"]) <= last_step])
 
-    @property
-    def name(self) -> str:
-        """Name of the logger."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """Empty: a run folder has a single version."""
-        return ""
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml holds the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write metrics of a step; metrics of the last step are added to its row."""
-        assert step is not None
-        if new := [name for name in metrics if name not in self.columns]:
-            self._add_columns(new)
+        exists = self.path.exists()
         if self._row.get("step") != str(step):
-            self._row, self._row_start = (
-                {"step": str(step)},
-                self.path.stat().st_size if self.path.exists() else 0,
-            )
-            if self._row_start == 0:
-                write_text(self.path, self._line(dict(zip(self.columns, self.columns, strict=True))))
-                self._row_start = self.path.stat().st_size
-        self._row.update({name: repr(float(value)) for name, value in metrics.items()})
+            self._row, self._start = {"step": str(step)}, self.path.stat().st_size if exists else 0
+        self._row |= {name: repr(float(value)) for name, value in metrics.items()}
+        new = [name for name in self._row if name not in self.columns]
+        if new or not exists:
+            self.columns += new
+            others = [row for row in read_rows(self.path) if row["step"] != str(step)] if exists else []
+            self._rewrite([*others, self._row])
+            return
         with open(self.path, "r+b") as file:
-            file.seek(self._row_start)
-            file.write(
-                self._line(self._row).encode()
-            )  # a single write, so that a kill cannot truncate the step number
+            file.seek(self._start)
+            file.write(self._line(self._row).encode())  # a single write: a kill cannot cut the step number
             file.truncate()
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        header = dict(zip(self.columns, self.columns, strict=True))
+        lines = [self._line(row) for row in (header, *rows)]
+        write_text(self.path, "".join(lines))
+        self._row = {name: value for name, value in rows[-1].items() if value} if rows else {}
+        self._start = len("".join(lines[:-1]).encode())
 
     def _line(self, row: Mapping[str, str]) -> str:
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerow(row)
         return text.getvalue()
-
-    def _add_columns(self, names: list[str]) -> None:
-        """Rewrite the file with more columns."""
-        rows = read_rows(self.path) if self.path.exists() else []
-        self.columns += names
-        self._write(rows)
-        if self._row:
-            self._row_start = self.path.stat().st_size - len(self._line(self._row).encode())
-
-    def _reopen(self, last_step: int) -> None:
-        with open(self.path, newline="") as file:
-            self.columns = next(csv.reader(file), ["step"])
-        rows = [row for row in read_rows(self.path) if int(row["step"]) <= last_step]
-        self._write(rows)
-        if rows:
-            self._row = {name: value for name, value in rows[-1].items() if value}
-            self._row_start = self.path.stat().st_size - len(self._line(self._row).encode())
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        header = dict(zip(self.columns, self.columns, strict=True))
-        write_text(self.path, "".join(self._line(row) for row in [header, *rows]))
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:

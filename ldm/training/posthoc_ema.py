@@ -16,7 +16,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.models.latent_networks import LatentNetworks
 from ldm.modules.power_ema import PowerEMA, Profile, combination, combine
 from ldm.targets import ConfigError
-from ldm.training.parallel import ShardedStrategy
+from ldm.training.lightning_internals import ShardedStrategy
 
 FORMAT = "sca-dm average 1"
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

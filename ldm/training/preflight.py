@@ -14,7 +14,7 @@ from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.state_dict import FIRST_STAGE, fitting, load_weights, select_prefix
 from ldm.targets import ConfigError
 from ldm.training.checkpointing import load_saved
-from ldm.training.parallel import ShardedStrategy
+from ldm.training.lightning_internals import ShardedStrategy
 
 
 def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
@@ -76,7 +76,7 @@ def load_first_stage(model: pl.LightningModule, checkpoint: Path) -> None:
 
 def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
     """Raise ConfigError for settings that require automatic optimisation with complete gradients."""
-    within = getattr(model, "step_in_backward", False)
+    within = getattr(getattr(model, "optimization", None), "step_in_backward", False)
     if within and (trainer.world_size > 1 or trainer.precision == "16-mixed"):
         raise ConfigError(
             "model.params.step_in_backward requires a single process and float32 or bfloat16: otherwise, gradients "

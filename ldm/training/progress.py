@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor
 
-from ldm.training.checkpointing import batches_done
+from ldm.training.lightning_internals import batches_done
 
 WINDOW = 50  # batches of the moving average of images per second
 

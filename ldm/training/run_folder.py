@@ -14,11 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-
 from ldm.atomic_files import PARTIAL, write_text
 from ldm.targets import ConfigError
 from ldm.training.config import to_yaml
+from ldm.training.lightning_internals import is_first_process
 
 # Processes that Lightning starts for further devices must not choose a folder of their own.
 FOLDER_VARIABLE = "SCADM_RUN_FOLDER"
@@ -58,7 +57,7 @@ class RunFolder:
     def new(cls, logdir: Path, name: str) -> "RunFolder":
         """Make `<logdir>/<timestamp>_<name>`, which is this run's alone also if another starts in the same second."""
         path = wanted = logdir / f"{datetime.now():%Y-%m-%dT%H-%M-%S}_{name}"
-        if getattr(rank_zero_only, "rank", 0) != 0:  # the process of rank 0 makes and fills the folder
+        if not is_first_process():  # the process of rank 0 makes and fills the folder
             return cls(Path(os.environ.get(FOLDER_VARIABLE, path)))
         first = not logdir.exists()
         for attempt in itertools.count(2):

@@ -1,10 +1,19 @@
-"""User errors of the command line: one sentence instead of a traceback."""
+"""Errors of the command line: one sentence instead of a traceback."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from ldm.config_errors import TRACEBACK, VALUE_ERRORS, blamed, reason, wants_traceback
+from ldm.data.datamodule import DataError
+from ldm.out_of_memory import is_out_of_memory, out_of_memory
+from ldm.training.finite import NotFiniteError
+
+Sections = Mapping[int, tuple[str, Mapping[str, Any]]]
+SENTENCES = (ValueError, OSError, ImportError, MisconfigurationException)  # messages for users
+LESS_MEMORY = "lower data.params.batch_size, or make the model smaller"
 
 
 class UserError(Exception):
@@ -12,20 +21,27 @@ class UserError(Exception):
 
 
 @contextmanager
-def explained(*kinds: type[Exception]) -> Iterator[None]:
-    """Convert errors of these kinds, and Lightning's configuration errors, to UserError."""
+def explained(sections: Sections | None = None) -> Iterator[None]:
+    """Convert errors that a wrong value or file can cause to UserError; SCADM_TRACEBACK=1 leaves them unchanged.
+
+    Args:
+        sections: path and values of a section of the config by the id of the object that was built from it.
+    """
     try:
         yield
-    except Exception as error:
-        if os.environ.get("SCADM_TRACEBACK") or not isinstance(error, (MisconfigurationException, *kinds)):
+    except (DataError, NotFiniteError):
+        raise
+    except (*SENTENCES, *VALUE_ERRORS) as error:
+        if wants_traceback():
             raise
-        message = str(error) or type(error).__name__
-        if isinstance(error, TypeError | KeyError):  # raised wherever a wrong value is used
-            message = (
-                f"a value in the config is missing or has the wrong type ({type(error).__name__}, {message}); "
-                "set SCADM_TRACEBACK=1 for the traceback"
-            )
-        raise UserError(message) from error
+        if isinstance(error, SENTENCES) and str(error):
+            raise UserError(str(error)) from error
+        place = blamed(error, sections or {})
+        if is_out_of_memory(error):
+            raise UserError(out_of_memory(f"in {place}", LESS_MEMORY)) from error
+        raise UserError(
+            f"a value in {place} cannot be used ({reason(error)}); set {TRACEBACK}=1 for the traceback"
+        ) from error
 
 
 def error_sentence(error: Exception) -> str:

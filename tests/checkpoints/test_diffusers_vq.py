@@ -1,4 +1,4 @@
-"""First stages against diffusers' own `VQModel`, with random weights."""
+"""First stages against the `VQModel` of diffusers, with random weights."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from ldm.targets import instantiate_from_config
 from tests import small
 from tests.test_house import ROOT
 
-ATTENTIVE = {
+WITH_ATTENTION = {
     "down_block_types": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"),
     "up_block_types": ("UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
 }
 
 
 def theirs(**settings: Any) -> VQModel:
-    """Build a small `VQModel` of diffusers with random weights; no two numbers of its config agree by chance."""
+    """Build a small `VQModel` of diffusers with random weights; all numbers of its config differ."""
     config: dict[str, Any] = {
         "block_out_channels": (8, 16, 32),
         "down_block_types": ("DownEncoderBlock2D",) * 3,
@@ -37,14 +37,14 @@ def theirs(**settings: Any) -> VQModel:
 
 
 def ours(weights: dict[str, Tensor], params: dict[str, Any]) -> Any:
-    """Build our model with these weights, every one of which has to fit."""
+    """Build our model with exactly these weights."""
     model = instantiate_from_config({"target": "ldm.models.autoencoder.VQModelInterface", "params": params})
     model.load_state_dict(weights)
     return model.eval()
 
 
 def assert_same(their: VQModel, our: Any, dtype: torch.dtype) -> None:
-    """Compare encoding, quantisation, decoding with it and without, and that none of them is constant."""
+    """Compare encoding, quantisation, and decoding with and without it."""
     image = torch.randn(2, 3, 24, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
     their, our = their.to(dtype), our.to(dtype)
     with torch.no_grad():
@@ -61,14 +61,14 @@ def assert_same(their: VQModel, our: Any, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("settings", [{}, ATTENTIVE, {"vq_embed_dim": None, "layers_per_block": 1}])
-def test_their_network_computes_the_same_here(settings: dict, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("settings", [{}, WITH_ATTENTION, {"vq_embed_dim": None, "layers_per_block": 1}])
+def test_conversion_from_diffusers(settings: dict, dtype: torch.dtype) -> None:
     their = theirs(**settings)
     assert_same(their, ours(*from_diffusers(their.state_dict(), their.config)), dtype)
 
 
 @pytest.mark.parametrize("attn_resolutions", [[], [16, 4]])
-def test_our_network_computes_the_same_there(attn_resolutions: list[int]) -> None:
+def test_conversion_to_diffusers(attn_resolutions: list[int]) -> None:
     sizes = {**small.DDCONFIG, "ch_mult": [1, 2, 2], "z_channels": 4, "attn_resolutions": attn_resolutions}
     params = {"embed_dim": 3, "n_embed": 60, "ddconfig": sizes}
     our = small.randomised(
@@ -80,8 +80,8 @@ def test_our_network_computes_the_same_there(attn_resolutions: list[int]) -> Non
     assert_same(their, our, torch.float32)
 
 
-@pytest.mark.parametrize("settings", [{}, ATTENTIVE])
-def test_there_and_back_changes_no_bit_and_no_setting(settings: dict) -> None:
+@pytest.mark.parametrize("settings", [{}, WITH_ATTENTION])
+def test_round_trip_is_exact(settings: dict) -> None:
     their = theirs(**settings)
     state, params = from_diffusers(their.state_dict(), their.config)
     weights, config = to_diffusers(state, params, their.config.scaling_factor)
@@ -93,8 +93,8 @@ def test_there_and_back_changes_no_bit_and_no_setting(settings: dict) -> None:
     assert same == params and all(torch.equal(again[key], value) for key, value in state.items())
 
 
-def test_the_published_recipe_is_their_published_shape() -> None:
-    """VQ-F4 as in CompVis/ldm-celebahq-256, without its 55 M numbers: every key and every shape."""
+def test_published_config_has_the_shapes_of_the_published_weights() -> None:
+    """Keys and shapes of VQ-F4 as in CompVis/ldm-celebahq-256."""
     recipe = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/autoencoder/vq-f4.yaml").model.params)
     with torch.device("meta"):
         our = instantiate_from_config(
@@ -135,19 +135,19 @@ def test_old_names_of_attention(as_convolutions: bool) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"_class_name": "AutoencoderKL"}, "describes a AutoencoderKL; wanted a VQModel"),
-        ({"act_fn": "mish"}, "act_fn: 'mish'"),
-        ({"norm_type": "spatial"}, "norm_type: 'spatial'"),
-        ({"lookup_from_codebook": True}, "lookup_from_codebook: True"),
-        ({"mid_block_add_attention": False}, "mid_block_add_attention: False"),
-        ({"block_out_channels": [8, 12, 32]}, "whole multiples of the first"),
-        ({"block_out_channels": None}, "missing or wrong"),
-        ({"down_block_types": ["AttnDownEncoderBlock2D"] * 3}, "at a level in both halves"),
-        ({"down_block_types": ["DownBlock2D"] * 3}, "down_block_types: .'DownBlock2D'"),
-        ({"layers_per_block": 1}, r"keys belong to no first stage of this config: encoder\.down_blocks"),
+        ({"_class_name": "AutoencoderKL"}, "_class_name must be VQModel, got 'AutoencoderKL'"),
+        ({"act_fn": "mish"}, "act_fn must be .*got 'mish'"),
+        ({"norm_type": "spatial"}, "norm_type must be .*got 'spatial'"),
+        ({"lookup_from_codebook": True}, "lookup_from_codebook must be .*got True"),
+        ({"mid_block_add_attention": False}, "mid_block_add_attention must be .*got False"),
+        ({"block_out_channels": [8, 12, 32]}, "multiples of the first"),
+        ({"block_out_channels": None}, "block_out_channels must be a list"),
+        ({"down_block_types": ["AttnDownEncoderBlock2D"] * 3}, "at the same level of both"),
+        ({"down_block_types": ["DownBlock2D"] * 3}, "down_block_types .*got .*DownBlock2D"),
+        ({"layers_per_block": 1}, r"do not belong to a first stage with this config: encoder\.down_blocks"),
     ],
 )
-def test_what_we_cannot_express_is_said(settings: dict, message: str) -> None:
+def test_unsupported_settings_of_diffusers(settings: dict, message: str) -> None:
     their = theirs()
     with pytest.raises(CheckpointError, match=message):
         from_diffusers(their.state_dict(), {**their.config, **settings})
@@ -161,7 +161,7 @@ def test_what_we_cannot_express_is_said(settings: dict, message: str) -> None:
         ({"ch_mult": [2, 4]}, r"ch_mult: \[2, 4\]"),
     ],
 )
-def test_what_diffusers_cannot_express_is_said(settings: dict, message: str) -> None:
+def test_settings_that_diffusers_does_not_support(settings: dict, message: str) -> None:
     params = {"embed_dim": 3, "n_embed": 8, "ddconfig": {**small.DDCONFIG, **settings}}
-    with pytest.raises(CheckpointError, match=f"cannot express {message}"):
+    with pytest.raises(CheckpointError, match=f"does not support {message}"):
         to_diffusers({}, params)

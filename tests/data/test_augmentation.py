@@ -6,31 +6,31 @@ from ldm.data.labels import UNLABELLED
 
 
 def pairs(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures whose red is the label / 10, in large squares."""
+    """Return images whose pixel values are label / 10, in large squares."""
     torch.manual_seed(0)
     labels = torch.randint(0, 10, (6, 4, 4)).repeat_interleave(size // 4, 1).repeat_interleave(size // 4, 2)
     return (labels / 10)[:, None].repeat(1, 3, 1, 1), labels.to(torch.uint8)
 
 
-def test_without_changes_the_pair_stays() -> None:
+def test_defaults_change_nothing() -> None:
     image, labels = pairs()
     moved, same = Augmentation()(image, labels)
     torch.testing.assert_close(moved, image, atol=1e-5, rtol=0)
     assert torch.equal(same, labels)
 
 
-def test_picture_and_labels_move_together_and_each_pair_differently() -> None:
+def test_image_and_labels_are_transformed_alike_and_each_pair_differently() -> None:
     image, labels = pairs()
-    moved, turned = Augmentation(degrees=30, scale=1.3, shift=0.2)(image, labels)
-    inside = turned != UNLABELLED
-    agrees = ((moved[:, 0] * 10 - turned).abs() < 0.05) & inside
-    assert agrees.sum() > 0.7 * inside.sum()  # all but the pixels between two squares
-    assert 0.01 < (~inside).float().mean() < 0.5  # what came in from outside
+    moved, rotated = Augmentation(degrees=30, scale=1.3, shift=0.2)(image, labels)
+    inside = rotated != UNLABELLED
+    agrees = ((moved[:, 0] * 10 - rotated).abs() < 0.05) & inside
+    assert agrees.sum() > 0.7 * inside.sum()  # except pixels between two squares
+    assert 0.01 < (~inside).float().mean() < 0.5  # pixels from outside
     assert len({tuple(one.flatten().tolist()) for one in inside}) == len(labels)
-    assert turned.dtype == labels.dtype and set(turned.unique().tolist()) <= {*range(10), UNLABELLED}
+    assert rotated.dtype == labels.dtype and set(rotated.unique().tolist()) <= {*range(10), UNLABELLED}
 
 
-def test_colours_change_and_stay_in_range() -> None:
+def test_colour_augmentation_stays_in_range() -> None:
     torch.manual_seed(0)
     image = torch.rand(8, 3, 16, 16) * 2 - 1
     changed, _ = Augmentation(colour=0.5)(image, torch.zeros(8, 16, 16, dtype=torch.uint8))
@@ -38,12 +38,12 @@ def test_colours_change_and_stay_in_range() -> None:
     assert (changed - image).abs().mean((1, 2, 3)).min() > 0.01
 
 
-def test_impossible_changes_are_refused() -> None:
+def test_invalid_scale() -> None:
     with pytest.raises(ValueError, match=r"scale 0\.5"):
         Augmentation(scale=0.5)
 
 
-def test_sizes_of_faces_cover_the_range_that_is_asked_for() -> None:
+def test_scale_range() -> None:
     torch.manual_seed(0)
     labels = torch.zeros(64, 32, 32, dtype=torch.uint8)
     labels[:, 8:24, 8:24] = 1  # a face of 16 x 16
@@ -52,7 +52,7 @@ def test_sizes_of_faces_cover_the_range_that_is_asked_for() -> None:
     assert 3.5 <= sides.min() < 6 and 20 < sides.max() <= 24.5
 
 
-def test_pasted_surroundings_are_another_photo_whose_faces_are_unlabelled() -> None:
+def test_pasted_surroundings_are_other_photos_with_unlabelled_faces() -> None:
     torch.manual_seed(0)
     labels = torch.zeros(8, 32, 32, dtype=torch.uint8)
     labels[:, :, 16:] = 7
@@ -67,7 +67,7 @@ def test_pasted_surroundings_are_another_photo_whose_faces_are_unlabelled() -> N
 
 
 @pytest.mark.parametrize("name", ["blur", "jpeg", "grey", "low_light"])
-def test_each_degradation_changes_the_photo_and_no_label(name: str) -> None:
+def test_degradations_change_images_and_keep_labels(name: str) -> None:
     torch.manual_seed(0)
     image = torch.rand(4, 3, 32, 32) * 2 - 1
     labels = torch.randint(0, 19, (4, 32, 32)).to(torch.uint8)
@@ -79,6 +79,6 @@ def test_each_degradation_changes_the_photo_and_no_label(name: str) -> None:
         torch.testing.assert_close(changed[:, 0], changed[:, 2])
 
 
-def test_a_probability_above_one_is_refused() -> None:
+def test_invalid_probability() -> None:
     with pytest.raises(ValueError, match=r"jpeg must be a probability in \[0, 1\], got 2"):
         Augmentation(jpeg=2)

@@ -1,4 +1,4 @@
-"""ldm.data.images: files <-> tensors, and what is said about bad files."""
+"""Reading and writing of images and label maps, and errors of unusable files."""
 
 import warnings
 from pathlib import Path
@@ -30,7 +30,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def ramp(height: int, width: int) -> np.ndarray:
-    """A smooth picture: red grows to the right, green downwards."""
+    """Return a smooth image: red increases to the right, green downwards."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([255 * x / (width - 1), 255 * y / (height - 1), np.full_like(x, 90)], -1).astype(np.uint8)
 
@@ -39,21 +39,21 @@ def same_colour(tensor: torch.Tensor, rgb: tuple[int, int, int], tolerance: int 
     return bool((np.abs(to_uint8(tensor).astype(int) - np.array(rgb)) <= tolerance).all())
 
 
-def test_every_byte_survives_tensor_and_back() -> None:
-    picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    tensor = to_tensor(Image.fromarray(picture))
+def test_tensor_round_trip() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    tensor = to_tensor(Image.fromarray(pixels))
     assert tensor.shape == (3, 16, 16)
     assert tensor.dtype == torch.float32
     assert tensor.is_contiguous()
     assert (tensor.min(), tensor.max()) == (-1, 1)
-    assert np.array_equal(to_uint8(tensor), picture)
+    assert np.array_equal(to_uint8(tensor), pixels)
 
 
-def test_to_uint8_rounds_and_clamps_and_takes_batches() -> None:
+def test_to_uint8() -> None:
     value = torch.tensor([-5.0, -1.0, 0.6 / 127.5 - 1, 0.4 / 127.5 - 1, 1.0, 5.0])
-    picture = to_uint8(value.expand(2, 3, 1, 6))
-    assert picture.shape == (2, 1, 6, 3)
-    assert picture[1, 0, :, 2].tolist() == [0, 0, 1, 0, 255, 255]
+    pixels = to_uint8(value.expand(2, 3, 1, 6))
+    assert pixels.shape == (2, 1, 6, 3)
+    assert pixels[1, 0, :, 2].tolist() == [0, 0, 1, 0, 255, 255]
     with pytest.raises(ValueError, match="non-finite"):
         to_uint8(torch.full((3, 2, 2), float("nan")))
     with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 3, H, W\)"):
@@ -61,32 +61,32 @@ def test_to_uint8_rounds_and_clamps_and_takes_batches() -> None:
 
 
 def test_png_round_trip_with_metadata(tmp_path: Path) -> None:
-    picture = noise(5, 7)
+    pixels = noise(5, 7)
     path = tmp_path / "new" / "folder" / "a.png"
-    save_png(path, picture, {"seed": "3", "command": "größe → 日本"})
+    save_png(path, pixels, {"seed": "3", "command": "größe → 日本"})
     with Image.open(path) as file:
-        assert np.array_equal(np.asarray(file), picture)
+        assert np.array_equal(np.asarray(file), pixels)
         assert file.text == {"seed": "3", "command": "größe → 日本"}  # type: ignore[attr-defined]
     save_png(path, load_image(path))
-    assert np.array_equal(to_uint8(load_image(path)), picture)
+    assert np.array_equal(to_uint8(load_image(path)), pixels)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_failed_writes_keep_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     save_png(path, noise(4, 4))
     before = path.read_bytes()
 
-    def fail_half_way(file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def fail(file: object) -> None:
+        file.write(b"partial")  # type: ignore[attr-defined]
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_file(path, fail_half_way)
+        write_file(path, fail)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_labels_round_trip_as_a_coloured_palette_png(tmp_path: Path) -> None:
+def test_label_map_round_trip_as_palette_png(tmp_path: Path) -> None:
     labels = torch.tensor([[0, 13, 18], [4, 5, UNLABELLED]], dtype=torch.uint8)
     path = tmp_path / "0.png"
     save_labels(path, labels, CELEBAMASK_HQ)
@@ -98,17 +98,17 @@ def test_labels_round_trip_as_a_coloured_palette_png(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(file.convert("RGB")), CELEBAMASK_HQ.colourise(labels))
 
 
-@pytest.mark.parametrize(("size", "want"), [(8, (8, 8)), ([4, 12], (4, 12)), ((12, 4), (12, 4))])
-def test_resizing_to_a_square_and_not(tmp_path: Path, size: int | list[int], want: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "expected"), [(8, (8, 8)), ([4, 12], (4, 12)), ((12, 4), (12, 4))])
+def test_resizing(tmp_path: Path, size: int | list[int], expected: tuple[int, int]) -> None:
     save_png(tmp_path / "a.png", ramp(16, 24))
     save_labels(tmp_path / "m.png", np.tile(np.array([[1], [13]], np.uint8), (8, 24)), CELEBAMASK_HQ)
-    assert load_image(tmp_path / "a.png", size).shape == (3, *want)
+    assert load_image(tmp_path / "a.png", size).shape == (3, *expected)
     labels = load_labels(tmp_path / "m.png", CELEBAMASK_HQ, size)
-    assert labels.shape == want
-    assert set(labels.unique().tolist()) <= {1, 13}  # nearest: no label is invented between two
+    assert labels.shape == expected
+    assert set(labels.unique().tolist()) <= {1, 13}  # nearest neighbour
 
 
-def test_labels_resize_to_blocks(tmp_path: Path) -> None:
+def test_resizing_label_maps(tmp_path: Path) -> None:
     small = np.array([[1, 2], [3, 13]], np.uint8)
     save_labels(tmp_path / "m.png", small.repeat(8, 0).repeat(8, 1), CELEBAMASK_HQ)
     assert load_labels(tmp_path / "m.png", CELEBAMASK_HQ, 2).tolist() == small.tolist()
@@ -118,7 +118,7 @@ def test_labels_resize_to_blocks(tmp_path: Path) -> None:
     )
 
 
-def test_reduced_jpeg_decoding_is_as_good_as_full(tmp_path: Path) -> None:
+def test_reduced_jpeg_decoding_is_accurate(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     detailed = Image.fromarray(noise(64, 64)).resize((512, 512), Image.Resampling.BICUBIC)
     detailed.save(path, quality=95)
@@ -129,13 +129,13 @@ def test_reduced_jpeg_decoding_is_as_good_as_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["64", [64], [64, 64, 3], 0, [64, -1], 1.5])
-def test_wrong_sizes(size: object) -> None:
+def test_invalid_sizes(size: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         as_size(size)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "I;16", "LA", "RGBA"])
-def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+def test_conversion_of_modes_to_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     if mode == "I;16":
         Image.fromarray(np.full((6, 6), 65535, np.uint16)).save(path)
@@ -146,20 +146,20 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert same_colour(load_image(path), (255, 255, 255))
 
 
-def test_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16)).save(tmp_path / "a.png")
     assert to_uint8(load_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 100, 255]
 
 
-def test_cmyk_jpeg_keeps_its_colours(tmp_path: Path) -> None:
+def test_colours_of_cmyk_jpegs(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (200, 40, 60)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     assert same_colour(load_image(tmp_path / "a.jpg"), (200, 40, 60), tolerance=6)
 
 
-def test_transparent_parts_become_white(tmp_path: Path) -> None:
-    picture = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
-    picture.putpixel((1, 0), (10, 20, 30, 0))
-    picture.save(tmp_path / "a.png")
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
+    pixels = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    pixels.putpixel((1, 0), (10, 20, 30, 0))
+    pixels.save(tmp_path / "a.png")
     assert to_uint8(load_image(tmp_path / "a.png"))[0].tolist() == [[10, 20, 30], [255, 255, 255]]
     palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     palette.putpalette([10, 20, 30, 40, 50, 60])
@@ -194,7 +194,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
         assert images.upright_size(file) == (40, 60)
 
 
-def test_damaged_exif_counts_as_upright(tmp_path: Path) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     Image.fromarray(ramp(40, 60)).save(
         tmp_path / "a.jpg", exif=b"Exif\x00\x00nonsense that is no TIFF header"
     )
@@ -204,7 +204,7 @@ def test_damaged_exif_counts_as_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
+def test_truncated_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"7.{suffix}"
     Image.fromarray(noise(64, 64)).save(path)
     whole = path.read_bytes()
@@ -213,7 +213,7 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
         load_image(path)
     with pytest.raises(ImageError, match=rf"7\.{suffix} is truncated or damaged"):
         load_image(path, 8)
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(ImageError, match=rf"7\.{suffix} is no PNG or JPEG image"):
         load_image(path)
     path.unlink()
@@ -223,12 +223,12 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
         load_image(tmp_path)
 
 
-def test_absurdly_large_images_are_refused_before_decoding(tmp_path: Path) -> None:
+def test_large_images_are_refused_before_decoding(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.new("1", (9000, 9000)).save(path)
     with pytest.raises(ImageError, match=r"large\.png has 9000 x 9000 pixels; the maximum is 64 million"):
         load_image(path, 64)
-    header = bytearray(path.read_bytes())  # a bomb by Pillow's own measure: 60,000 x 60,000
+    header = bytearray(path.read_bytes())  # 60,000 x 60,000, a decompression bomb for Pillow
     header[16:24] = (60_000).to_bytes(4, "big") * 2
     header[29:33] = images.zlib.crc32(header[12:29]).to_bytes(4, "big")
     path.write_bytes(header)
@@ -236,7 +236,7 @@ def test_absurdly_large_images_are_refused_before_decoding(tmp_path: Path) -> No
         load_image(path, 64)
 
 
-def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
+def test_labels_out_of_range(tmp_path: Path) -> None:
     path = tmp_path / "labels" / "28000.png"
     wrong = np.zeros((4, 4), np.uint8)
     wrong[3, 3] = 23
@@ -247,7 +247,7 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
     ):
         load_labels(path, CELEBAMASK_HQ, 2)
     save_png(path, np.array([[0, 255]], np.uint8))
-    with pytest.raises(ImageError, match=r"holds only 0 and 255; .* black-and-white mask of one part\?"):
+    with pytest.raises(ImageError, match=r"only the values 0 and 255; .* binary mask of one part\?"):
         load_labels(path, CELEBAMASK_HQ)
     Image.fromarray(np.array([[0, 300]], np.uint16)).save(path)
     with pytest.raises(ImageError, match=r"label 300 in .*16 bits"):
@@ -257,19 +257,19 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "found"), [("RGB", r": 1 of its 1 colours"), ("RGBA", "has transparent"), ("1", "has mode 1")]
 )
-def test_masks_in_other_colours_are_refused(tmp_path: Path, mode: str, found: str) -> None:
+def test_label_maps_in_other_modes_are_refused(tmp_path: Path, mode: str, found: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "3.png")
     with pytest.raises(ImageError, match=rf"3\.png ?{found}"):
         load_labels(tmp_path / "3.png", CELEBAMASK_HQ)
 
 
-def test_jpeg_masks_are_refused(tmp_path: Path) -> None:
+def test_jpeg_label_maps_are_refused(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "3.jpg")
     with pytest.raises(ImageError, match=r"3\.jpg is a JPEG, whose compression changes the labels"):
         load_labels(tmp_path / "3.jpg", CELEBAMASK_HQ)
 
 
-def test_grey_and_16_bit_masks_are_read_as_they_are(tmp_path: Path) -> None:
+def test_grey_and_16_bit_label_maps(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 18, 255]], np.uint8)
     save_png(tmp_path / "l.png", labels)
     Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "i.png")
@@ -277,7 +277,7 @@ def test_grey_and_16_bit_masks_are_read_as_they_are(tmp_path: Path) -> None:
         assert load_labels(tmp_path / name, CELEBAMASK_HQ).tolist() == labels.tolist()
 
 
-def test_a_table_translates_the_files_numbers(tmp_path: Path) -> None:
+def test_label_table(tmp_path: Path) -> None:
     table = label_table(CELEBAMASK_HQ)
     table[[0, 1]] = [1, 0]
     table[18] = -1
@@ -289,25 +289,25 @@ def test_a_table_translates_the_files_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
-def test_an_animation_has_its_frames(kind: str, tmp_path: Path) -> None:
+def test_animation_round_trip(kind: str, tmp_path: Path) -> None:
     levels = [-1.0, -0.2, 0.2, 1.0]
     save_animation(
-        tmp_path / f"film.{kind}", [torch.full((3, 16, 16), level) for level in levels], seconds=0.2
+        tmp_path / f"animation.{kind}", [torch.full((3, 16, 16), level) for level in levels], seconds=0.2
     )
-    with Image.open(tmp_path / f"film.{kind}") as film:
-        assert film.n_frames == 4 and film.info["loop"] == 0
+    with Image.open(tmp_path / f"animation.{kind}") as animation:
+        assert animation.n_frames == 4 and animation.info["loop"] == 0
         for frame, level in enumerate(levels):
-            film.seek(frame)
-            assert np.asarray(film.convert("RGB")).mean() == pytest.approx((level + 1) * 127.5, abs=4)
-            assert film.info["duration"] == 200
+            animation.seek(frame)
+            assert np.asarray(animation.convert("RGB")).mean() == pytest.approx((level + 1) * 127.5, abs=4)
+            assert animation.info["duration"] == 200
     with pytest.raises(ValueError, match=r"at least one frame .*got 0 frames"):
         save_animation(tmp_path / "none.gif", [])
     with pytest.raises(ValueError, match=r"the suffix .gif or .webp"):
-        save_animation(tmp_path / "film.avi", [torch.zeros(3, 16, 16)])
+        save_animation(tmp_path / "animation.avi", [torch.zeros(3, 16, 16)])
 
 
 @pytest.mark.parametrize("size", [None, 8])
-def test_a_png_with_damaged_pixels_is_not_read_as_black(tmp_path: Path, size: int | None) -> None:
+def test_damaged_png_pixels_are_refused(tmp_path: Path, size: int | None) -> None:
     path = tmp_path / "7.png"
     Image.fromarray(noise(16, 16)).save(path)
     header = path.read_bytes()[:41]

@@ -1,4 +1,4 @@
-"""Label maps as texts: round trips, and strict about what comes from outside."""
+"""Text encoding of label maps: round trips and invalid input."""
 
 import pytest
 import torch
@@ -7,20 +7,20 @@ from ldm.data.label_text import LabelTextError, labels_from_text, labels_to_text
 from ldm.data.labels import CELEBAMASK_HQ
 
 
-def test_a_map_is_written_as_runs_in_reading_order() -> None:
+def test_encoding_in_row_major_order() -> None:
     labels = torch.tensor([[0, 0, 13], [13, 13, 255]], dtype=torch.uint8)
     assert labels_to_text(labels) == "2x3:2*0,3*13,1*255"
     assert torch.equal(labels_from_text("2x3:2*0,3*13,1*255", CELEBAMASK_HQ, (2, 3)), labels)
 
 
-def test_any_map_comes_back() -> None:
+def test_round_trip() -> None:
     labels = torch.randint(0, 19, (31, 17), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    back = labels_from_text(labels_to_text(labels), CELEBAMASK_HQ, (31, 17))
-    assert back.dtype == torch.uint8 and torch.equal(back, labels)
+    decoded = labels_from_text(labels_to_text(labels), CELEBAMASK_HQ, (31, 17))
+    assert decoded.dtype == torch.uint8 and torch.equal(decoded, labels)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("2x2:4*19", "label 19"),
         ("2x2:5*0", "must fill 4 pixels, got 5"),
@@ -35,6 +35,6 @@ def test_any_map_comes_back() -> None:
         (None, "form"),
     ],
 )
-def test_what_is_no_map_is_refused(text, said) -> None:
-    with pytest.raises(LabelTextError, match=said):
+def test_invalid_texts(text, message) -> None:
+    with pytest.raises(LabelTextError, match=message):
         labels_from_text(text, CELEBAMASK_HQ, (2, 2))

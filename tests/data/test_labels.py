@@ -1,4 +1,4 @@
-"""ldm.data.labels: region names, palettes, mirrors, one-hot masks."""
+"""Label sets (names, palettes, mirrors) and one-hot masks."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ from ldm.data.labels import (
 
 
 @pytest.mark.parametrize("label_set", LABEL_SETS.values(), ids=LABEL_SETS)
-def test_every_set_has_distinct_names_and_colours(label_set: LabelSet) -> None:
+def test_names_and_colours_are_distinct(label_set: LabelSet) -> None:
     assert len(set(label_set.regions)) == len(label_set)
     assert len(set(label_set.palette)) == len(label_set)
     assert (0, 0, 0) not in label_set.palette  # black means unlabelled
     assert all(0 <= value <= 255 for colour in label_set.palette for value in colour)
 
 
-def test_region_counts_are_the_datasets() -> None:
+def test_region_counts() -> None:
     assert [len(s) for s in (CELEBAMASK_HQ, CITYSCAPES, CITYSCAPES_TRAIN, ADE20K, DEEPFASHION)] == [
         19,
         35,
@@ -35,7 +35,7 @@ def test_region_counts_are_the_datasets() -> None:
     ]
 
 
-def test_celebamask_is_in_the_datasets_order() -> None:
+def test_order_of_celebamask_hq() -> None:
     names = (
         "background skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat "
         "ear_r neck_l neck cloth"
@@ -44,7 +44,7 @@ def test_celebamask_is_in_the_datasets_order() -> None:
     assert CELEBAMASK_HQ.indices(["hair", "u_lip"]) == [13, 11]
 
 
-def test_some_known_numbers_of_the_other_datasets() -> None:
+def test_known_labels_of_other_datasets() -> None:
     assert (CITYSCAPES.index("road"), CITYSCAPES.index("car"), CITYSCAPES.index("bicycle")) == (7, 26, 33)
     assert (CITYSCAPES_TRAIN.index("road"), CITYSCAPES_TRAIN.index("bicycle")) == (0, 18)
     # ADE20K's files number wall 1, sink 48, flag 150; regions count from 0 and "other" comes last.
@@ -53,13 +53,13 @@ def test_some_known_numbers_of_the_other_datasets() -> None:
     assert (DEEPFASHION.index("hair"), DEEPFASHION.index("tie")) == (13, 23)
 
 
-def test_mirror_swaps_exactly_the_paired_parts() -> None:
+def test_mirror_swaps_left_and_right() -> None:
     swapped = {CELEBAMASK_HQ.regions[i] for i, m in enumerate(CELEBAMASK_HQ.mirror) if m != i}
     assert swapped == {"l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"}
     assert CELEBAMASK_HQ.regions[CELEBAMASK_HQ.mirror[CELEBAMASK_HQ.index("l_eye")]] == "r_eye"
 
 
-def test_flip_moves_pixels_and_swaps_labels() -> None:
+def test_flip() -> None:
     labels = torch.tensor([[4, 1, 13], [255, 9, 0]], dtype=torch.uint8)
     flipped = CELEBAMASK_HQ.flip(labels)
     assert flipped.dtype == torch.uint8
@@ -67,7 +67,7 @@ def test_flip_moves_pixels_and_swaps_labels() -> None:
     assert torch.equal(CELEBAMASK_HQ.flip(flipped), labels)
 
 
-def test_unknown_region_lists_the_nearest_first() -> None:
+def test_unknown_regions_list_the_closest_names() -> None:
     with pytest.raises(
         ValueError, match=r"CelebAMask-HQ has no region 'left_eye'; did you mean one of: l_eye, "
     ):
@@ -76,17 +76,17 @@ def test_unknown_region_lists_the_nearest_first() -> None:
         ADE20K.index("hairs")
 
 
-def test_a_single_string_is_not_a_list_of_names() -> None:
+def test_string_instead_of_a_list_of_names() -> None:
     with pytest.raises(ValueError, match=r"write \['hair'\]"):
         CELEBAMASK_HQ.indices("hair")
 
 
-def test_colourise_paints_the_palette_and_black_for_unlabelled() -> None:
+def test_colourise() -> None:
     labels = np.array([[0, 13], [18, UNLABELLED]])
-    want = [[CELEBAMASK_HQ.palette[0], CELEBAMASK_HQ.palette[13]], [CELEBAMASK_HQ.palette[18], (0, 0, 0)]]
+    expected = [[CELEBAMASK_HQ.palette[0], CELEBAMASK_HQ.palette[13]], [CELEBAMASK_HQ.palette[18], (0, 0, 0)]]
     painted = CELEBAMASK_HQ.colourise(labels)
     assert painted.dtype == np.uint8
-    assert np.array_equal(painted, want)
+    assert np.array_equal(painted, expected)
     assert np.array_equal(CELEBAMASK_HQ.colourise(torch.from_numpy(labels)), painted)
     with pytest.raises(ValueError, match=r"label 23; CelebAMask-HQ has 0\.\.18"):
         CELEBAMASK_HQ.colourise(np.full((2, 2), 23))
@@ -95,12 +95,12 @@ def test_colourise_paints_the_palette_and_black_for_unlabelled() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_one_hot_equals_torchs_and_leaves_unlabelled_zero(dtype: torch.dtype) -> None:
+def test_one_hot_equals_torch_and_unlabelled_is_zero(dtype: torch.dtype) -> None:
     labels = torch.randint(0, 19, (2, 5, 7), generator=torch.Generator().manual_seed(0))
-    want = torch.nn.functional.one_hot(labels, 19).permute(0, 3, 1, 2).float()
+    expected = torch.nn.functional.one_hot(labels, 19).permute(0, 3, 1, 2).float()
     mask = one_hot(labels.to(dtype), 19)
     assert mask.dtype == torch.float32
-    assert torch.equal(mask, want)
+    assert torch.equal(mask, expected)
     labels[0, 0, 0] = UNLABELLED
     assert one_hot(labels.to(dtype), 19)[0, :, 0, 0].sum() == 0
     assert one_hot(labels.to(dtype), 19).sum() == labels.numel() - 1
@@ -116,23 +116,23 @@ def test_one_hot_equals_torchs_and_leaves_unlabelled_zero(dtype: torch.dtype) ->
         (torch.zeros(1, 2, 2, dtype=torch.long), 256, r"num_regions must be in .*got 256"),
     ],
 )
-def test_one_hot_refuses(labels: torch.Tensor, regions: int, message: str) -> None:
+def test_one_hot_errors(labels: torch.Tensor, regions: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         one_hot(labels, regions)
 
 
-def test_label_set_refuses_a_mirror_that_is_not_its_own_inverse() -> None:
+def test_mirror_must_be_its_own_inverse() -> None:
     with pytest.raises(ValueError, match="mirror must be its own inverse"):
         LabelSet("three", ("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), (1, 2, 0))
 
 
-def test_exchanged_sides_are_repaired_and_right_ones_stay() -> None:
+def test_repair_sides() -> None:
     left, right, brow = (CELEBAMASK_HQ.index(name) for name in ("l_eye", "r_eye", "l_brow"))
     labels = torch.ones(6, 8, dtype=torch.uint8)
     labels[3, 5:7], labels[3, 1:3], labels[1, 5:7] = left, right, brow
     assert torch.equal(CELEBAMASK_HQ.repair_sides(labels), labels)
-    exchanged = CELEBAMASK_HQ.flip(labels).flip(-1)  # the photo as it is, the names of its mirror image
-    assert exchanged[3, 5] == right and exchanged[1, 5] == CELEBAMASK_HQ.index("r_brow")
-    assert torch.equal(CELEBAMASK_HQ.repair_sides(exchanged), labels)
+    swapped_sides = CELEBAMASK_HQ.flip(labels).flip(-1)  # original positions, labels of the mirror image
+    assert swapped_sides[3, 5] == right and swapped_sides[1, 5] == CELEBAMASK_HQ.index("r_brow")
+    assert torch.equal(CELEBAMASK_HQ.repair_sides(swapped_sides), labels)
     one_eye = torch.where(labels == right, 1, labels)
-    assert torch.equal(CELEBAMASK_HQ.repair_sides(one_eye), one_eye)  # nothing says which side it is
+    assert torch.equal(CELEBAMASK_HQ.repair_sides(one_eye), one_eye)  # the side is unknown

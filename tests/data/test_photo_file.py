@@ -1,4 +1,4 @@
-"""Photo files: colours there and back, and metadata that is kept, dropped and stated."""
+"""Photo files: colour space round trips and metadata."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(
 
 
 @pytest.mark.parametrize("space", [ColorSpace.srgb(), ColorSpace.from_profile(SRGB_PROFILE)])
-def test_lab_round_trip_gives_the_same_bytes(space: ColorSpace) -> None:
+def test_lab_round_trip(space: ColorSpace) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     assert (np.rint(255 * space.from_lab(space.to_lab(pixels))) == pixels).all()
 
 
-def test_white_and_grey_have_their_lab() -> None:
+def test_lab_of_white_and_grey() -> None:
     white, grey = ColorSpace.srgb().to_lab(np.array([[255] * 3, [119] * 3], np.uint8))
     assert np.allclose(white, (100, 0, 0), atol=0.05) and np.allclose(grey, (50.03, 0, 0), atol=0.1)
 
 
-def test_a_damaged_profile_is_refused() -> None:
+def test_damaged_profile() -> None:
     with pytest.raises(ColorProfileError):
         ColorSpace.from_profile(SRGB_PROFILE[:150])
 
 
-def test_xmp_states_the_edit_once_and_keeps_the_rest() -> None:
+def test_xmp_records_the_last_edit_and_keeps_other_entries() -> None:
     first = edited_xmp(None, "first")
     own = first.replace(b"</rdf:RDF>", b'<rdf:Description xmlns:z="urn:z/" z:kept="yes"/></rdf:RDF>')
     second = edited_xmp(own[own.index(b"?>") + 2 : own.rindex(b"<?xpacket")], 'second "quoted" <&>')
@@ -40,7 +40,7 @@ def test_xmp_states_the_edit_once_and_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
-def test_pixels_of_lossless_files_are_saved_exactly(tmp_path: Path, suffix: str) -> None:
+def test_lossless_round_trip(tmp_path: Path, suffix: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     options = {"lossless": True} if suffix == ".webp" else {}
     Image.fromarray(pixels).save(tmp_path / f"in{suffix}", **options)
@@ -50,7 +50,18 @@ def test_pixels_of_lossless_files_are_saved_exactly(tmp_path: Path, suffix: str)
         assert (np.asarray(saved) == 255 - pixels).all()
 
 
-def test_panoramas_and_unknown_suffixes_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [(b"no image", "not.jpg"), (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC photo; .*pillow-heif")],
+)
+def test_files_that_are_no_photo(data: bytes, match: str, tmp_path: Path) -> None:
+    """An error, whether pillow-heif is installed or not."""
+    (tmp_path / "not.jpg").write_bytes(data)
+    with pytest.raises(ImageError, match=match):
+        PhotoFile.open(tmp_path / "not.jpg")
+
+
+def test_panoramas_and_unknown_suffixes(tmp_path: Path) -> None:
     Image.new("RGB", (500, 100)).save(tmp_path / "wide.png")
     with pytest.raises(ImageError, match="500 x 100 pixels, a panorama"):
         PhotoFile.open(tmp_path / "wide.png")

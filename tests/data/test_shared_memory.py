@@ -1,4 +1,4 @@
-"""A small /dev/shm is one sentence instead of a Bus error."""
+"""Error for a small /dev/shm, instead of a bus error of a worker."""
 
 import pytest
 
@@ -9,14 +9,14 @@ FACES = TinyFaces(length=4)
 BATCH = 4 * sum(FACES[0][key].nbytes for key in ("image", "labels"))
 
 
-def test_what_does_not_fit_is_said_with_its_bytes() -> None:
+def test_error_names_the_bytes_and_the_options() -> None:
     with pytest.raises(ValueError, match=f"{6 * BATCH:,} bytes") as caught:
         check_shared_memory(FACES, 4, workers=3, free=6 * BATCH - 1)
     assert f"{BATCH:,} each" in str(caught.value)
     assert "num_workers=0" in str(caught.value) and "--shm-size" in str(caught.value)
 
 
-def test_what_fits_or_needs_no_shared_memory_passes() -> None:
+def test_sufficient_shared_memory_and_no_workers() -> None:
     check_shared_memory(FACES, 4, workers=3, free=6 * BATCH)
     check_shared_memory(FACES, 4, workers=0, free=0)
     check_shared_memory(FACES, 10**9, workers=1, free=PLENTY)

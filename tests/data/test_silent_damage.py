@@ -1,4 +1,4 @@
-"""Images that could be read as something else than they are: right, or an error, never silently wrong."""
+"""Files that could be misread: read correctly or refused, never silently wrong."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["labels", "photo"])
-def test_no_flipped_bit_of_a_png_changes_pixels_unnoticed(kind: str, tmp_path: Path) -> None:
+def test_flipped_bits_of_pngs_are_detected(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     rng = np.random.default_rng(0)
     if kind == "labels":
@@ -33,9 +33,7 @@ def test_no_flipped_bit_of_a_png_changes_pixels_unnoticed(kind: str, tmp_path: P
         save_png(file, rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
         load = lambda path: load_image(path).numpy()  # noqa: E731
     whole, before = file.read_bytes(), load(file)
-    for bit in (
-        rng.choice(8 * (len(whole) - 16), 400, replace=False) + 64
-    ):  # behind the signature, before IEND
+    for bit in rng.choice(8 * (len(whole) - 16), 400, replace=False) + 64:  # after the signature, before IEND
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
@@ -47,7 +45,7 @@ def test_no_flipped_bit_of_a_png_changes_pixels_unnoticed(kind: str, tmp_path: P
             assert np.array_equal(found, before), bit
 
 
-def test_pixels_with_a_wrong_adler_sum_are_refused(tmp_path: Path) -> None:
+def test_wrong_adler_32_is_refused(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -62,7 +60,7 @@ def test_pixels_with_a_wrong_adler_sum_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.png")
 
 
-# --- label maps whose numbers a tool has changed ---
+# --- label maps with other values than labels ---
 
 
 def painted() -> Image.Image:
@@ -70,8 +68,8 @@ def painted() -> Image.Image:
 
 
 def sorted_palette() -> Image.Image:
-    picture = painted().convert("P", palette=Image.Palette.ADAPTIVE, colors=19)
-    return picture.remap_palette(list(range(18, -1, -1)))
+    image = painted().convert("P", palette=Image.Palette.ADAPTIVE, colors=19)
+    return image.remap_palette(list(range(18, -1, -1)))
 
 
 @pytest.mark.parametrize(
@@ -86,22 +84,20 @@ def sorted_palette() -> Image.Image:
         ("grey_palette.png", lambda: Image.fromarray(LABELS).convert("P")),
     ],
 )
-def test_the_labels_are_read_by_colour_where_the_colours_are_the_label_sets(
-    name: str, make, tmp_path: Path
-) -> None:
+def test_labels_in_the_colours_of_the_label_set(name: str, make, tmp_path: Path) -> None:
     make().save(tmp_path / name)
     assert np.array_equal(read(tmp_path / name), LABELS)
 
 
-def test_a_palette_of_other_colours_leaves_the_numbers(tmp_path: Path) -> None:
-    picture = Image.fromarray(LABELS, "P")
-    picture.putpalette([value for i in range(256) for value in (i * 7 % 256, i * 31 % 256, 255 - i)])
-    picture.save(tmp_path / "a.png")
+def test_other_palettes_keep_the_values(tmp_path: Path) -> None:
+    image = Image.fromarray(LABELS, "P")
+    image.putpalette([value for i in range(256) for value in (i * 7 % 256, i * 31 % 256, 255 - i)])
+    image.save(tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png"), LABELS)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_grey_of_few_bits_has_the_numbers_of_the_file(bits: int, tmp_path: Path) -> None:
+def test_grey_label_maps_with_2_and_4_bits(bits: int, tmp_path: Path) -> None:
     labels = (LABELS % 2**bits).astype(np.uint8)
     rows = [
         np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].reshape(-1)).tobytes() for row in labels
@@ -117,10 +113,10 @@ def test_grey_of_few_bits_has_the_numbers_of_the_file(bits: int, tmp_path: Path)
     assert np.array_equal(read(tmp_path / "a.png"), labels)
 
 
-def test_colours_that_are_not_the_label_sets_are_named(tmp_path: Path) -> None:
+def test_unknown_colours_are_refused(tmp_path: Path) -> None:
     smooth = painted().resize((40, 8), Image.Resampling.BICUBIC)
-    for name, picture in (("rgb.png", smooth), ("p.png", smooth.quantize(64, dither=Image.Dither.NONE))):
-        picture.save(tmp_path / name)
+    for name, image in (("rgb.png", smooth), ("p.png", smooth.quantize(64, dither=Image.Dither.NONE))):
+        image.save(tmp_path / name)
         with pytest.raises(
             ImageError, match=rf"{name}: \d+ of its \d+ colours are not of CelebAMask-HQ's palette: \("
         ):
@@ -135,7 +131,7 @@ def test_colours_that_are_not_the_label_sets_are_named(tmp_path: Path) -> None:
 # --- colour ---
 
 
-def test_a_photo_with_a_profile_is_read_in_srgb(tmp_path: Path) -> None:
+def test_profiles_that_are_srgb_or_unusable(tmp_path: Path) -> None:
     lab = ImageCms.createProfile("LAB")
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -149,7 +145,7 @@ def test_a_photo_with_a_profile_is_read_in_srgb(tmp_path: Path) -> None:
             assert np.array_equal(load_image(tmp_path / name), load_image(tmp_path / "plain.png"))
 
 
-def test_display_p3_becomes_srgb(tmp_path: Path) -> None:
+def test_display_p3_is_converted_to_srgb(tmp_path: Path) -> None:
     p3 = ((0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407))
     srgb = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
     pixels = np.array([[[190, 90, 90], [128, 128, 128], [90, 160, 95]]], np.uint8)
@@ -162,7 +158,7 @@ def test_display_p3_becomes_srgb(tmp_path: Path) -> None:
 
 
 def rgb_profile(columns: tuple[tuple[float, float, float], ...]) -> bytes:
-    """Return an ICC profile of these primaries (D50) with the curve of sRGB, about: gamma 2.2."""
+    """Return an ICC profile of these primaries (D50) with gamma 2.2."""
 
     def number(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))
@@ -185,14 +181,14 @@ def rgb_profile(columns: tuple[tuple[float, float, float], ...]) -> bytes:
     return header + bytes(128 - len(header)) + table + data
 
 
-def test_written_images_say_that_they_are_srgb() -> None:
+def test_written_images_are_tagged_srgb() -> None:
     assert Image.open(io.BytesIO(encode_png(np.zeros((2, 2, 3), np.uint8)))).info["srgb"] == 0
 
 
-# --- files that are something else ---
+# --- other kinds of files ---
 
 
-def test_what_a_file_is_instead_is_said(tmp_path: Path) -> None:
+def test_errors_name_the_format_of_other_files(tmp_path: Path) -> None:
     for name, head, expected in (
         ("a.heic", b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC photo"),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
@@ -203,14 +199,14 @@ def test_what_a_file_is_instead_is_said(tmp_path: Path) -> None:
             load_image(tmp_path / name)
 
 
-def test_a_comment_of_megabytes_does_not_hinder(tmp_path: Path) -> None:
+def test_large_text_chunks(tmp_path: Path) -> None:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("history", "x" * 2_000_000, zip=True)
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png", pnginfo=texts)
     assert load_image(tmp_path / "a.png")[0].mean() == 1
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_are_refused_without_reading(tmp_path: Path) -> None:
     code = (
         "import os, sys; from ldm.data.images import ImageError, load_image\n"
         "os.mkfifo(sys.argv[1])\n"
@@ -225,13 +221,13 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 # --- the download of CelebAMask-HQ ---
 
 
-def test_parts_are_white_on_black_whatever_the_mode(tmp_path: Path) -> None:
+def test_modes_of_part_masks(tmp_path: Path) -> None:
     inside = np.zeros((6, 6), np.uint8)
     inside[1:3] = 255
     alpha = Image.merge("LA", (Image.new("L", (6, 6), 255), Image.fromarray(inside)))
     nearly = Image.fromarray(np.where(inside, 253, 3).astype(np.uint8))
-    for picture in (Image.fromarray(inside), alpha, nearly, Image.fromarray(inside).convert("RGB")):
-        picture.save(tmp_path / "00000_skin.png")
+    for image in (Image.fromarray(inside), alpha, nearly, Image.fromarray(inside).convert("RGB")):
+        image.save(tmp_path / "00000_skin.png")
         assert np.array_equal(merge_parts(tmp_path, 0), inside // 255)
     for wrong in (inside // 255, np.where(inside, 255, 128).astype(np.uint8)):
         Image.fromarray(wrong).save(tmp_path / "00000_skin.png")

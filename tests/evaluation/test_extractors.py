@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
 
 from ldm.checkpoints.errors import CheckpointError
-from ldm.data.labels import CELEBAMASK_HQ
+from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
 from ldm.evaluation.extractors import Extractor, clip, dinov2, efficientnet, inception, resized
-from ldm.evaluation.judges import find_judges
+from ldm.evaluation.metric_networks import load_metric_networks
 from ldm.modules.efficientnet import imagenet_file, load_imagenet
+from ldm.parsing import FaceParser
 from ldm.targets import ConfigError
 from tests import small
 
@@ -24,7 +25,7 @@ class Layers(nn.Module):
 
 
 class Scripted(nn.Module):
-    """What StyleGAN's file looks like from outside."""
+    """A network with the interface of StyleGAN's Inception file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class Scripted(nn.Module):
         return self.layers(x)
 
 
-def test_pictures_are_resized_as_pillow_does_in_floating_point() -> None:
+def test_resizing_equals_pillows_in_floating_point() -> None:
     image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     for side in (23, 97):
         channels = [
@@ -44,20 +45,20 @@ def test_pictures_are_resized_as_pillow_does_in_floating_point() -> None:
         torch.testing.assert_close(resized(image, side)[0], expected, atol=2e-5, rtol=0)
 
 
-def test_inception_gets_what_clean_fid_gives_it(tmp_path: Path) -> None:
+def test_inception_input_is_that_of_clean_fid(tmp_path: Path) -> None:
     path = tmp_path / "inception.pt"
     with pytest.warns(DeprecationWarning):
         torch.jit.script(Scripted()).save(str(path))
-    found = inception(str(path), CPU).of(
+    found = inception(str(path), CPU).extract(
         torch.tensor([-1.0, 0.0, 1.0])[:, None, None, None].expand(3, 3, 16, 16)
     )
     expected = torch.tensor([-1.0, (127.5 - 128) / 128, 127 / 128])[:, None].expand(3, 12)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_file_that_is_not_inception_is_named(tmp_path: Path) -> None:
+def test_other_files_than_inception_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"PK nothing")
-    with pytest.raises(CheckpointError, match=r"a\.pt: wanted inception-2015-12-05.pt"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: expected inception-2015-12-05.pt"):
         inception(str(tmp_path / "a.pt"), CPU)
 
 
@@ -75,10 +76,10 @@ def transformer(kind: str, folder: Path) -> Path:
     return folder
 
 
-def test_dinov2_gives_its_class_token(tmp_path: Path) -> None:
+def test_dinov2_features_are_the_class_token(tmp_path: Path) -> None:
     extractor = dinov2(str(transformer("dinov2", tmp_path)), CPU)
     images = small.batch(3, 32)["image"]
-    found = extractor.of(images)
+    found = extractor.extract(images)
     assert found.shape == (3, 16)
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
     pixels = ((resized(images, 224).clamp(-1, 1) + 1) / 2 - mean) / deviation
@@ -87,14 +88,14 @@ def test_dinov2_gives_its_class_token(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_clip_gives_embeddings_of_length_one(tmp_path: Path) -> None:
-    found = clip(str(transformer("clip", tmp_path)), CPU).of(small.batch(3, 32)["image"])
+def test_clip_features_are_normalised_embeddings(tmp_path: Path) -> None:
+    found = clip(str(transformer("clip", tmp_path)), CPU).extract(small.batch(3, 32)["image"])
     assert found.shape == (3, 12)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     assert not torch.allclose(found[0], found[1])
 
 
-def test_features_of_data_are_kept_by_content(tmp_path: Path) -> None:
+def test_features_are_cached_by_content(tmp_path: Path) -> None:
     calls = []
 
     def features(images: Tensor) -> Tensor:
@@ -103,39 +104,49 @@ def test_features_of_data_are_kept_by_content(tmp_path: Path) -> None:
 
     extractor = Extractor("mean", features, "1")
     images = small.batch(40, 16)["image"]
-    first = extractor.of_data(lambda: images, tmp_path)
+    first = extractor.extract_cached(lambda: images, tmp_path)
     assert calls == [32, 8] and first.shape == (40, 3)
-    assert torch.equal(extractor.of_data(lambda: images, tmp_path), first)
+    assert torch.equal(extractor.extract_cached(lambda: images, tmp_path), first)
     assert calls == [32, 8]
     (file,) = tmp_path.glob("mean_*.safetensors")
     file.write_bytes(b"damaged")
-    assert torch.equal(extractor.of_data(lambda: images, tmp_path), first)
-    extractor.of_data(lambda: images.flip(0), tmp_path)
-    Extractor("mean", features, "2").of_data(lambda: images, tmp_path)
+    assert torch.equal(extractor.extract_cached(lambda: images, tmp_path), first)
+    extractor.extract_cached(lambda: images.flip(0), tmp_path)
+    Extractor("mean", features, "2").extract_cached(lambda: images, tmp_path)
     assert len(calls) == 8 and len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
-def test_judges_are_found_by_name_and_in_the_folder_and_the_others_say_where_they_belong(
-    tmp_path: Path,
-) -> None:
+def test_metric_networks_are_found_by_name_and_in_folders(tmp_path: Path) -> None:
     named = transformer("dinov2", tmp_path / "my dino")
     transformer("clip", tmp_path / "judges/clip")
-    judges = find_judges(tmp_path / "judges", {"dinov2": str(named)}, CPU, CELEBAMASK_HQ)
-    assert set(judges.extractors) == {"dinov2", "clip", "efficientnet"}
-    assert set(judges.missing) == {"lpips", "inception", "parser"}
-    assert str(tmp_path / "judges/alexnet-owt-7be5be79.pth") in judges.missing["lpips"]
-    assert "main.py -b configs/face-parser" in judges.missing["parser"]
-    with pytest.raises(ConfigError, match="no judge 'dino'; there are lpips"):
-        find_judges(tmp_path, {"dino": "x"}, CPU, CELEBAMASK_HQ)
+    networks = load_metric_networks(
+        tmp_path / "judges", {"dinov2": str(named), "parser": "none"}, CPU, CELEBAMASK_HQ
+    )
+    assert set(networks.extractors) == {"dinov2", "clip", "efficientnet"}
+    assert set(networks.missing) == {"lpips", "inception", "parser"}
+    assert str(tmp_path / "judges/alexnet-owt-7be5be79.pth") in networks.missing["lpips"]
+    assert "parser=none" in networks.missing["parser"]
+    with pytest.raises(ConfigError, match="unknown metric network 'dino'; available: lpips"):
+        load_metric_networks(tmp_path, {"dino": "x"}, CPU, CELEBAMASK_HQ)
     for name in ("lpips", "inception", "clip", "parser"):
         with pytest.raises(CheckpointError, match="nowhere"):
-            find_judges(tmp_path / "judges", {name: str(tmp_path / "nowhere")}, CPU, CELEBAMASK_HQ)
+            load_metric_networks(tmp_path / "judges", {name: str(tmp_path / "nowhere")}, CPU, CELEBAMASK_HQ)
 
 
-def test_efficientnet_has_the_mean_of_its_last_features() -> None:
+def test_bundled_face_parser_is_the_default(tmp_path: Path) -> None:
+    networks = load_metric_networks(tmp_path, {}, CPU, CELEBAMASK_HQ)
+    bundled = FaceParser.from_pretrained(device="cpu")
+    assert networks.parser is not None
+    image = small.batch(1, 64)["image"][0]
+    assert torch.equal(networks.parser.parse(image), bundled.parse(image))
+    streets = load_metric_networks(tmp_path, {}, CPU, CITYSCAPES_TRAIN)
+    assert streets.parser is None and "main.py -b configs/face-parser" in streets.missing["parser"]
+
+
+def test_efficientnet_features_are_the_mean_of_its_last_feature_map() -> None:
     extractor = efficientnet(str(imagenet_file()), CPU)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    found = extractor.of(images)
+    found = extractor.extract(images)
     expected = load_imagenet()(resized(images, 224).clamp(-1, 1))[-1].mean((2, 3))
     assert found.shape == (2, 320)
     torch.testing.assert_close(found, expected.detach())

@@ -15,7 +15,7 @@ def generated(count: int = 12, size: int = 32) -> GeneratedFaces:
     return GeneratedFaces(Protocol("test", "synthetic", 3, 2 + count), CELEBAMASK_HQ, (size, size))
 
 
-def test_the_truth_of_a_swap_is_the_other_face_inside_the_regions_and_this_one_outside() -> None:
+def test_ground_truth_of_a_swap_changes_only_the_regions() -> None:
     faces = generated()
     hair = CELEBAMASK_HQ.index("hair")
     changed = 0
@@ -32,7 +32,7 @@ def test_the_truth_of_a_swap_is_the_other_face_inside_the_regions_and_this_one_o
     assert changed > 5
 
 
-def test_a_partner_has_the_regions_and_a_face_without_them_has_no_partner() -> None:
+def test_partners_have_the_regions() -> None:
     faces = generated(40)
     glasses = CELEBAMASK_HQ.index("eye_g")
     wearing = [i for i in range(40) if int((faces[i].labels == glasses).sum()) >= 4]
@@ -43,25 +43,25 @@ def test_a_partner_has_the_regions_and_a_face_without_them_has_no_partner() -> N
     assert faces.partner(39, []) == 0
 
 
-def test_the_names_and_faces_are_those_of_the_series() -> None:
+def test_names_are_indices_in_the_series() -> None:
     faces = generated(2)
     assert faces.names == ["000003", "000004"]
     assert faces[1].name == "000004"
 
 
-def test_a_folder_leaves_out_what_it_cannot_read_and_chooses_by_number(tmp_path: Path) -> None:
+def test_folders_skip_unreadable_faces_and_select_by_number(tmp_path: Path) -> None:
     draw_faces.main([str(tmp_path), "--count", "5", "--size", "16"])
-    (tmp_path / "images/000003.png").write_bytes(b"no picture")
+    (tmp_path / "images/000003.png").write_bytes(b"not an image")
     faces = FolderFaces(Protocol("test", str(tmp_path), first=1, last=3), CELEBAMASK_HQ, (16, 16))
     assert faces.names == ["000001", "000002", "000003"]
     assert faces[2] is None and faces[0] is not None
     assert "000003.png" in faces.problems[2] and len(faces.problems) == 1
     assert faces.partner(1, []) == 0
     assert faces.truth(0, 1, ["hair"]) is None
-    with pytest.raises(FolderError, match="no face numbered 7 "):
+    with pytest.raises(FolderError, match="no face for first: 7"):
         FolderFaces(Protocol("test", str(tmp_path), first=7), CELEBAMASK_HQ, (16, 16))
 
 
-def test_generated_faces_want_a_model_of_faces() -> None:
-    with pytest.raises(ConfigError, match="with Cityscapes"):
+def test_generated_faces_require_a_model_of_faces() -> None:
+    with pytest.raises(ConfigError, match="Cityscapes"):
         open_faces(Protocol("test", "synthetic", 0, 1), CITYSCAPES_TRAIN, (32, 32))

@@ -10,7 +10,7 @@ PRESETS = Path(__file__).parents[2] / "configs/evaluation"
 
 
 @pytest.mark.parametrize("preset", ["synthetic", "mini", "celebamask-hq", "folder"])
-def test_every_preset_is_a_protocol(preset: str) -> None:
+def test_presets_are_valid(preset: str) -> None:
     protocol = load_protocol(preset, PRESETS, {"data": "faces" if preset == "folder" else None})
     assert protocol.name == preset and protocol.samples >= 2
     for regions in [*protocol.swaps.values(), *protocol.random.values()]:
@@ -19,40 +19,40 @@ def test_every_preset_is_a_protocol(preset: str) -> None:
     assert {file.stem for file in PRESETS.glob("*.yaml")} == {"synthetic", "mini", "celebamask-hq", "folder"}
 
 
-def test_the_published_preset_is_what_is_published() -> None:
+def test_published_preset() -> None:
     protocol = load_protocol("celebamask-hq", PRESETS, {})
     assert (protocol.first, protocol.last, protocol.samples) == (28000, 29999, 10)
     assert protocol.sampling["solver"] == "ddim" and protocol.sampling["steps"] == 200
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("data: faces\nsampels: 3", "unknown setting 'sampels'; did you mean samples"),
-        ("data: synthetic", "give first and last"),
-        ("data: faces\nfirst: 4\nlast: 3", "first is 4, last is 3"),
-        ("data: faces\nsamples: 0", "samples is 0"),
+        ("data: synthetic", "need first and last"),
+        ("data: faces\nfirst: 4\nlast: 3", "first 4 and last 3"),
+        ("data: faces\nsamples: 0", "samples must be at least 1, got 0"),
         ("data: faces\nsampling: {solver: dim}", "unknown solver 'dim'; available: ddim"),
-        ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed is a list"),
-        ("first: 3", "names no data"),
-        ("data: ???", "names no data"),
-        ("data: faces\nsamples: many", "wrong kind"),
+        ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed must be an integer"),
+        ("first: 3", "data is missing"),
+        ("data: ???", "data is missing"),
+        ("data: faces\nsamples: many", "wrong type"),
         ("data: [", "is not YAML"),
     ],
 )
-def test_what_cannot_be_is_named(text: str, said: str, tmp_path: Path) -> None:
+def test_invalid_protocols(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_protocol(path, PRESETS, {})
 
 
-def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="there are celebamask-hq, folder, mini, synthetic"):
+def test_unknown_presets_list_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="available: celebamask-hq, folder, mini, synthetic"):
         load_protocol("celeba", PRESETS, {})
 
 
-def test_single_options_of_sampling_are_replaced() -> None:
+def test_overriding_single_sampling_options() -> None:
     sampling = load_protocol("synthetic", PRESETS, {}).sampling
     changed = load_protocol("synthetic", PRESETS, {"sampling": {"guidance": 1.5}}).sampling
     assert changed == {**sampling, "guidance": 1.5} != sampling

@@ -1,4 +1,4 @@
-"""Scores of pictures whose scores are known."""
+"""Scores of images for which they are known in closed form."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm.data.images import save_png
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.evaluation.faces import GeneratedFaces
-from ldm.evaluation.plan import Picture, plan
+from ldm.evaluation.plan import ImageSpec, plan
 from ldm.evaluation.protocol import Protocol
 from ldm.evaluation.score_tasks import Scorer, TaskScores, ranked
 
@@ -18,38 +18,40 @@ PROTOCOL = Protocol(
     "test", "synthetic", 0, 7, swaps={"whole": [], "hair": ["hair"]}, random={"hair": ["hair"]}, samples=3
 )
 TASKS = ("reconstruct", "swap", "random", "noise")
-BYTE = 1 / 255  # PNGs round to it
+BYTE = 1 / 255  # precision of PNGs
 
 
 def faces() -> GeneratedFaces:
     return GeneratedFaces(PROTOCOL, CELEBAMASK_HQ, (32, 32))
 
 
-def written(folder: Path, picture: Callable[[GeneratedFaces, Picture], Tensor]) -> Scorer:
-    """Write the pictures that a model would have made, and return who scores them."""
+def scorer_of(folder: Path, model: Callable[[GeneratedFaces, ImageSpec], Tensor]) -> Scorer:
+    """Write the images of a model and return their scorer."""
     known = faces()
     for number in range(len(known)):
-        for wanted in plan(known, PROTOCOL, TASKS, number):
-            save_png(folder / wanted.file, picture(known, wanted))
+        for spec in plan(known, PROTOCOL, TASKS, number):
+            save_png(folder / spec.file, model(known, spec))
     return Scorer(known, PROTOCOL, folder, lpips=None)
 
 
-def right(known: GeneratedFaces, picture: Picture) -> Tensor:
-    """What a perfect model makes."""
-    face = known[picture.face]
+def perfect(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+    """Return the ground truth."""
+    face = known[spec.face]
     assert face is not None
-    return face.image if picture.other is None else known.truth(picture.face, picture.other, picture.regions)
+    return (
+        face.image if spec.style_source is None else known.truth(spec.face, spec.style_source, spec.regions)
+    )
 
 
-def own(known: GeneratedFaces, picture: Picture) -> Tensor:
-    """What a model makes that ignores all other styles."""
-    face = known[picture.face]
+def unswapped(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+    """Return the face in its own style."""
+    face = known[spec.face]
     assert face is not None
     return face.image
 
 
-def test_a_perfect_model_has_no_error_and_leaks_nothing(tmp_path: Path) -> None:
-    scorer = written(tmp_path, right)
+def test_perfect_swaps_have_no_error_and_no_leakage(tmp_path: Path) -> None:
+    scorer = scorer_of(tmp_path, perfect)
     assert scorer.reconstruct().means["l1"] == pytest.approx(0, abs=1e-6)
     for variant in PROTOCOL.swaps:
         found = scorer.swap(variant)
@@ -58,44 +60,44 @@ def test_a_perfect_model_has_no_error_and_leaks_nothing(tmp_path: Path) -> None:
         assert found.means["leakage"] == pytest.approx(0, abs=1e-6)
         assert found.means["change"] == pytest.approx(found.means["error_unswapped"], abs=1e-6)
         assert found.means["ssim"] == pytest.approx(1, abs=1e-5)
-        assert found.means["colour_ratio"] < 0.5  # the mean of a region depends a little on its shape
+        assert found.means["colour_ratio"] < 0.5  # the mean colour depends slightly on the shape
         assert len(found.faces) >= 6
 
 
-def test_a_model_that_does_not_swap_has_the_error_of_not_swapping(tmp_path: Path) -> None:
-    found = written(tmp_path, own).swap("hair")
+def test_error_ratio_is_one_without_a_swap(tmp_path: Path) -> None:
+    found = scorer_of(tmp_path, unswapped).swap("hair")
     assert found.means["error_ratio"] == pytest.approx(1, abs=1e-6)
     assert found.means["colour_ratio"] == pytest.approx(1, abs=0.02)
     assert found.means["change"] == 0 and "leakage_ratio" not in found.means
 
 
-def test_what_changes_outside_the_regions_is_leakage(tmp_path: Path) -> None:
+def test_changes_outside_the_regions_are_leakage(tmp_path: Path) -> None:
     hair = CELEBAMASK_HQ.index("hair")
 
-    def leaking(known: GeneratedFaces, picture: Picture) -> Tensor:
-        face = known[picture.face]
+    def leaking(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+        face = known[spec.face]
         assert face is not None
         grey = torch.zeros(3, 32, 32)
-        if picture.folder != "swap/hair":
+        if spec.folder != "swap/hair":
             return grey
         return torch.where(face.labels == hair, grey + 50.5 / 127.5, grey + 10.5 / 127.5)
 
-    found = written(tmp_path, leaking).swap("hair").means
+    found = scorer_of(tmp_path, leaking).swap("hair").means
     # 128 -> 178 inside, 128 -> 138 outside
     assert found["change"] == pytest.approx(50 * BYTE, abs=1e-6)
     assert found["leakage"] == pytest.approx(10 * BYTE, abs=1e-6)
     assert found["leakage_ratio"] == pytest.approx(0.2, abs=1e-6)
 
 
-def test_reconstruction_stands_beside_the_ceiling_whole_and_by_region(tmp_path: Path) -> None:
-    def shifted(known: GeneratedFaces, picture: Picture) -> Tensor:
-        face = known[picture.face]
+def test_reconstruction_scores_of_image_first_stage_and_regions(tmp_path: Path) -> None:
+    def shifted(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+        face = known[spec.face]
         assert face is not None
-        by = 20 if picture.folder == "first_stage" else 40
+        offset = 20 if spec.folder == "first_stage" else 40
         levels = (face.image + 1) * 127.5
-        return torch.where(levels > 127, levels - by, levels + by) / 127.5 - 1
+        return torch.where(levels > 127, levels - offset, levels + offset) / 127.5 - 1
 
-    found = written(tmp_path, shifted).reconstruct()
+    found = scorer_of(tmp_path, shifted).reconstruct()
     assert found.means["l1"] == pytest.approx(40 * BYTE, abs=1e-6)
     assert found.means["first_stage_l1"] == pytest.approx(20 * BYTE, abs=1e-6)
     assert found.means["first_stage_psnr"] - found.means["psnr"] == pytest.approx(6.0206, abs=1e-3)
@@ -104,24 +106,24 @@ def test_reconstruction_stands_beside_the_ceiling_whole_and_by_region(tmp_path: 
     assert sum(row["pixels"] for row in found.regions.values()) == counted
 
 
-def test_variety_is_the_mean_of_all_pairs_inside_and_outside(tmp_path: Path) -> None:
+def test_diversity_is_the_mean_over_all_pairs(tmp_path: Path) -> None:
     hair = CELEBAMASK_HQ.index("hair")
 
-    def varied(known: GeneratedFaces, picture: Picture) -> Tensor:
-        face = known[picture.face]
+    def varied(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+        face = known[spec.face]
         assert face is not None
-        sample = int(picture.name[-1]) if picture.folder == "random/hair" else 0
+        sample = int(spec.name[-1]) if spec.folder == "random/hair" else 0
         black = -torch.ones(3, 32, 32)
         return torch.where(face.labels == hair, black + sample * 30 / 127.5, black)
 
-    scorer = written(tmp_path, varied)
-    found = scorer.variety("random", "hair").means
+    scorer = scorer_of(tmp_path, varied)
+    found = scorer.diversity("random", "hair").means
     assert found["l1_inside"] == pytest.approx((30 + 60 + 30) / 3 * BYTE, abs=1e-6)
     assert found["l1_outside"] == 0
-    assert scorer.variety("noise", "noise").means["l1_inside"] == 0
+    assert scorer.diversity("noise", "noise").means["l1_inside"] == 0
 
 
-def test_faces_are_ranked_by_the_first_score_that_is_there() -> None:
+def test_ranking_by_the_first_available_score() -> None:
     scores = TaskScores(
         faces={
             "a": {"psnr": 20.0, "error": 3.0},

@@ -3,7 +3,7 @@ import torch
 
 from ldm.metrics.colour import ciede2000, mean_colour, to_lab
 
-# Of the test data that Sharma, Wu and Dalal publish: pairs that reach every branch of the formula.
+# Test data of Sharma, Wu and Dalal (2005) that covers every branch of the formula.
 PAIRS = [
     ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
     ((50.0, -1.3802, -84.2814), (50.0, 0.0, -82.7485), 1.0000),
@@ -22,7 +22,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), PAIRS)
-def test_ciede2000_gives_the_published_values_both_ways(
+def test_ciede2000_has_the_published_values_and_is_symmetric(
     first: tuple[float, ...], second: tuple[float, ...], expected: float
 ) -> None:
     one, other = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
@@ -42,12 +42,12 @@ def test_lab_of_white_black_and_the_primaries() -> None:
     torch.testing.assert_close(to_lab(rgb), torch.tensor(expected).double(), atol=0.02, rtol=0)
 
 
-def test_the_mean_colour_is_that_of_the_area_alone() -> None:
+def test_mean_colour_inside_a_mask() -> None:
     image = torch.full((3, 4, 4), -1.0)
     image[:, :2] = 1.0
-    area = torch.zeros(4, 4, dtype=torch.bool)
-    area[:2] = True
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:2] = True
     torch.testing.assert_close(
-        mean_colour(image, area), torch.tensor([100.0, 0, 0]).double(), atol=0.01, rtol=0
+        mean_colour(image, mask), torch.tensor([100.0, 0, 0]).double(), atol=0.01, rtol=0
     )
-    assert float(mean_colour(image, ~area)[0]) == pytest.approx(0, abs=0.01)
+    assert float(mean_colour(image, ~mask)[0]) == pytest.approx(0, abs=0.01)

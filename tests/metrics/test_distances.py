@@ -10,12 +10,12 @@ def features(count: int, width: int = 6, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("measure", [frechet, cmmd])
-def test_a_set_is_no_distance_from_itself(measure) -> None:
+def test_equal_sets_have_distance_zero(measure) -> None:
     x = features(200)
     assert measure(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_frechet_distance_of_a_shifted_and_stretched_gaussian_is_its_closed_form() -> None:
+def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     x = features(400)
     x = x - x.mean(0)
     shift = torch.arange(6.0, dtype=torch.float64)
@@ -25,21 +25,21 @@ def test_the_frechet_distance_of_a_shifted_and_stretched_gaussian_is_its_closed_
     assert frechet(3 * x + shift, x) == pytest.approx(expected, rel=1e-5)
 
 
-def test_kid_is_the_unbiased_estimate_over_all_pairs() -> None:
+def test_kid_is_the_unbiased_estimate() -> None:
     x, y = features(12, seed=1), features(12, seed=2) + 0.5
 
     def k(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / 6 + 1) ** 3
 
-    def mean_of_others(a: Tensor) -> Tensor:
+    def off_diagonal_mean(a: Tensor) -> Tensor:
         matrix = k(a, a)
         return (matrix.sum() - matrix.diagonal().sum()) / (12 * 11)
 
-    expected = float(mean_of_others(x) + mean_of_others(y) - 2 * k(x, y).mean())
+    expected = float(off_diagonal_mean(x) + off_diagonal_mean(y) - 2 * k(x, y).mean())
     assert kid(x, y) == pytest.approx(expected, rel=1e-6)
 
 
-def test_kid_of_sets_of_one_distribution_is_about_zero_whatever_their_size() -> None:
+def test_kid_is_unbiased_for_small_sets() -> None:
     small = [kid(features(20, seed=2 * i), features(20, seed=2 * i + 1)) for i in range(30)]
     mean = sum(small) / len(small)
     spread = (sum((value - mean) ** 2 for value in small) / len(small)) ** 0.5
@@ -47,7 +47,7 @@ def test_kid_of_sets_of_one_distribution_is_about_zero_whatever_their_size() -> 
     assert kid(features(20), features(20, seed=1) + 2) > 10 * spread
 
 
-def test_kid_is_the_same_each_time_and_leaves_the_random_state_alone() -> None:
+def test_kid_is_deterministic_and_keeps_the_random_state() -> None:
     x, y = features(30), features(50, seed=1)
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -57,19 +57,19 @@ def test_kid_is_the_same_each_time_and_leaves_the_random_state_alone() -> None:
     assert kid(x, y) == first
 
 
-def test_cmmd_of_two_points_is_its_closed_form() -> None:
+def test_cmmd_of_two_points_is_the_closed_form() -> None:
     x, y = torch.zeros(1, 3), torch.tensor([[3.0, 4.0, 0.0]])
     expected = 1000 * (2 - 2 * torch.exp(torch.tensor(-25.0 / 200))).item()
     assert cmmd(x, y) == pytest.approx(expected, rel=1e-6)
 
 
-def test_cmmd_does_not_depend_on_how_many_rows_are_taken_at_a_time() -> None:
+def test_cmmd_does_not_depend_on_the_block_size() -> None:
     x, y = features(7), features(5, seed=1)
     assert cmmd(x, y, block=2) == pytest.approx(cmmd(x, y), rel=1e-9)
 
 
 @pytest.mark.parametrize("measure", [frechet, kid, cmmd])
-def test_what_cannot_be_compared_is_named(measure) -> None:
+def test_invalid_features_are_refused(measure) -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\) and \(3, 5\)"):
         measure(torch.zeros(3, 4), torch.zeros(3, 5))
     with pytest.raises(ValueError, match="not finite"):

@@ -6,8 +6,8 @@ import torch
 from ldm.metrics.overlap import confusion, overlap
 
 
-def test_a_permuted_mask_has_its_exact_iou() -> None:
-    # 4 pixels of region 0, 2 of 1, 2 of 2; the guess swaps 1 and 2.
+def test_iou_of_permuted_regions() -> None:
+    # 4 pixels of region 0, 2 of 1, 2 of 2; the prediction swaps 1 and 2.
     truth = torch.tensor([[0, 0, 0, 0], [1, 1, 2, 2]], dtype=torch.uint8)
     found = torch.tensor([[0, 0, 0, 0], [2, 2, 1, 1]], dtype=torch.uint8)
     scores = overlap(confusion(found, truth, 3))
@@ -16,14 +16,14 @@ def test_a_permuted_mask_has_its_exact_iou() -> None:
     assert scores.pixel_accuracy == 0.5
 
 
-def test_half_of_a_region_is_found() -> None:
+def test_iou_of_half_a_region() -> None:
     truth = torch.tensor([0, 0, 1, 1])
     found = torch.tensor([0, 0, 1, 0])
     scores = overlap(confusion(found, truth, 2))
     assert scores.iou == [pytest.approx(2 / 3), 0.5]
 
 
-def test_counts_of_several_pictures_add_up() -> None:
+def test_confusion_matrices_add_up() -> None:
     generator = torch.Generator().manual_seed(0)
     truth, found = (torch.randint(0, 5, (6, 8, 8), generator=generator) for _ in range(2))
     together = confusion(found, truth, 5)
@@ -35,7 +35,7 @@ def test_counts_of_several_pictures_add_up() -> None:
         assert overlap(together).iou[region] == pytest.approx(float(both / either))
 
 
-def test_pixels_that_the_truth_leaves_unlabelled_do_not_count_and_unlabelled_guesses_are_misses() -> None:
+def test_unlabelled_truth_is_ignored_and_unlabelled_predictions_are_wrong() -> None:
     truth = torch.tensor([0, 0, 1, 255], dtype=torch.uint8)
     found = torch.tensor([0, 255, 1, 1], dtype=torch.uint8)
     scores = overlap(confusion(found, truth, 2))
@@ -43,13 +43,13 @@ def test_pixels_that_the_truth_leaves_unlabelled_do_not_count_and_unlabelled_gue
     assert scores.pixel_accuracy == pytest.approx(2 / 3)
 
 
-def test_a_region_that_nobody_has_is_no_number_and_one_falsely_found_leaves_the_mean_alone() -> None:
+def test_absent_regions_are_nan_and_left_out_of_the_mean() -> None:
     truth, found = torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1])
     scores = overlap(confusion(found, truth, 3))
     assert scores.iou[1] == 0 and math.isnan(scores.iou[2])
     assert scores.miou == 0.75
 
 
-def test_maps_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="wanted one shape"):
+def test_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="same shape"):
         confusion(torch.zeros(4, 4), torch.zeros(4, 5), 2)

@@ -10,7 +10,7 @@ def noise(seed: int = 0) -> torch.Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_errors_are_shares_of_the_way_from_black_to_white() -> None:
+def test_error_of_black_against_white_is_one() -> None:
     black, white = -torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
     assert torch.equal(absolute_error(white, black), torch.ones(1, 4, 4))
     assert torch.equal(squared_error(white, torch.zeros(1, 3, 4, 4)), torch.full((1, 4, 4), 0.25))
@@ -23,7 +23,7 @@ def test_psnr_of_a_known_difference() -> None:
     assert decibels(0.01) == pytest.approx(20) and math.isnan(decibels(math.nan))
 
 
-def test_ssim_of_two_greys_is_its_closed_form() -> None:
+def test_ssim_of_two_greys_is_the_closed_form() -> None:
     a, b = 0.2, -0.6
     stabiliser = (0.01 * 2) ** 2
     expected = (2 * a * b + stabiliser) / (a * a + b * b + stabiliser)
@@ -33,7 +33,7 @@ def test_ssim_of_two_greys_is_its_closed_form() -> None:
     assert maps.flatten().tolist() == pytest.approx([expected] * 1024, abs=1e-4)
 
 
-def test_the_ssim_map_is_low_where_the_pictures_differ() -> None:
+def test_ssim_map_is_low_where_images_differ() -> None:
     image, other = noise(), noise()
     other[:, :, :, 16:] = noise(1)[:, :, :, 16:]
     values, maps = ssim(image, other)

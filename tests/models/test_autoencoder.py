@@ -47,7 +47,7 @@ def reconstruction_error(m) -> float:
 
 
 def test_training_improves_the_reconstruction(tmp_path) -> None:
-    m = model(revive_after=5, anneal_steps=60, n_embed=64)
+    m = model(codebook_reset_after=5, anneal_steps=60, n_embed=64)
     before = reconstruction_error(m)
     trainer = fit(m.train(), 60, tmp_path)
     assert reconstruction_error(m) < 0.7 * before
@@ -116,7 +116,7 @@ def test_two_processes_train_one_model(tmp_path) -> None:
         "target": "ldm.modules.losses.VQLoss",
         "params": {"disc_weight": 0.5, "disc_start": 1, "disc_channels": 8, "disc_num_layers": 1},
     }
-    m = model(lossconfig=loss, revive_after=2, n_embed=64)
+    m = model(lossconfig=loss, codebook_reset_after=2, n_embed=64)
     start = m.loss.discriminator.layers[0].weight.detach().clone()
     fit(m, 4, tmp_path, devices=2, strategy="ddp_spawn", callbacks=[Report(tmp_path)])
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -137,24 +137,24 @@ def test_the_discriminator_step_leaves_the_autoencoder_alone() -> None:
 
 
 def test_revival_starts_the_codebook_where_the_latents_are() -> None:
-    m, image = model(revive_after=3, n_embed=64).train(), small.batch(8)["image"]
+    m, image = model(codebook_reset_after=3, n_embed=64).train(), small.batch(8)["image"]
     z = m.encode(image)
-    assert m.quantize.revive(z, 3) == 64
+    assert m.quantize.reset_unused(z, 3) == 64
     pixels = z.permute(0, 2, 3, 1).reshape(-1, 3)
     distance = torch.cdist(m.quantize.embedding.weight, pixels).amin(1)
     assert distance.max() < 1e-2 and m.quantize.embedding.weight.unique(dim=0).shape[0] == 64
     used = m.quantize(z)[2].unique()
-    assert m.quantize.revive(z, 3) == 0  # nothing is idle for three batches yet
+    assert m.quantize.reset_unused(z, 3) == 0  # nothing is idle for three batches yet
     for _ in range(2):
         m.quantize(z)
-    assert m.quantize.revive(z, 3) == 64 - len(used)
+    assert m.quantize.reset_unused(z, 3) == 64 - len(used)
 
 
 def test_a_loaded_codebook_is_not_moved(tmp_path) -> None:
     trained = model(n_embed=64)
     file = write_checkpoint(tmp_path / "first.safetensors", trained.state_dict())
-    m = model(n_embed=64, revive_after=3, ckpt_path=str(file))
-    assert m.quantize.revive(m.encode(small.batch(4)["image"]), 3) == 0
+    m = model(n_embed=64, codebook_reset_after=3, ckpt_path=str(file))
+    assert m.quantize.reset_unused(m.encode(small.batch(4)["image"]), 3) == 0
     assert torch.equal(m.quantize.embedding.weight, trained.quantize.embedding.weight)
 
 
@@ -170,13 +170,13 @@ def test_a_discriminator_that_would_never_join_is_noticed(tmp_path) -> None:
 
 
 def test_what_a_resumed_training_needs_is_in_its_checkpoint() -> None:
-    m, image = model(revive_after=3, n_embed=64).train(), small.batch(4)["image"]
-    m.quantize.revive(m.encode(image), 3)
+    m, image = model(codebook_reset_after=3, n_embed=64).train(), small.batch(4)["image"]
+    m.quantize.reset_unused(m.encode(image), 3)
     m.quantize(m.encode(image) * 0)  # one entry is chosen, the others idle
     m._steps = 7
     saved: dict = {}
     m.on_save_checkpoint(saved)
-    other = model(revive_after=3, n_embed=64)
+    other = model(codebook_reset_after=3, n_embed=64)
     other.on_load_checkpoint(saved)
     assert other._steps == 7
     assert torch.equal(other.quantize.idle, m.quantize.idle) and m.quantize.idle.unique().tolist() == [0, 1]
@@ -190,7 +190,9 @@ def test_adversarial_training_resumes_exactly(tmp_path) -> None:
         {
             **TINY,
             "model": small.first_stage(
-                lossconfig={"target": "ldm.modules.losses.VQLoss", "params": loss}, n_embed=64, revive_after=2
+                lossconfig={"target": "ldm.modules.losses.VQLoss", "params": loss},
+                n_embed=64,
+                codebook_reset_after=2,
             ),
             "data": {**TINY["data"], "params": data},
         }

@@ -42,7 +42,7 @@ def test_the_first_batch_gives_latents_of_unit_covariance_and_back() -> None:
 
 
 def test_training_whitens_once_and_not_what_was_loaded() -> None:
-    m, batch = model(revive_after=5), small.batch(4)
+    m, batch = model(codebook_reset_after=5), small.batch(4)
     m.log = m.log_dict = lambda *args, **kwargs: None
     m.train().training_step(batch, 0)
     once = m.quant_conv.weight.detach().clone()

@@ -68,7 +68,9 @@ def test_v_is_another_name_for_the_same_noise() -> None:
         v = m.unet(xt, t, cond["context"], cond["y"])
         expected = (v - (a.sqrt() * noise - (1 - a).sqrt() * z)).square().mean()
         torch.testing.assert_close(m.p_losses(z, cond, t, noise)[0], expected)
-        m.unet.denoise = lambda x, t, prepared: a.sqrt() * noise - (1 - a).sqrt() * z  # the perfect answer
+        m.unet.denoise = lambda x, t, prepared, logits=None: (
+            a.sqrt() * noise - (1 - a).sqrt() * z
+        )  # the perfect answer
         torch.testing.assert_close(m.apply_model(xt, t, cond), noise, rtol=1e-4, atol=1e-5)
 
 
@@ -147,9 +149,9 @@ def test_a_trained_model_can_be_tested(tmp_path) -> None:
         ({"context_dim": 16}, {}, "codes of size 8"),
         ({"style_grid": 2}, {"grid": 1}, "style grid of 1x1 cells"),
         (
-            {"style_grid": 2, "context_dim": 32, "style_frames": {13: 1}},
+            {"style_grid": 2, "context_dim": 32, "region_frames": {13: 1}},
             {"grid": 2},
-            r"region frames {}, but unet_config.params.style_frames is {13: 1}",
+            r"region frames {}, but unet_config.params.region_frames is {13: 1}",
         ),
     ],
 )

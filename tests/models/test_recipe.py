@@ -10,6 +10,7 @@ from ldm.data.labels import one_hot
 from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.denoising_loss import min_snr_weights
+from ldm.models.optimizers import OptimizerSettings
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.style_code import load_style
 from ldm.sampling import NoiseSchedule, sample
@@ -132,7 +133,7 @@ def test_solvers_need_not_know_of_a_terminal_snr_of_zero(solver: str) -> None:
     model = small.sensitive(small.diffusion(parameterization="v", zero_terminal_snr=True))
     point = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
-    def perfect(x: Tensor, t: Tensor, prepared: object) -> Tensor:
+    def perfect(x: Tensor, t: Tensor, prepared: object, logits: object = None) -> Tensor:
         signal, sigma = model._levels(t)
         return (signal * x - point) / sigma  # v = signal eps - sigma x0 with eps = (x - signal x0) / sigma
 
@@ -276,6 +277,6 @@ def test_the_learning_rate_rises_and_falls_as_asked(keys: dict, rates: list[floa
 def test_the_published_rate_is_constant_and_a_negative_warm_up_is_refused() -> None:
     model = instantiate_from_config(small.diffusion())
     assert isinstance(model.configure_optimizers(), torch.optim.AdamW)
-    model.warmup_steps = -1
+    model.optimization = OptimizerSettings(warmup_steps=-1)
     with pytest.raises(ValueError, match=r"warmup_steps must be at least 0, got .* and -1"):
         model.configure_optimizers()

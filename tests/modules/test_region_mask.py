@@ -46,7 +46,7 @@ def test_each_place_is_the_most_of_its_own_part_of_the_region() -> None:
 
 def test_places_in_the_picture_stay_when_their_region_moves() -> None:
     masks = [torch.cat([rectangle(top, 3, 9, 9)] * 2, 1) for top in (2, 20)]
-    before, after = (places(mask, (16, 16), 4, {1: "picture"}) for mask in masks)
+    before, after = (places(mask, (16, 16), 4, {1: "image"}) for mask in masks)
     assert torch.equal(before[:, 1], after[:, 1])
     assert (before[:, 0] - after[:, 0]).abs().max() > 0.5
     sixteenths = before[0, 1].view(4, 4, 4, 4, 4, 4).mean((3, 5))  # what each place has of each
@@ -62,11 +62,11 @@ def test_places_about_another_region_are_that_ones() -> None:
     assert torch.equal(places(mask, (32, 32), GRID, {0: 1})[:, 0], own[:, 0])
 
 
-@pytest.mark.parametrize(("frames", "sees_both"), [({0: "picture"}, True), ({}, False)])
+@pytest.mark.parametrize(("frames", "sees_both"), [({0: "image"}, True), ({}, False)])
 def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) -> None:
     torch.manual_seed(0)
     encoder = randomised(
-        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, frames=frames)
+        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, region_frames=frames)
     ).double()
     torch.nn.init.zeros_(encoder.into.weight)
     image = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
@@ -84,14 +84,14 @@ def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) ->
 @pytest.mark.parametrize("build", ["encoder", "unet"])
 @pytest.mark.parametrize(
     ("frames", "grid"),
-    [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: 1.0}, 2), ({0: "image"}, 2), ({0: "picture"}, 1)],
+    [({19: 0}, 2), ({-1: 0}, 2), ({0: 19}, 2), ({0: 1.0}, 2), ({0: "whole"}, 2), ({0: "image"}, 1)],
 )
 def test_frames_that_cannot_be_are_refused(build: str, frames: dict, grid: int) -> None:
     with pytest.raises(ValueError, match=r"region frames must map regions in"):
         if build == "encoder":
-            MomentStyleEncoder(19, 8, grid=grid, frames=frames)
+            MomentStyleEncoder(19, 8, grid=grid, region_frames=frames)
         else:
-            UNet(**{**SMALL, "style_grid": grid, "style_frames": frames})
+            UNet(**{**SMALL, "style_grid": grid, "region_frames": frames})
 
 
 def test_tokens_that_are_all_alike_are_one_token() -> None:
@@ -102,7 +102,7 @@ def test_tokens_that_are_all_alike_are_one_token() -> None:
         torch.testing.assert_close(many(x, t, style.repeat(1, 1, 4), mask), one(x, t, style, mask))
 
 
-@pytest.mark.parametrize("frames", [{}, {0: "picture", 2: 1}])
+@pytest.mark.parametrize("frames", [{}, {0: "image", 2: 1}])
 @pytest.mark.parametrize("shares", [False, True])
 def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, frames: dict) -> None:
     attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()

@@ -12,6 +12,7 @@ from ldm.data.images import load_image
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import align
+from ldm.pipeline import PhotoEditor
 
 PHOTO = Path(__file__).resolve().parents[2] / "assets" / "photos" / "astronaut.jpg"
 
@@ -49,3 +50,11 @@ def test_a_real_photo_is_edited_with_what_lies_in_the_repository(tmp_path: Path)
     assert 0.02 < changed.mean() < 0.12  # the hair, and nothing else
     with Image.open(out) as image:
         assert json.loads(image.info["sca-dm"])["regions"] == ["hair"]
+
+
+def test_a_dark_collar_is_no_hair() -> None:
+    """The parser labels the rim of the suit as hair; it lies apart from the head."""
+    photo = PhotoEditor.from_pretrained(device="cpu").open(PHOTO)
+    result = photo.edit(color="blue", regions=["hair"])
+    assert (result.matte[:130] > 0.9).sum() > 7000  # the head of hair
+    assert not result.matte[145:].any()

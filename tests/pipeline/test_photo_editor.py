@@ -1,21 +1,24 @@
 """Photos from open to saved: with the demo weights, and label maps painted as photos, which a nearest colour parses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
 from ldm.checkpoints.locate import DEMO
-from ldm.cli import main
-from ldm.cli.photo_grammar import PHOTO_TASKS
 from ldm.data.color_space import ColorSpace
 from ldm.data.images import ImageError
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.data.photo_metadata import SOURCE_TYPE
 from ldm.parsing import FaceParser
+from ldm.parsing.alignment import Crop
+from ldm.parsing.photo_faces import Face
 from ldm.pipeline import FacePipeline, Photo, PhotoEditor, PhotoError
+from ldm.pipeline.photo_face import FaceLabels
 from ldm.pipeline.region_color import lab_of
 from tests.parsing.test_alignment import FACE, NearestColour, painted
 
@@ -102,7 +105,7 @@ def test_the_saved_photo_keeps_orientation_size_and_profile(editor: PhotoEditor,
         pixels = np.asarray(saved.transpose(Image.Transpose.ROTATE_270)).astype(int)
     far = np.abs(pixels - photo.file.pixels)[:, :150]  # background, which no JPEG block shares with the face
     assert far.max() <= 1
-    with pytest.raises(ImageError, match="itself"):
+    with pytest.raises(ImageError, match=r"in\.jpg"):
         photo.edit(color="auburn", regions=["hair"], strength=0).save(tmp_path / "in.jpg")
 
 
@@ -113,6 +116,7 @@ def test_the_saved_photo_keeps_orientation_size_and_profile(editor: PhotoEditor,
         ({"regions": ["hair"], "color": "red", "face": 3}, r"0\.\.0, got 3"),
         ({"regions": ["hair"], "color": "red", "strength": 2.0}, r"\[0, 1\], got 2"),
         ({"regions": ["hair"], "color": "red", "detail": "half"}, "keep, replace"),
+        ({"regions": [], "color": "red"}, "at least one"),
         ({"regions": ["hat"], "color": "red"}, "no hat"),
         ({"regions": ["hairs"], "color": "red"}, "hairs"),
         ({"regions": ["hair"], "color": "aubrun"}, "auburn"),
@@ -129,44 +133,69 @@ def test_a_photo_without_a_face_is_refused(editor: PhotoEditor, tmp_path: Path) 
         editor.open(tmp_path / "empty.png")
 
 
-# --- the command line ---
+def test_several_colours_at_once_are_those_of_single_edits(photo: Photo) -> None:
+    lips = photo.edit(color="crimson", regions=["u_lip", "l_lip"])
+    hair = photo.edit(color="auburn", regions=["hair"])
+    both = photo.edit(color={"hair": "auburn", "u_lip": "crimson", "l_lip": "crimson"})
+    assert (both.matte == np.maximum(lips.matte, hair.matte)).all()
+    for one, other in ((lips, hair), (hair, lips)):
+        alone = (one.matte > 0) & (other.matte == 0)
+        assert alone.any() and (both.pixels[alone] == one.pixels[alone]).all()
+    assert json.loads(both.recipe)["regions"] == ["hair", "u_lip", "l_lip"]
+    with pytest.raises(PhotoError, match="regions"):
+        photo.edit(color={"hair": "auburn"}, regions=["hair"])
 
 
-@pytest.fixture
-def patched(editor: PhotoEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line load the stand-in parser, which knows drawn faces by their colours."""
-    monkeypatch.setattr(FaceParser, "from_pretrained", lambda *_, **__: editor.parser)
+def test_a_label_map_of_the_photo_replaces_the_parsers(photo: Photo) -> None:
+    own = photo.labels_in_photo()
+    same = photo.with_labels(own).edit(color="auburn", regions=["hair"])
+    parsed = photo.edit(color="auburn", regions=["hair"])
+    assert np.abs(same.matte - parsed.matte).mean() < 0.01
+    hair = own == CELEBAMASK_HQ.index("hair")
+    half = own.copy()
+    half[:, : np.flatnonzero(hair.any(0)).mean().astype(int)] = 0
+    halved = photo.with_labels(half).edit(color="auburn", regions=["hair"])
+    assert 0.2 < halved.matte.sum() / parsed.matte.sum() < 0.8
+    assert json.loads(halved.recipe)["labels"] and json.loads(parsed.recipe)["labels"] is None
+    with pytest.raises(PhotoError, match=r"900 x 600 pixels, got 10 x 20"):
+        photo.with_labels(np.zeros((20, 10), np.uint8))
 
 
-def test_the_command_line_edits_a_photo(patched: None, file: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "edited.png"
-    words = [str(file), "--parser", "PARSER", "--device", "cpu"]
-    assert main(["photo", *words, "--color", "hair=auburn", "-o", str(out)]) == 0
-    with Image.open(out) as saved:
-        recipe = json.loads(saved.info["sca-dm"])
-        assert saved.size == (900, 600)
-    assert recipe["regions"] == ["hair"] and recipe["options"]["seed"] == 0
+def test_label_maps_of_a_face_stay_after_an_edit_and_can_be_painted(photo: Photo) -> None:
+    maps = photo.label_maps()
+    parsed = photo.edit(color="auburn", regions=["hair"])
+    blue = replace(photo.file, pixels=photo.edit(color="blue", regions=["hair"]).pixels)
+    again = Photo(photo.pipe, photo.parser, blue, photo.faces, face_labels={0: maps})
+    after = again.edit(
+        color="auburn", regions=["hair"]
+    )  # the parser knows regions by color: it would see no hair
+    assert np.abs(after.matte - parsed.matte).mean() < 0.02 and json.loads(after.recipe)["labels"] is None
+    crop = torch.zeros_like(maps.crop)
+    crop[:40, :40] = CELEBAMASK_HQ.index("hair")  # apart from the face
+    painted_maps = FaceLabels(crop, torch.zeros_like(maps.around), painted=True)
+    painted_photo = Photo(photo.pipe, photo.parser, photo.file, photo.faces, face_labels={0: painted_maps})
+    corner = painted_photo.edit(color="auburn", regions=["hair"])
+    assert 0 < corner.matte.sum() < parsed.matte.sum() / 2
+    assert json.loads(corner.recipe)["labels"]
+
+
+def test_auto_replaces_only_small_faces_that_are_reconstructed_well(photo: Photo, monkeypatch) -> None:
+    how = {"style": photo, "regions": ["hair"], "steps": 2}
     assert (
-        main(["photo", *words, "--style", str(file), "--regions", "hair", "--steps", "2", "-o", str(out)])
-        == 0
-    )
-    with Image.open(out) as saved, Image.open(file) as own:
-        assert (np.asarray(saved) == np.asarray(own)).all()
-    assert main(["photo", *words, "--color", "hat=red", "-o", str(out)]) == 2
-    assert "no hat" in capsys.readouterr().err
+        json.loads(photo.edit(**how).recipe)["detail"] == "keep"
+    )  # the crop is larger than the model's 64 pixels
+    small = Photo(photo.pipe, photo.parser, photo.file, (Face(Crop(450 + 300j, 30 + 0j)),))
+    for bound, detail in ((1000.0, "replace"), (0.0, "keep")):
+        monkeypatch.setattr("ldm.pipeline.photo_edits.FAITHFUL", bound)
+        result = small.edit(style=small, regions=small._face(0).visible_regions()[:1], steps=2)
+        assert json.loads(result.recipe)["detail"] == detail
 
 
-def test_the_command_line_lists_faces(patched: None, file: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "faces.png"
-    assert main(["faces", str(file), "--parser", "PARSER", "-o", str(out)]) == 0
-    (face,) = json.loads(capsys.readouterr().out)
-    assert face["face"] == 0 and abs(face["tilt"] + 12) < 4
-    with Image.open(out) as drawn, Image.open(file) as own:
-        assert drawn.size == own.size and (np.asarray(drawn) != np.asarray(own)).any()
-
-
-@pytest.mark.parametrize("words", [["--style", "a.jpg"], ["--color", "hair=red", "--regions", "hair"], []])
-def test_contradicting_options_are_refused(words: list[str]) -> None:
-    assert set(PHOTO_TASKS) == {"photo", "faces"}
-    with pytest.raises(SystemExit, match="2"):
-        main(["photo", "a.jpg", "--parser", "p", "-o", "b.jpg", *words])
+def test_hair_of_a_neighbour_keeps_its_bytes(editor: PhotoEditor, photo: Photo) -> None:
+    face, width = photo.faces[0], photo.file.pixels.shape[1]
+    other = Face(Crop(face.crop.centre + 2 * abs(face.crop.axis), face.crop.axis))
+    alone = photo.edit(color="auburn", regions=["hair"])
+    beside = Photo(photo.pipe, photo.parser, photo.file, (face, other)).edit(color="auburn", regions=["hair"])
+    middle = round(face.crop.centre.real + 1.1 * abs(face.crop.axis))
+    assert middle < width and not beside.matte[:, middle:].any()
+    assert (beside.matte > 0).sum() <= (alone.matte > 0).sum()

@@ -1,4 +1,4 @@
-"""The multistep solvers, against diffusers' step for step and against data whose optimal prediction is known."""
+"""Multistep solvers, against diffusers step by step and on data with a known optimal prediction."""
 
 from itertools import pairwise
 
@@ -46,7 +46,7 @@ def distance(x: Tensor, exact: Tensor) -> float:
     return (x - exact).square().mean(1).sqrt().median().item()
 
 
-def test_twenty_steps_end_nearer_to_the_solution_than_a_hundred_of_ddim() -> None:
+def test_20_steps_are_more_accurate_than_100_of_ddim() -> None:
     def end(steps: int, **how: str) -> Tensor:
         return sample(mixture(), noise(), SCHEDULE, steps=steps, **how)
 
@@ -60,7 +60,7 @@ def test_twenty_steps_end_nearer_to_the_solution_than_a_hundred_of_ddim() -> Non
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc2", "unipc3"])
-def test_every_step_is_that_of_diffusers(solver: str, spacing) -> None:
+def test_steps_equal_those_of_diffusers(solver: str, spacing) -> None:
     steps = 12
     nodes = SCHEDULE.nodes(steps, spacing)
     bar = SCHEDULE.alpha_bar.tolist()
@@ -78,15 +78,15 @@ def test_every_step_is_that_of_diffusers(solver: str, spacing) -> None:
     theirs.sigmas = torch.tensor([((1 - bar[t]) / bar[t]) ** 0.5 for t in nodes], dtype=torch.float64)
 
     x = noise(8)
-    states = []  # the x at which diffusers asks the network
+    states = []  # inputs of the network in diffusers
     for t in theirs.timesteps:
         states.append(x)
         x = theirs.step(predict(x, t.expand(len(x))), t, x).prev_sample
 
-    asked: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def data(x: Tensor, t: int) -> Tensor:
-        asked.append(x)
+        inputs.append(x)
         return (x - (1 - bar[t]) ** 0.5 * predict(x, torch.tensor(t).expand(len(x)))) / bar[t] ** 0.5
 
     levels = [Level.of(t, bar[t]) for t in nodes]
@@ -94,34 +94,35 @@ def test_every_step_is_that_of_diffusers(solver: str, spacing) -> None:
         found = dpmpp_2m(data, noise(8), levels, None)
     else:
         found = unipc(data, noise(8), levels, None, order=int(solver[-1]))
-    for step, (ours, their) in enumerate(zip(asked, states, strict=True)):
+    for step, (ours, their) in enumerate(zip(inputs, states, strict=True)):
         torch.testing.assert_close(ours, their, rtol=1e-5, atol=1e-6, msg=lambda m, s=step: f"step {s}: {m}")
     torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 20, 333, 999])
-def test_nodes_fall_from_the_last_timestep_to_the_first(steps: int, spacing) -> None:
+def test_nodes_descend_from_the_last_timestep_to_the_first(steps: int, spacing) -> None:
     nodes = SCHEDULE.nodes(steps, spacing)
     assert len(nodes) == steps + 1 and nodes[0] == 999 and nodes[-1] == 0
     assert all(t > below for t, below in pairwise(nodes))
 
 
-def test_logsnr_nodes_are_even_in_the_logarithm_of_the_signal_to_noise_ratio() -> None:
+def test_logsnr_nodes_are_evenly_spaced_in_log_snr() -> None:
     bar = SCHEDULE.alpha_bar[SCHEDULE.nodes(10, "logsnr")]
     logsnr = (bar / (1 - bar)).log()
     torch.testing.assert_close(logsnr, torch.linspace(*logsnr[[0, -1]], 11).double(), rtol=0, atol=0.15)
 
 
 def test_ddim_on_logsnr_timesteps() -> None:
-    ladder = SCHEDULE.timesteps(10, "logsnr")
-    assert ladder == sorted(ladder) and len(ladder) == 10 and ladder[-1] == 999 and ladder[0] > 0
+    timesteps = SCHEDULE.timesteps(10, "logsnr")
+    assert timesteps == sorted(timesteps) and len(timesteps) == 10
+    assert timesteps[-1] == 999 and timesteps[0] > 0
     exact = sample(mixture(), noise(), SCHEDULE, steps=1000)
     assert distance(sample(mixture(), noise(), SCHEDULE, steps=50, spacing="logsnr"), exact) < 0.05
 
 
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
-def test_one_evaluation_a_step(solver: str) -> None:
+def test_one_evaluation_per_step(solver: str) -> None:
     calls: list[int] = []
     reports: list[tuple[int, int]] = []
 

@@ -6,7 +6,7 @@ from ldm.sampling import NoiseSchedule
 SCHEDULE = NoiseSchedule.scaled_linear()
 
 
-def test_published_ladders() -> None:
+def test_published_timesteps() -> None:
     assert SCHEDULE.timesteps(10) == [1, 101, 201, 301, 401, 501, 601, 701, 801, 901]
     assert len(SCHEDULE.timesteps(60)) == 63
     assert SCHEDULE.timesteps(4, "quadratic") == [1, 89, 356, 801]
@@ -14,11 +14,11 @@ def test_published_ladders() -> None:
 
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
 @pytest.mark.parametrize("steps", [1, 7, 111, 333, 500, 501, 777, 1000])
-def test_ladders_rise_within_the_schedule(steps: int, spacing) -> None:
-    ladder = SCHEDULE.timesteps(steps, spacing)
-    assert ladder == sorted(ladder) and ladder[0] >= 0 and ladder[-1] <= 999
+def test_timesteps_ascend_within_the_schedule(steps: int, spacing) -> None:
+    timesteps = SCHEDULE.timesteps(steps, spacing)
+    assert timesteps == sorted(timesteps) and timesteps[0] >= 0 and timesteps[-1] <= 999
     if spacing == "quadratic" or steps > 500:
-        assert len(ladder) == steps
+        assert len(timesteps) == steps
 
 
 def test_betas_and_alpha_bar() -> None:
@@ -27,8 +27,8 @@ def test_betas_and_alpha_bar() -> None:
     torch.testing.assert_close(SCHEDULE.alpha_bar[3], (1 - SCHEDULE.betas[:4]).prod())
 
 
-def test_the_schedule_holds_numbers_wherever_models_are_built() -> None:
-    """Counting parameters builds models on the meta device; solvers take numbers from the schedule all the same."""
+def test_schedule_is_on_the_cpu_under_the_meta_device() -> None:
+    """Models are built on the meta device to count parameters."""
     with torch.device("meta"):
         schedule = NoiseSchedule.scaled_linear()
         buffers = schedule.zero_terminal_snr().buffers()

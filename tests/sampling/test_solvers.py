@@ -1,4 +1,4 @@
-"""Solvers, against data whose optimal noise prediction is known in closed form."""
+"""Solvers on data whose optimal noise prediction is known in closed form."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_samples_have_the_distribution_of_the_data(solver: str, steps: int, eta:
     assert x.std().item() == pytest.approx(STD, rel=0.05)
 
 
-def test_ddim_converges_and_plms_is_ahead_of_it() -> None:
+def test_ddim_converges_and_plms_is_more_accurate() -> None:
     exact = sample(gaussian(), noise(64), SCHEDULE, steps=1000)
     errors = {
         (solver, steps): (sample(gaussian(), noise(64), SCHEDULE, steps=steps, solver=solver) - exact)
@@ -50,10 +50,10 @@ def test_ddim_converges_and_plms_is_ahead_of_it() -> None:
     assert errors["plms", 50] < errors["ddim", 50] / 3
 
 
-def test_one_ddim_step_is_the_formula() -> None:
+def test_ddim_step_is_the_closed_form() -> None:
     schedule = NoiseSchedule.scaled_linear(steps=1000)
     bar, x, eps = schedule.alpha_bar, noise(3), noise(3, seed=5)
-    found = sample(lambda x, t: eps, x, schedule, steps=1)  # the ladder {0} + 1
+    found = sample(lambda x, t: eps, x, schedule, steps=1)  # timestep 1
     x0 = (x - (1 - bar[1]).sqrt() * eps) / bar[1].sqrt()
     torch.testing.assert_close(found, bar[0].sqrt() * x0 + (1 - bar[0]).sqrt() * eps)
 
@@ -78,7 +78,7 @@ def test_ddpm_step_has_the_mean_and_variance_of_the_posterior() -> None:
     assert residual.var().item() == pytest.approx(known["posterior_variance"][t].item(), rel=0.05)
 
 
-def test_inversion_leads_back_to_the_data() -> None:
+def test_inversion_round_trip() -> None:
     data = MEAN + STD * noise(64)
     latent = invert(gaussian(), data, SCHEDULE, steps=200)
     assert latent.mean().abs() < 0.4
@@ -88,7 +88,7 @@ def test_inversion_leads_back_to_the_data() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 60, 111, 333, 500, 501, 750, 999, 1000])
-def test_any_number_of_steps_runs(solver: str, steps: int) -> None:
+def test_any_number_of_steps(solver: str, steps: int) -> None:
     seen: list[int] = []
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def test_any_number_of_steps_runs(solver: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
-def test_the_image_of_a_seed_does_not_depend_on_its_batch(solver: str) -> None:
+def test_sample_of_a_seed_does_not_depend_on_the_batch(solver: str) -> None:
     def run(seeds: list[int]) -> Tensor:
         generators = seeded(seeds)
         x = draw((len(seeds), 3, 4, 4), generators)
@@ -115,7 +115,7 @@ def test_the_image_of_a_seed_does_not_depend_on_its_batch(solver: str) -> None:
     assert not torch.equal(together[0], together[1])
 
 
-def test_guidance_moves_away_from_the_null() -> None:
+def test_guidance_extrapolates_from_the_null_prediction() -> None:
     x, t = pixels(2), torch.zeros(2, dtype=torch.long)
     torch.testing.assert_close(guide(times, full(3), full(1), 2.0)(x, t), 5 * x)
     torch.testing.assert_close(guide(times, full(3), full(1), 0.0)(x, t), x)
@@ -127,7 +127,7 @@ def pixels(count: int) -> Tensor:
 
 
 def full(value: float) -> dict[str, list[Tensor | None]]:
-    """Return a conditioning of two images, nested as a network's may be."""
+    """Return a nested conditioning of two images."""
     return {"parts": [torch.full((2, 1, 1, 1), value), None]}
 
 
@@ -135,7 +135,7 @@ def times(x: Tensor, t: Tensor, cond: dict) -> Tensor:
     return x * cond["parts"][0]
 
 
-def test_guidance_costs_one_pass_and_none_where_it_is_idle() -> None:
+def test_guidance_takes_one_pass_and_only_while_active() -> None:
     sizes: list[int] = []
     prepared: list[int] = []
 
@@ -157,7 +157,7 @@ def test_guidance_costs_one_pass_and_none_where_it_is_idle() -> None:
     assert sizes == [4, 2, 2] and prepared == [4, 2]
 
 
-def test_every_pixel_may_have_its_own_strength() -> None:
+def test_guidance_scale_per_pixel() -> None:
     scale = torch.ones(2, 1, 4, 4)
     scale[..., 2:] = 3
     x = pixels(2)
@@ -169,25 +169,25 @@ def test_every_pixel_may_have_its_own_strength() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "dimm"}, "'dimm'; there are ddim"),
-        ({"steps": 0}, "wanted 1 .. 1000"),
-        ({"steps": 1001}, "wanted 1 .. 1000"),
-        ({"steps": 0, "solver": "ddpm"}, "wanted 1 .. 1000"),
-        ({"spacing": "cubic"}, "'cubic'; there are quadratic"),
-        ({"solver": "plms", "eta": 0.5}, "eta is 0.5"),
-        ({"eta": -1.0}, "eta is -1.0"),
+        ({"solver": "dimm"}, "'dimm'; available: ddim"),
+        ({"steps": 0}, r"steps must be in \[1, 1000\]"),
+        ({"steps": 1001}, r"steps must be in \[1, 1000\]"),
+        ({"steps": 0, "solver": "ddpm"}, r"steps must be in \[1, 1000\]"),
+        ({"spacing": "cubic"}, "'cubic'; available: quadratic"),
+        ({"solver": "plms", "eta": 0.5}, "eta must be 0 with the solver plms, got 0.5"),
+        ({"eta": -1.0}, "eta must be at least 0, got -1.0"),
     ],
 )
-def test_bad_settings_say_what_is_wanted(settings: dict, message: str) -> None:
+def test_invalid_settings(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(gaussian(), noise(2), SCHEDULE, **{"steps": 10, **settings})
 
 
-def test_a_setting_that_ddpm_does_not_have_warns() -> None:
-    with pytest.warns(UserWarning, match="neither eta nor spacing"):
+def test_settings_that_ddpm_ignores_warn() -> None:
+    with pytest.warns(UserWarning, match="ignores eta and spacing"):
         sample(gaussian(), noise(2), SCHEDULE, steps=3, solver="ddpm", eta=0.5)
 
 
-def test_too_few_generators() -> None:
+def test_number_of_generators() -> None:
     with pytest.raises(ValueError, match="2 generators for a batch of 3"):
         draw((3, 1), seeded([1, 2]))

@@ -1,4 +1,4 @@
-"""The ablation script: its variants are configs that build, and a variant ends as a row of the table."""
+"""scripts/ablate.py: the variants build, and each becomes a row of the table."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ PLAN = OmegaConf.to_container(OmegaConf.load(RECIPE))
 
 
 @pytest.mark.parametrize("name", PLAN["variants"])
-def test_every_variant_builds(name: str, capsys, monkeypatch) -> None:
+def test_variants_build(name: str, capsys, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     base, settings = ablate.variant(PLAN, name)
     assert main.main(["-b", *base, "--dry-run", *settings]) == 0
     assert "total" in capsys.readouterr().out
 
 
-def test_a_variant_becomes_a_row_and_is_not_trained_twice(tmp_path: Path, capfd, monkeypatch) -> None:
+def test_table_and_resuming(tmp_path: Path, capfd, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     model = load_config([ROOT / base for base in PLAN["base"]], complete=False)["model"]["params"]
     model["first_stage_config"]["params"].pop("ckpt_path")
@@ -47,7 +47,7 @@ def test_a_variant_becomes_a_row_and_is_not_trained_twice(tmp_path: Path, capfd,
     assert capfd.readouterr().out.splitlines() == table
 
 
-def test_an_unknown_variant_is_said(tmp_path: Path, capsys) -> None:
+def test_unknown_variant(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         ablate.main([str(RECIPE), "--out", str(tmp_path), "--only", "epsilon"])
     assert "epsilon" in capsys.readouterr().err

@@ -1,18 +1,19 @@
-"""cache_latents.py and main.py, as a person runs one after the other."""
+"""cache_latents.py, followed by training with main.py."""
 
+import pytest
 import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.io import write_checkpoint
 from ldm.targets import instantiate_from_config
-from scripts import cache_latents
+from scripts import cache_latents, draw_faces, make_shards
 from tests import small
 from tests.training.runs import read_rows, train_here
 
 FACES = "ldm.data.synthetic.dataset.SyntheticFaces"
 
 
-def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> None:
+def test_training_on_cached_latents_equals_training_on_images(tmp_path, capsys) -> None:
     config = {
         "model": small.diffusion(),
         "data": {
@@ -34,7 +35,7 @@ def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> Non
     assert "computed 1 shards" in capsys.readouterr().out
 
     runs = []
-    for name, extra in (("pictures", []), ("cached", [f"data.params.latents={latents}"])):
+    for name, extra in (("images", []), ("cached", [f"data.params.latents={latents}"])):
         assert train_here(tmp_path / name, *extra, base=yaml) == 0
         (folder,) = (tmp_path / name / "runs").iterdir()
         runs.append([row for row in read_rows(folder / "metrics.csv") if row.get("val/loss_ema")][-1])
@@ -50,6 +51,24 @@ def test_a_run_on_cached_latents_is_the_run_on_pictures(tmp_path, capsys) -> Non
     other = f"model.params.first_stage_config.params.ckpt_path={first_stage(tmp_path, seed=1)}"
     assert train_here(tmp_path / "other", f"data.params.latents={latents}", other, base=yaml) == 2
     assert "expected latents of the model's first stage" in capsys.readouterr().err
+
+
+def test_caches_do_not_replace_the_dataset(tmp_path, capsys) -> None:
+    shards = tmp_path / "data" / "train"
+    draw_faces.main([str(tmp_path / "faces"), "--count", "2", "--size", "16"])
+    assert make_shards.main(["--data", str(tmp_path / "faces"), "--out", str(shards)]) == 0
+    train = {"target": "ldm.data.datasets.shards.ShardedFaces", "params": {"path": str(shards), "size": 16}}
+    data = {"target": "main.DataModuleFromConfig", "params": {"batch_size": 2, "train": train}}
+    config = {"model": small.diffusion(), "data": data}
+    config["model"]["params"]["first_stage_config"]["params"]["ckpt_path"] = str(first_stage(tmp_path))
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "small.yaml")
+    before = {file: file.read_bytes() for file in shards.iterdir()}
+    with pytest.raises(SystemExit) as left:
+        cache_latents.main(
+            ["-b", str(tmp_path / "small.yaml"), "--out", str(shards.parent), "--device", "cpu"]
+        )
+    assert left.value.code == 2 and "has files of the dataset" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in shards.iterdir()} == before
 
 
 def first_stage(folder, seed=0):

@@ -155,20 +155,20 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path: Path, compvis: Any, 
     theirs().save_pretrained(tmp_path / "theirs")
     cases: dict[str, tuple[object, ...]] = {
         "there is no such file": (tmp_path / "none.ckpt", out, "--to", "ours"),
-        "name it without a suffix": (path, tmp_path / "x.safetensors", "--to", "diffusers"),
-        "ends in .ckpt; name it so": (path, out, "--to", "compvis"),
+        "use a name without suffix": (path, tmp_path / "x.safetensors", "--to", "diffusers"),
+        "a name ending in .ckpt": (path, out, "--to", "compvis"),
         "put their config.json beside them": (
             (tmp_path / "theirs" / f"{THEIRS}.safetensors").rename(tmp_path / "alone.safetensors"),
             out,
             "--to",
             "ours",
         ),
-        "found none. Get the file": (tmp_path / "theirs", out, "--to", "ours"),
+        "found none; get the file": (tmp_path / "theirs", out, "--to", "ours"),
     }
     for name, state in {
-        "no first stage in it": {"weight": torch.ones(1)},
+        "no first stage, neither": {"weight": torch.ones(1)},
         "an autoencoder without a codebook": {k: v for k, v in weights.items() if "quantize" not in k},
-        "incomplete first stage; it lacks 'decoder.conv_in.weight'": {
+        "incomplete first stage without 'decoder.conv_in.weight'": {
             k: v for k, v in weights.items() if k != "decoder.conv_in.weight"
         },
         "NaN or infinity": {**weights, "quant_conv.bias": torch.full((3,), torch.nan)},
@@ -179,7 +179,7 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path: Path, compvis: Any, 
         cases[name] = (file, out, "--to", "diffusers")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
-    cases["without a folder vqvae/"] = (tmp_path / "pipeline", out, "--to", "ours")
+    cases["(no folder vqvae/)"] = (tmp_path / "pipeline", out, "--to", "ours")
     for message, words in cases.items():
         assert message in refusal(capsys, *words)
     assert not out.exists()

@@ -23,10 +23,11 @@ def chromium() -> str:
 
 
 def enter(context, address: str):
-    """Open the page and wait until both faces are there."""
+    """Open the tab of aligned faces and wait until both faces are there."""
     page = context.new_page()
     page.set_default_timeout(WAIT)
     page.goto(address)
+    tab(page, "Aligned faces")
     page.wait_for_selector("#face-mine img[src]")
     page.wait_for_selector("#face-reference img[src]")
     return page

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint
 from ldm.targets import ConfigError, instantiate_from_config
-from ldm.training.parallel import ShardedStrategy
+from ldm.training.lightning_internals import ShardedStrategy
 from ldm.training.posthoc_ema import PosthocEMA, averaged
 from scripts import export_model
 from tests import small

@@ -35,7 +35,7 @@ OF_DIFFUSION = (
     "model.params.anneal_steps=0",
 )
 OF_FIRST_STAGE = (
-    "model.params.revive_after=2",
+    "model.params.codebook_reset_after=2",
     "model.params.n_embed=64",
     "model.params.start_from_means=true",
     "model.params.ddconfig.norm_groups=0",

@@ -1,1 +1,1 @@
-"""Datasets of image and label pairs, in folders, tar files and cached latents."""
+"""Datasets of images with label maps, in folders, tar shards and latent caches."""

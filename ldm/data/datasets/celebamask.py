@@ -12,41 +12,44 @@ from ldm.data.datasets.folders import (
     PHOTO_SUFFIXES,
     FolderError,
     Pair,
-    choose,
     files_by_name,
     pair_by_name,
     read_names,
+    select,
 )
-from ldm.data.datasets.paired_images import PairedImages, wanted_keys
+from ldm.data.datasets.paired_images import PairedImages, sample_entries
 from ldm.data.images import ImageError, Size, label_table, open_image
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
 from ldm.data.png_checksums import verify_png
 
-BLACK, WHITE = 64, 192  # of a part's image: below is outside, from there on inside, between is neither
+BLACK, WHITE = (
+    64,
+    192,
+)  # grey values of part masks: below BLACK is outside, from WHITE on inside, others are invalid
 
 
 class CelebAMaskHQ(PairedImages):
-    """Faces as images/N.jpg (or .jpeg, .png) and labels/N.png, the layout that `prepare_celebamask.py` makes.
+    """Faces as images/N.jpg (or .jpeg, .png) and labels/N.png, the layout written by `prepare_celebamask.py`.
 
-    Items as in `PairedImages`; label maps may be smaller than the pictures, as the dataset's are.
+    Items as in `PairedImages`. Label maps may be smaller than the images, as those of the dataset are.
 
     Args:
         size: Size of the items, an int or [H, W].
-        path: The folder that holds images/ and labels/.
-        keys: Which of "image" and "labels" to load; None loads both. The other folder need not exist.
-        first: The lowest number N to take; None begins with the first.
-        last: The highest number N to take, itself included; None ends with the last.
-        ids: A text file with one name N a line: takes these, in this order.
-        horizontal_flip: Flip with probability 1/2, left and right labels swapped.
+        path: Folder with images/ and labels/.
+        keys: Which of "image" and "labels" to load; None loads both. Folders that are not loaded need not exist.
+        first: Lowest number N; None for no limit.
+        last: Highest number N (inclusive); None for no limit.
+        ids: Text file with one name N per line: selects these faces, in this order.
+        horizontal_flip: Flip with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips.
-        ignored_regions: Regions whose pixels become unlabelled: of predicted label maps, those that are often wrong.
-        repair_sides: Exchange left and right regions where a label map has them on the wrong sides, which 6 % of the
-            dataset's do.
+        ignored_regions: Regions whose pixels become unlabelled, such as unreliable regions of predicted label maps.
+        repair_sides: Swap left and right regions of label maps that have them on the wrong sides (6 % of the
+            dataset).
 
     Raises:
-        FolderError: a folder or file is missing, or has no partner.
-        ImageError: the header of any file, or one of 64 pairs that are decoded, cannot be used.
-        ValueError: `first`, `last`, `ids`, `keys` or `size` make no sense.
+        FolderError: missing folder or file, or an image without label map or vice versa.
+        ImageError: as in `PairedImages`.
+        ValueError: invalid `ids`, `keys` or `size`.
     """
 
     def __init__(
@@ -64,17 +67,17 @@ class CelebAMaskHQ(PairedImages):
     ) -> None:
         self.repairs_sides = repair_sides
         root = Path(path).expanduser()
-        entries = wanted_keys(keys)
+        entries = sample_entries(keys)
         if ids is not None and (first is not None or last is not None):
-            raise ValueError("`ids` and `first`/`last` both choose the pictures; give one of them")
+            raise ValueError("ids cannot be combined with first or last")
         _check_root(root)
         images = files_by_name(root / "images", PHOTO_SUFFIXES) if "image" in entries else None
         labels = files_by_name(root / "labels", (".png",)) if "labels" in entries else None
         if ids is not None:
             names = read_names(Path(ids).expanduser())
-            images, labels = (files and choose(files, names, ids) for files in (images, labels))
+            images, labels = (files and select(files, names, ids) for files in (images, labels))
         else:
-            _warn_if_beyond(images or labels or {}, first, last, root)
+            _warn_if_outside(images or labels or {}, first, last, root)
             images, labels = (files and _numbered(files, first, last) for files in (images, labels))
         table = None
         if ignored_regions:
@@ -91,14 +94,14 @@ class CelebAMaskHQ(PairedImages):
 
 
 def merge_parts(folder: Path, number: int) -> np.ndarray:
-    """Draw the parts of one face over each other in the dataset's order: uint8 labels (H, W), 0..18.
+    """Merge the part masks of a face into a label map, uint8 (H, W), 0..18; later regions overwrite earlier ones.
 
     Args:
-        folder: The folder of the download that holds NNNNN_part.png, black and white.
-        number: The face.
+        folder: Folder of the download with NNNNN_part.png, black and white.
+        number: Number of the face.
 
     Raises:
-        ImageError: there is no part at all, one is damaged, or two differ in size.
+        ImageError: no part, a damaged part, or parts of different sizes.
     """
     labels = None
     for label, region in enumerate(CELEBAMASK_HQ.regions[1:], start=1):
@@ -111,19 +114,21 @@ def merge_parts(folder: Path, number: int) -> np.ndarray:
             labels = np.zeros(inside.shape, np.uint8)
         if labels.shape != inside.shape:
             raise ImageError(
-                f"{path} differs in size from the other parts of that face; unpack the download again"
+                f"{path} differs in size from the other parts of the face; unpack the download again"
             )
         labels[inside] = label
     if labels is None:
-        raise ImageError(f"{folder} has no {number:05d}_skin.png nor another part; unpack the download again")
+        raise ImageError(
+            f"{folder} has no part of face {number} ({number:05d}_skin.png, ...); unpack the download again"
+        )
     return labels
 
 
 def _inside(part: Image.Image, path: Path) -> np.ndarray:
-    """Return which pixels (H, W) belong to a part: white ones; black or transparent ones do not.
+    """Return a boolean mask (H, W) of the white pixels of a part; black and transparent pixels are outside.
 
     Raises:
-        ImageError: it is neither black nor white.
+        ImageError: pixels that are neither black nor white.
     """
     verify_png(part)
     rgba = part.convert("RGBA")
@@ -132,17 +137,17 @@ def _inside(part: Image.Image, path: Path) -> np.ndarray:
     if between.any() or (grey.any() and grey.max() < WHITE):
         raise ImageError(
             f"{path} has the grey value {grey[between].flat[0] if between.any() else grey.max()}, expected black (0) "
-            "and white (255) alone; unpack the download again"
+            "and white (255) only; unpack the download again"
         )
     return grey >= WHITE
 
 
 def _check_root(root: Path) -> None:
-    """Raise where `path` is the folder above the right one, as after `prepare_celebamask.py`."""
+    """Raise FolderError if `root` is the parent of the dataset's folder, as written by `prepare_celebamask.py`."""
     inside = [name for name in ("train", "test") if (root / name / "images").is_dir()]
     if inside and not (root / "images").is_dir():
         raise FolderError(
-            f"{root} has no images/ but {' and '.join(inside)}; did you mean path: {root / inside[0]}?"
+            f"{root} has no folder images/, but {' and '.join(inside)}; did you mean path: {root / inside[0]}?"
         )
 
 
@@ -163,7 +168,7 @@ def _numbered(files: Mapping[str, Path], first: int | None, last: int | None) ->
     if not found:
         folder = next(iter(files.values())).parent
         have = f"{min(numbers.values())}..{max(numbers.values())}"
-        raise FolderError(f"{folder} has no file numbered {low}..{high}, only {have}; change first and last")
+        raise FolderError(f"{folder} has no file numbered {low}..{high}, only {have}; change first or last")
     return found
 
 
@@ -171,19 +176,19 @@ def _numbers(files: Mapping[str, Path]) -> dict[str, int]:
     for name, path in files.items():
         if not name.isdecimal():
             raise FolderError(
-                f"first and last choose by number, but {path} has none for a name; list the names with `ids`"
+                f"first and last select by number, but the name of {path} is not a number; select by name with ids"
             )
     return {name: int(name) for name in files}
 
 
-def _warn_if_beyond(files: Mapping[str, Path], first: int | None, last: int | None, root: Path) -> None:
-    """Warn about a limit that lies outside the files there are: perhaps some were not copied."""
+def _warn_if_outside(files: Mapping[str, Path], first: int | None, last: int | None, root: Path) -> None:
+    """Warn about limits outside the range of the files; perhaps some files were not copied."""
     if first is None and last is None:
         return
     numbers = _numbers(files).values()
     for limit, name in ((first, "first"), (last, "last")):
         if limit is not None and not min(numbers) <= limit <= max(numbers):
             warnings.warn(
-                f"{name}: {limit}, but the files in {root} are numbered {min(numbers)}..{max(numbers)}",
+                f"{name} is {limit}, but the files in {root} are numbered {min(numbers)}..{max(numbers)}",
                 stacklevel=3,
             )

@@ -1,23 +1,24 @@
-"""Several datasets as one."""
+"""Concatenation of datasets."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
+from ldm.data.datasets.export import dataset_files
+from ldm.data.datasets.flips import FlippedDataset
 from ldm.targets import ConfigError, instantiate_from_config
 
 
-class Concatenated(Dataset[dict[str, Any]]):
-    """The items of several datasets, one dataset after the other.
+class Concatenated(FlippedDataset):
+    """Concatenation of datasets.
 
     Args:
-        datasets: configs, each with `target` and `params`.
+        datasets: Configs of the datasets, each with `target` and `params`.
 
     Raises:
-        ConfigError: no dataset, or datasets whose labels differ in meaning.
+        ConfigError: no dataset, or different label sets.
     """
 
     def __init__(self, datasets: Sequence[Mapping[str, Any]]) -> None:
@@ -39,7 +40,11 @@ class Concatenated(Dataset[dict[str, Any]]):
         return self.parts[part][index - (self._ends[part - 1] if part else 0)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's random flips of every dataset."""
+        """Set the epoch of the flips of every dataset."""
         for part in self.parts:
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
+
+    def files(self) -> list[Path]:
+        """Return the files of all datasets."""
+        return [file for part in self.parts for file in dataset_files(part)]

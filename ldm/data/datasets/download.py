@@ -1,4 +1,4 @@
-"""Files behind http(s) and file URLs, fetched in this process: no other scheme, no program is started."""
+"""Download files from http(s) and file URLs, within this process; no other scheme, which could start a program."""
 
 import urllib.error
 import urllib.request
@@ -13,11 +13,11 @@ from ldm.targets import ConfigError
 
 SCHEMES = ("http", "https", "file")
 TIMEOUT = 60  # seconds without a byte
-CHUNK = 2**20
+CHUNK = 2**20  # bytes
 
 
 class _SameSchemes(urllib.request.HTTPRedirectHandler):
-    """Follow redirects from http(s) to http(s) alone: not to a file of this machine."""
+    """Follow redirects to http(s) URLs only, not to local files."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in ("http", "https"):
@@ -26,7 +26,7 @@ class _SameSchemes(urllib.request.HTTPRedirectHandler):
 
 
 def is_url(path: str) -> bool:
-    """Tell whether a path has a scheme, as in https://HOST/faces or pipe:COMMAND."""
+    """Return whether a path has a scheme, as in https://HOST/faces or pipe:COMMAND."""
     return ":" in path.partition("/")[0]
 
 
@@ -35,16 +35,16 @@ def check_url(url: str) -> None:
     scheme = url.partition(":")[0].lower()
     if scheme not in SCHEMES or not url[len(scheme) :].startswith("://"):
         raise ConfigError(
-            f"path is {url!r}; only {', '.join(f'{name}://' for name in SCHEMES)} are fetched, since other schemes, "
-            "such as pipe:, start programs. Copy the shards to a folder, and name that"
+            f"path is {url!r}, but only {', '.join(f'{name}://' for name in SCHEMES)} are fetched: other schemes, such "
+            "as pipe:, could start programs. Copy the shards to a folder"
         )
 
 
 def fetch_text(url: str, limit: int) -> str:
-    """Return the text behind a URL.
+    """Download a text.
 
     Raises:
-        OSError: it cannot be fetched. ValueError: more than `limit` bytes, or not UTF-8.
+        OSError: the download failed. ValueError: more than `limit` bytes, or not UTF-8.
     """
     with _opened(url) as stream:
         content = stream.read(limit + 1)
@@ -54,10 +54,10 @@ def fetch_text(url: str, limit: int) -> str:
 
 
 def fetch_file(url: str, file: Path, size: int) -> None:
-    """Copy what is behind a URL to `file`, which is there whole or not at all.
+    """Download a file of `size` bytes to `file`, atomically.
 
     Raises:
-        OSError: it cannot be fetched or written. ValueError: it has another size.
+        OSError: downloading or writing failed. ValueError: another size.
     """
 
     def copy(written: BinaryIO) -> None:
@@ -66,7 +66,7 @@ def fetch_file(url: str, file: Path, size: int) -> None:
                 written.write(block)
         if (found := written.tell()) != size:
             more = "more than " if found > size else ""
-            raise ValueError(f"{more}{found:,} bytes; its index says {size:,}")
+            raise ValueError(f"it has {more}{found:,} bytes, expected {size:,} by the index")
 
     write_file(file, copy, size)
 

@@ -1,13 +1,16 @@
-"""First-stage latents of a dataset, computed once, beside its pixels: training then never runs the first stage.
+"""First-stage latents of a dataset, computed once, so that training does not run the first stage.
 
-A folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A shard holds `pixels` (N, 3, H, W) and `labels`
-(N, H, W), uint8, and `latents` (N, F, C, h, w), float32, where F is 2 with the latents of the mirrored pictures. Its
-digest is that of its pixels, labels, and the first stage's weights: what changed is computed anew, all else kept.
+A cache is a folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A shard holds `pixels` (N, 3, H, W) and
+`labels` (N, H, W), uint8, and `latents` (N, F, C, h, w), float32; F is 2 if the latents of the flipped images are
+included, otherwise 1. The digest is that of the pixels, the labels and the weights of the first stage, so that only
+shards whose content has changed are computed again.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +26,11 @@ from tqdm import tqdm
 
 from ldm.atomic_files import write_at, write_text
 from ldm.checkpoints.config_files import parse_json
-from ldm.data.datasets.paired_images import EpochFlips
+from ldm.data.datasets.flips import EpochFlips
+from ldm.data.datasets.sharded_dataset import INDEX, ShardedDataset
 from ldm.data.images import as_unit, to_uint8
 from ldm.data.labels import LabelSet
 
-INDEX = "index.json"
 INDEX_KEYS: dict[str, Any] = {
     "source": dict,
     "mirrored": bool,
@@ -37,22 +40,28 @@ INDEX_KEYS: dict[str, Any] = {
     "names": list,
 }
 AGAIN = "run scripts/cache_latents.py again"
+READERS = min(16, os.cpu_count() or 1)  # threads
 
 
 class LatentCacheError(ValueError):
-    """A cache cannot be used; the message says why and how to get one that can."""
+    """A latent cache is unusable; the message says why and what to do."""
 
 
-class CachedLatents(Dataset[dict[str, Any]]):
-    """The items of a cache: `image` uint8 (3, H, W), `labels` uint8 (H, W), `latent` float32 (C, h, w), `name`.
+class CachedLatents(ShardedDataset):
+    """Dataset of cached latents.
+
+    Items: `image` uint8 (3, H, W), `labels` uint8 (H, W), `latent` float32 (C, h, w), `name`.
 
     Args:
-        path: the folder that `write_latents` made.
-        source: the dataset's config; must be the one that the cache was made of.
-        seed: of the flips, as in `PairedImages`.
+        path: Folder written by `write_latents`.
+        source: Config of the dataset, which must be the one that the cache was computed from.
+
+    Attributes:
+        first_stage: fingerprint of the first stage.
+        latent_shape: (C, h, w).
 
     Raises:
-        LatentCacheError: there is no finished cache, or it is of another dataset.
+        LatentCacheError: incomplete or damaged cache, or one of another dataset.
     """
 
     def __init__(self, path: str | Path, source: Mapping[str, Any]) -> None:
@@ -61,14 +70,13 @@ class CachedLatents(Dataset[dict[str, Any]]):
         source, flips, seed = without_flips(source)
         if index["source"] != source:
             raise LatentCacheError(
-                f"{self.path} holds the latents of {index['source']}, but the config's dataset is {source}; "
-                "run scripts/cache_latents.py again"
+                f"{self.path} has the latents of {index['source']}, but the dataset of the config is {source}; {AGAIN}"
             )
         if flips and not index["mirrored"]:
-            raise LatentCacheError(f"{self.path} has no mirrored latents; run scripts/cache_latents.py again")
-        found = index["label_set"]
-        self.label_set = found and LabelSet(
-            found["name"], *(tuple(map(_frozen, found[k])) for k in ("regions", "palette", "mirror"))
+            raise LatentCacheError(f"{self.path} has no latents of flipped images; {AGAIN}")
+        saved = index["label_set"]
+        self.label_set = saved and LabelSet(
+            saved["name"], *(tuple(map(_as_tuple, saved[k])) for k in ("regions", "palette", "mirror"))
         )
         self.first_stage: str = index["first_stage"]
         self.shards: list[str] = index["shards"]
@@ -80,28 +88,30 @@ class CachedLatents(Dataset[dict[str, Any]]):
             for shard, names in zip(self.shards, index["names"], strict=True)
         }
         if len(shapes) != 1:
-            raise LatentCacheError(f"{self.path}: its shards differ in size, or there are none; {AGAIN}")
+            raise LatentCacheError(f"{self.path}: the shards differ in size, or there are none; {AGAIN}")
         (self.latent_shape,) = shapes
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which items the coming epoch flips; also reaches workers that run already."""
-        if self.flips is not None:
-            self.flips.set_epoch(epoch)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        index = range(len(self))[index]
-        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        row = index - int(self.starts[shard])
+        index, shard, row = self.locate(index)
         opened = _open(str(self.path / self.shards[shard]))
-        pixels, labels = opened.get_slice("pixels")[row], opened.get_slice("labels")[row]
+        pixels, labels = opened.get_slice("pixels")[row], opened.get_slice("labels")[row]  # (3, H, W), (H, W)
         flipped = self.flips is not None and self.flips.is_flipped(index)
-        latent = opened.get_slice("latents")[row, int(flipped)]
+        latent = opened.get_slice("latents")[row, int(flipped)]  # (C, h, w)
         if flipped:
             pixels, labels = pixels.flip(-1), self.label_set.flip(labels)
         return {"image": pixels, "labels": labels, "latent": latent, "name": self.names[index]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `pixels`, `labels` and `latents` of all items, in the shapes of a shard."""
+        shards = [_open(str(self.path / shard)) for shard in self.shards]
+        return {
+            name: torch.cat([shard.get_tensor(name) for shard in shards])
+            for name in ("pixels", "labels", "latents")
+        }
+
+    def files(self) -> list[Path]:
+        """Return the index and the shards."""
+        return [self.path / name for name in (INDEX, *self.shards)]
 
 
 def write_latents(
@@ -114,42 +124,43 @@ def write_latents(
     shard_size: int = 256,
     batch_size: int = 8,
 ) -> int:
-    """Write a cache of `dataset`; what an earlier, perhaps interrupted, call has left and still holds is kept.
+    """Write the latent cache of a dataset; shards of an earlier call whose content is unchanged are kept.
 
     Args:
-        path: the folder.
-        dataset: unflipped items with `image` float32 (3, H, W) in [-1, 1], `labels` and `name`.
-        encode: images (B, 3, H, W) in [-1, 1] to latents (B, C, h, w).
-        source: the config that the dataset was built from; whether it flips decides about mirrored latents.
-        first_stage: name of the weights behind `encode`, see `ldm.checkpoints.fingerprint`.
-        shard_size: pictures of one shard, the unit of what an interruption loses.
-        batch_size: pictures that are encoded at once.
+        path: Folder of the cache.
+        dataset: Items without flips: `image` float32 (3, H, W) in [-1, 1], `labels` uint8 (H, W) and `name`.
+        encode: Encoder, images (B, 3, H, W) in [-1, 1] to latents (B, C, h, w).
+        source: Config of the dataset; with `horizontal_flip`, latents of the flipped images are included.
+        first_stage: Fingerprint of the weights of `encode`, see `ldm.checkpoints.fingerprint`.
+        shard_size: Images per shard; an interruption loses at most one shard.
+        batch_size: Images encoded at once.
 
     Returns:
-        how many shards had to be computed.
+        Number of shards that were computed.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)  # until all is there, there is no cache
-    lean, flips, _ = without_flips(source)
+    (folder / INDEX).unlink(missing_ok=True)  # without an index the cache is incomplete
+    config, flips, _ = without_flips(source)
+    label_set = getattr(dataset, "label_set", None)
     shards: list[str] = []
     names: list[list[str]] = []
     computed = 0
     length = len(dataset)  # type: ignore[arg-type]
-    for number, start in enumerate(tqdm(range(0, length, shard_size), desc=str(folder), unit="shard")):
-        items = [dataset[i] for i in range(start, min(start + shard_size, length))]
-        pixels = torch.stack([_pixels(item["image"]) for item in items])
-        labels = torch.stack([item["labels"] for item in items])
-        shard = folder / f"{number:05d}-{_digest(first_stage, flips, pixels, labels)}.safetensors"
+    for start in tqdm(range(0, length, shard_size), desc=str(folder), unit="shard"):
+        with ThreadPoolExecutor(READERS) as pool:  # image decoders release the interpreter
+            items = list(pool.map(dataset.__getitem__, range(start, min(start + shard_size, length))))
+        pixels = torch.stack([_pixels(item["image"]) for item in items])  # (N, 3, H, W)
+        labels = torch.stack([item["labels"] for item in items])  # (N, H, W)
+        shard = folder / f"{len(shards):05d}-{_digest(first_stage, flips, pixels, labels)}.safetensors"
         if not shard.is_file():
             latents = _encode(pixels, encode, flips, batch_size)
             _save(shard, {"pixels": pixels, "labels": labels, "latents": latents})
             computed += 1
         shards.append(shard.name)
         names.append([item["name"] for item in items])
-    label_set = getattr(dataset, "label_set", None)
     index = {
-        "source": lean,
+        "source": config,
         "mirrored": flips,
         "first_stage": first_stage,
         "label_set": label_set and asdict(label_set),
@@ -157,38 +168,44 @@ def write_latents(
         "names": names,
     }
     write_text(folder / INDEX, json.dumps(index))
-    for stale in set(folder.glob("[0-9][0-9][0-9][0-9][0-9]-*.safetensors")) - {
-        folder / shard for shard in shards
-    }:
-        stale.unlink()
+    _remove_stale(folder, shards)
     return computed
 
 
 def without_flips(source: Mapping[str, Any]) -> tuple[dict[str, Any], bool, int]:
-    """Return a dataset's config without its flips, whether it flips, and the seed of that."""
+    """Return the config of a dataset without flips, whether it had flips, and their seed."""
     params = dict(source.get("params") or {})
     flips = bool(params.pop("horizontal_flip", False))
     return {**source, "params": params}, flips, int(params.get("seed", 0))
 
 
 def _save(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a file that is whole or not there."""
+    """Write tensors to a file atomically."""
     size = sum(tensor.nbytes for tensor in tensors.values())
     write_at(file, lambda partial: save_file(tensors, partial), size)
+
+
+def _remove_stale(folder: Path, shards: Sequence[str]) -> None:
+    """Delete the shards that are not listed."""
+    kept = set(shards)
+    for file in folder.glob("[0-9][0-9][0-9][0-9][0-9]-*.safetensors"):
+        if file.name not in kept:
+            file.unlink()
 
 
 def _encode(pixels: Tensor, encode: Callable[[Tensor], Tensor], flips: bool, batch_size: int) -> Tensor:
     """Return the latents (N, F, C, h, w) of uint8 pixels (N, 3, H, W)."""
     views = [pixels, pixels.flip(-1)] if flips else [pixels]
     with torch.no_grad():
-        rows = [
+        latents = [
             torch.cat([encode(as_unit(part)).float().cpu() for part in view.split(batch_size)])
             for view in views
-        ]
-    return torch.stack(rows, 1).contiguous()
+        ]  # F times (N, C, h, w)
+    return torch.stack(latents, 1).contiguous()
 
 
 def _pixels(image: Tensor) -> Tensor:
+    """Return uint8 (3, H, W)."""
     return torch.from_numpy(to_uint8(image).transpose(2, 0, 1).copy())
 
 
@@ -200,10 +217,10 @@ def _digest(first_stage: str, flips: bool, *tensors: Tensor) -> str:
 
 
 def _latent_shape(file: Path, count: int) -> tuple[int, int, int]:
-    """Return (C, h, w) of the latents in a shard, from its header alone.
+    """Return (C, h, w) of the latents in a shard of `count` items, from its header only.
 
     Raises:
-        LatentCacheError: it is missing, damaged, or not of `count` pictures with latents.
+        LatentCacheError: missing, damaged, or tensors of other shapes or types.
     """
     if not file.is_file():
         raise LatentCacheError(f"{file} is missing; {AGAIN}")
@@ -215,22 +232,25 @@ def _latent_shape(file: Path, count: int) -> tuple[int, int, int]:
     except (OSError, safetensors.SafetensorError) as error:
         raise LatentCacheError(f"{file} is damaged ({error}); {AGAIN}") from error
     pixels, latents = shapes["pixels"], shapes["latents"]
-    right = (
-        types == ["U8", "U8", "F32"] and len(latents) == 5 and latents[0] == count and latents[1] in (1, 2)
+    valid = (
+        types == ["U8", "U8", "F32"]
+        and (len(latents) == 5 and latents[0] == count and latents[1] in (1, 2))
+        and pixels[:2] == (count, 3)
+        and shapes["labels"] == (count, *pixels[2:])
     )
-    if not right or pixels[:2] != (count, 3) or shapes["labels"] != (count, *pixels[2:]):
+    if not valid:
         raise LatentCacheError(
-            f"{file} holds {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}, expected pixels "
+            f"{file} has {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}, expected pixels "
             f"[{count}, 3, H, W], labels [{count}, H, W] and latents [{count}, 1 or 2, C, h, w]; {AGAIN}"
         )
     return latents[2], latents[3], latents[4]
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the index of a finished cache.
+    """Return the index of a complete cache.
 
     Raises:
-        LatentCacheError: there is none, or it is not what `write_latents` writes.
+        LatentCacheError: no index, or a damaged one.
     """
     try:
         index = parse_json((folder / INDEX).read_text())
@@ -245,16 +265,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise LatentCacheError(f"{folder / INDEX} is damaged ({reason}); {AGAIN}") from error
     except FileNotFoundError:
         raise LatentCacheError(
-            f"{folder} holds no finished cache of latents; make one by scripts/cache_latents.py, which also goes "
-            "on with one that was interrupted"
+            f"{folder} has no complete latent cache; run scripts/cache_latents.py, which also continues an "
+            "interrupted one"
         ) from None
 
 
 @lru_cache(maxsize=64)
 def _open(file: str) -> Any:
-    """Map a shard into memory; each reading process keeps its own."""
+    """Memory-map a shard, once per process."""
     return safetensors.safe_open(file, framework="pt").__enter__()
 
 
-def _frozen(value: Sequence[int] | str | int) -> Any:
+def _as_tuple(value: Sequence[int] | str | int) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -1,17 +1,16 @@
-"""Pictures with label maps, as items of one size: what the datasets of files have in common."""
+"""Images with label maps in files, as items of one size: base class of the datasets in folders."""
 
 import difflib
-import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.data.datasets.flips import EpochFlips, FlippedDataset, flip
 from ldm.data.datasets.folders import Pair
 from ldm.data.images import (
     ImageError,
@@ -27,7 +26,7 @@ from ldm.data.images import (
 )
 from ldm.data.labels import LabelSet
 
-KEYS = {  # what a YAML may call an entry of a sample -> the entry
+KEYS = {  # name of an entry in a YAML -> entry of the items
     "image": "image",
     "images": "image",
     "labels": "labels",
@@ -36,49 +35,30 @@ KEYS = {  # what a YAML may call an entry of a sample -> the entry
     "mask": "labels",
 }
 
-_SAMPLED = 64  # pairs that are decoded when a dataset is made: enough to notice labels of another dataset
-_MANY = 2000  # from this many pairs on, looking at their headers takes long enough for a progress bar
+CHECKED = 64  # pairs that are decoded when a dataset is created: enough to notice labels of another dataset
+PROGRESS_FROM = 2000  # pairs, from which on checking the headers shows a progress bar
 
 
-class EpochFlips:
-    """Which items of an epoch are flipped: half of them, a function of (seed, epoch, index)."""
+class PairedImages(FlippedDataset):
+    """Images with label maps, resized to one size.
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        # In shared memory, so that worker processes that live on between epochs see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; also reaches workers that run already."""
-        self._epoch.fill_(epoch)
-
-    def is_flipped(self, index: int) -> bool:
-        """Tell whether the item is flipped in this epoch."""
-        key = f"{self.seed} {int(self._epoch)} {index}".encode()
-        return bool(hashlib.blake2b(key, digest_size=1).digest()[0] & 1)
-
-
-class PairedImages(Dataset[dict[str, Any]]):
-    """Pictures with label maps, resized to one size; the datasets derive from it.
-
-    An item is {"image": float32 (3, H, W) in [-1, 1], "labels": uint8 (H, W), "name": str}, without the entries
-    that `keys` leaves out. Pictures are resized bicubic and antialiased, label maps nearest, both straight to
-    `size`: a file of another aspect ratio is squeezed.
+    Items: `image` float32 (3, H, W) in [-1, 1], `labels` uint8 (H, W), and `name`; entries not in `keys` are left
+    out. Images are resized bicubic with antialiasing, label maps nearest neighbour, without preserving the aspect
+    ratio.
 
     Args:
         pairs: The files.
-        label_set: What the labels mean.
+        label_set: Label set of the label maps.
         size: Size of the items, an int or [H, W].
-        keys: The entries to load, by a name in KEYS; None loads all.
-        horizontal_flip: Flip each item left to right with probability 1/2; left and right regions swap labels.
-        seed: The flips are a function of (seed, epoch, index), of no other random state.
-        table: What the numbers in label files mean, if not the labels (see `ldm.data.images.label_table`).
+        keys: Entries to load, by their names in KEYS; None loads all.
+        horizontal_flip: Flip each item with probability 1/2; left and right regions swap labels.
+        seed: Seed of the flips, which are a function of (seed, epoch, index).
+        table: Maps file values to labels, see `ldm.data.images.label_table`; None if the values are the labels.
 
     Raises:
-        FolderError: there are no files, or some are empty.
-        ImageError: the header of any file, or the content of one of 64 pairs spread over the folder, cannot be used.
-            `check_all` decodes every one.
-        ValueError: a wrong size or key.
+        ImageError: the header of a file, or one of 64 evenly spaced pairs that are decoded, is unusable. `check_all`
+            decodes every pair.
+        ValueError: invalid size, or unknown key.
     """
 
     def __init__(
@@ -94,13 +74,13 @@ class PairedImages(Dataset[dict[str, Any]]):
         self.pairs = list(pairs)
         self.label_set = label_set
         self.size = as_size(size)
-        self.keys = wanted_keys(keys)
+        self.keys = sample_entries(keys)
         self.flips = EpochFlips(seed) if horizontal_flip else None
         self.table = table
-        for pair in tqdm(self.pairs, "reading headers", unit="pair", disable=len(self.pairs) < _MANY):
+        for pair in tqdm(self.pairs, "reading headers", unit="pair", disable=len(self.pairs) < PROGRESS_FROM):
             check_headers(pair, label_set, self.keys)
         for index in np.unique(
-            np.linspace(0, len(self.pairs) - 1, min(_SAMPLED, len(self.pairs))).astype(int)
+            np.linspace(0, len(self.pairs) - 1, min(CHECKED, len(self.pairs))).astype(int)
         ):
             self._load(self.pairs[index])
 
@@ -114,13 +94,8 @@ class PairedImages(Dataset[dict[str, Any]]):
             flip(item, self.label_set)
         return {**item, "name": pair.name}
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which items the coming epoch flips; also reaches workers that run already."""
-        if self.flips is not None:
-            self.flips.set_epoch(epoch)
-
     def check_all(self, progress: bool = False) -> list[str]:
-        """Load every pair and return the errors, one line each; empty means that all files are fine."""
+        """Load every pair; return the error messages, one per unusable pair."""
         errors = []
         for pair in tqdm(self.pairs, desc="checking", unit="pair", disable=not progress):
             try:
@@ -129,16 +104,12 @@ class PairedImages(Dataset[dict[str, Any]]):
                 errors.append(str(error))
         return errors
 
+    def files(self) -> list[Path]:
+        """Return the files of the dataset."""
+        return [path for pair in self.pairs for path in (pair.image, pair.labels) if path is not None]
+
     def _load(self, pair: Pair) -> dict[str, Tensor]:
         return load_pair(pair, self.label_set, self.size, self.keys, self.table)
-
-
-def flip(item: dict[str, Tensor], label_set: LabelSet) -> None:
-    """Mirror the entries of an item, in place; left and right regions swap labels."""
-    if "image" in item:  # numpy, for the reason that LabelSet.flip gives
-        item["image"] = torch.from_numpy(np.flip(item["image"].numpy(), -1).copy())
-    if "labels" in item:
-        item["labels"] = label_set.flip(item["labels"])
 
 
 def load_pair(
@@ -148,10 +119,10 @@ def load_pair(
     keys: Sequence[str] = ("image", "labels"),
     table: np.ndarray | None = None,
 ) -> dict[str, Tensor]:
-    """Load the entries `keys` of one pair as they are in the files, unflipped; arguments as `PairedImages`.
+    """Load the entries `keys` of a pair, without flips; arguments as in `PairedImages`.
 
     Raises:
-        ImageError: a file cannot be used, or the two have different shapes.
+        ImageError: a file is unusable, or the aspect ratios differ.
     """
     image, labels = pair.image if "image" in keys else None, pair.labels if "labels" in keys else None
     return load_entries(image, labels, label_set, size, table)
@@ -164,7 +135,7 @@ def load_entries(
     size: Size,
     table: np.ndarray | None = None,
 ) -> dict[str, Tensor]:
-    """Load a picture, a label map or both, from files or open ones; otherwise as `load_pair`."""
+    """Load an image, a label map or both, from paths or open files; otherwise as `load_pair`."""
     item: dict[str, Tensor] = {}
     shapes = []
     if image is not None:
@@ -181,15 +152,15 @@ def load_entries(
 
 
 def check_headers(pair: Pair, label_set: LabelSet, keys: Sequence[str]) -> None:
-    """Check what can be known of a pair without decoding it; takes a third of a millisecond.
+    """Check the headers of a pair, which takes about 0.3 ms.
 
     Raises:
-        ImageError: a file is no picture or too large, the label map has colours or is a JPEG, or the shapes differ.
+        ImageError: a file is no image or too large, a label map of an unsupported format, or different aspect ratios.
     """
     shapes = []
     if "image" in keys and pair.image is not None:
         with open_image(pair.image) as photo:
-            # The orientation of a PNG may stand behind its pixels; hardly any has one.
+            # The orientation of a PNG may be stored behind its pixels, and is rare.
             shapes.append(_size(photo) if photo.format == "PNG" else upright_size(photo))
     if "labels" in keys and pair.labels is not None:
         with open_image(pair.labels) as mask:
@@ -200,23 +171,23 @@ def check_headers(pair: Pair, label_set: LabelSet, keys: Sequence[str]) -> None:
             check_same_aspect(pair.image, pair.labels, upright_size(photo), shapes[1])
 
 
-def wanted_keys(keys: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the entries of a sample that `keys` names: ("image", "labels"), or one of them.
+def sample_entries(keys: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the entries that `keys` selects: ("image", "labels"), or one of them; None selects both.
 
     Raises:
-        ValueError: an unknown key, or none at all.
+        ValueError: unknown key, or no key.
     """
     if keys is None:
         return ("image", "labels")
     if isinstance(keys, str):
-        raise ValueError(f"keys is the string {keys!r}; wanted a list, such as [{keys}]")
+        raise ValueError(f"keys must be a list, such as [{keys}], got the string {keys!r}")
     for key in keys:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown key {key!r}; did you mean {near!r}? Known: {', '.join(KEYS)}")
+            raise ValueError(f"unknown key {key!r}; did you mean {near!r}? Available: {', '.join(KEYS)}")
     found = tuple(entry for entry in ("image", "labels") if entry in {KEYS[key] for key in keys})
     if not found:
-        raise ValueError(f"keys is empty; wanted some of {', '.join(KEYS)}, or leave it out to load all")
+        raise ValueError(f"keys is empty; expected some of {', '.join(KEYS)}, or no keys to load all")
     return found
 
 
@@ -229,10 +200,10 @@ def _same_aspect(image: tuple[int, int], labels: tuple[int, int]) -> bool:
 
 
 def check_same_aspect(photo: Source, mask: Source, image: tuple[int, int], labels: tuple[int, int]) -> None:
-    """Raise ImageError unless both (H, W) have the same aspect ratio, up to rounding."""
+    """Raise ImageError unless the sizes (H, W) of image and label map have the same aspect ratio, up to rounding."""
     (height, width), (label_height, label_width) = image, labels
     if not _same_aspect(image, labels):
         raise ImageError(
             f"{mask} has {label_width} x {label_height} pixels, but {photo} has {width} x {height}; "
-            "wanted the same size, or the same shape. Is it the label map of another picture, or cropped?"
+            "expected the same aspect ratio. Is it the label map of another image, or cropped?"
         )

@@ -1,7 +1,8 @@
-"""Datasets -> shards: what `scripts/make_shards.py` does."""
+"""Write datasets as tar shards, for `scripts/make_shards.py`."""
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,44 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.atomic_files import write_text
+from ldm.data.datasets.export import dataset_files
 from ldm.data.datasets.folders import PHOTO_SUFFIXES, files_by_name, pair_by_name
-from ldm.data.datasets.shards import INDEX, ShardIndex
+from ldm.data.datasets.sharded_dataset import INDEX
+from ldm.data.datasets.shards import ShardIndex
 from ldm.data.datasets.tar_shard import LABELS_SUFFIX, ShardError
 from ldm.data.images import to_uint8
 from ldm.data.labels import LABEL_SETS, LabelSet
 from ldm.targets import ConfigError
 
-Sample = tuple[str, dict[str, bytes]]  # name; content by suffix
+Sample = tuple[str, dict[str, bytes]]  # name, content by suffix
 
 
-def folder_samples(folder: Path, label_set: str, seed: int) -> tuple[LabelSet, Iterator[Sample]]:
-    """Return the files of images/ and labels/ in `folder`, as they are, in a random order.
+@dataclass(frozen=True)
+class ShardSource:
+    """Samples to write.
+
+    Attributes:
+        label_set: label set of the label maps.
+        samples: the samples.
+        files: files that are read.
+        size: lower bound of the bytes of all samples; 0 if unknown.
+    """
+
+    label_set: LabelSet
+    samples: Iterator[Sample]
+    files: list[Path]
+    size: int = 0
+
+
+def folder_samples(folder: Path, label_set: str, seed: int) -> ShardSource:
+    """Return the files of images/ and labels/ in `folder`, unchanged and in random order.
 
     Raises:
-        FolderError: a file lacks its partner.
-        ConfigError: there is no such label set.
+        FolderError: an image without label map, or vice versa.
+        ConfigError: unknown label set.
     """
     if label_set not in LABEL_SETS:
-        raise ConfigError(f"--label-set {label_set}: there are {', '.join(LABEL_SETS)}")
+        raise ConfigError(f"unknown --label-set {label_set}; available: {', '.join(LABEL_SETS)}")
     pairs = pair_by_name(
         files_by_name(folder / "images", PHOTO_SUFFIXES), files_by_name(folder / "labels", (".png",))
     )
@@ -41,20 +61,25 @@ def folder_samples(folder: Path, label_set: str, seed: int) -> tuple[LabelSet, I
             content = {pair.image.suffix.lower().lstrip("."): pair.image.read_bytes()}
             yield pair.name, {**content, LABELS_SUFFIX: pair.labels.read_bytes()}
 
-    return LABEL_SETS[label_set], samples()
+    files = [path for pair in pairs for path in (pair.image, pair.labels) if path is not None]
+    return ShardSource(LABEL_SETS[label_set], samples(), files, sum(file.stat().st_size for file in files))
 
 
-def dataset_samples(dataset: Dataset[dict[str, Any]], seed: int) -> tuple[LabelSet, Iterator[Sample]]:
-    """Return the items of a dataset as PNGs, in a random order.
+def dataset_samples(dataset: Dataset[dict[str, Any]], seed: int) -> ShardSource:
+    """Return the items of a dataset as PNGs, in random order.
 
     Raises:
-        ConfigError: the dataset flips, or has no label set.
+        ConfigError: a dataset with flips, or without label maps.
     """
     label_set = getattr(dataset, "label_set", None)
     if label_set is None:
-        raise ConfigError(f"{type(dataset).__name__} has no label maps; there is nothing to train on in it")
+        raise ConfigError(
+            f"{type(dataset).__name__} has no label maps; expected a dataset of images with label maps"
+        )
     if getattr(dataset, "flips", None) is not None:
-        raise ConfigError("leave out horizontal_flip here, and set it where the shards are read")
+        raise ConfigError(
+            "remove horizontal_flip from the config; set it for the dataset that reads the shards"
+        )
 
     def samples() -> Iterator[Sample]:
         for number in np.random.default_rng(seed).permutation(len(dataset)):  # type: ignore[arg-type]
@@ -62,14 +87,14 @@ def dataset_samples(dataset: Dataset[dict[str, Any]], seed: int) -> tuple[LabelS
             content = {"png": _png(to_uint8(item["image"])), LABELS_SUFFIX: _png(item["labels"].numpy())}
             yield item["name"], content
 
-    return label_set, samples()
+    return ShardSource(label_set, samples(), dataset_files(dataset))
 
 
 def write_shards(folder: Path, label_set: LabelSet, samples: Iterator[Sample], per_shard: int) -> ShardIndex:
-    """Write `folder`/00000.tar, 00001.tar, ... and, once all are there, their index.
+    """Write 00000.tar, 00001.tar, ... and then their index to `folder`.
 
     Raises:
-        ShardError: there is an index already, a name has a dot, which would end it in a tar, or comes twice.
+        ShardError: the folder has an index already, or a name is repeated or has a dot, at which webdataset ends names.
         ConfigError: webdataset is not installed, or `per_shard` is less than 1.
     """
     try:
@@ -77,32 +102,32 @@ def write_shards(folder: Path, label_set: LabelSet, samples: Iterator[Sample], p
     except ImportError as error:
         raise ConfigError('writing shards needs webdataset; pip install -e ".[shards]"') from error
     if per_shard < 1:
-        raise ConfigError(f"--per-shard {per_shard}: wanted at least 1")
+        raise ConfigError(f"--per-shard must be at least 1, got {per_shard}")
     if (folder / INDEX).exists():
-        raise ShardError(f"{folder} holds shards already; remove it, or choose another folder")
+        raise ShardError(f"{folder} already has shards; remove it, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):  # of a call that was stopped
+    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):  # of an interrupted call
         old.unlink()
     files: list[Path] = []
-    pictures: list[int] = []
+    counts: list[int] = []
     seen: set[str] = set()
     pattern = str(folder).replace("%", "%%") + "/%05d.tar"
     writer = webdataset.ShardWriter(
         pattern, maxcount=per_shard, maxsize=float("inf"), verbose=0, encoder=False, mtime=0
     )
     with writer:
-        for name, content in tqdm(samples, str(folder), unit="picture"):
+        for name, content in tqdm(samples, str(folder), unit="image"):
             if "." in name or name in seen:
-                problem = "has a dot" if "." in name else "comes twice"
-                raise ShardError(f"the name {name} {problem}; rename its files")
+                problem = "has a dot" if "." in name else "is repeated"
+                raise ShardError(f"the name {name} {problem}; rename the files")
             seen.add(name)
             writer.write({"__key__": name, **content})
             if not files or str(files[-1]) != writer.fname:
                 files.append(Path(writer.fname))
-                pictures.append(0)
-            pictures[-1] += 1
+                counts.append(0)
+            counts[-1] += 1
     sizes = tuple(file.stat().st_size for file in files)
-    index = ShardIndex(label_set, tuple(file.name for file in files), tuple(pictures), sizes)
+    index = ShardIndex(label_set, tuple(file.name for file in files), tuple(counts), sizes)
     write_text(folder / INDEX, index.to_json())
     return index
 

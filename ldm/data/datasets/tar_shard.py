@@ -1,21 +1,22 @@
-"""One tar file of pictures and label maps, read at any place without its neighbours."""
+"""Random access to the images and label maps in a tar file."""
 
 import io
 import os
 import tarfile
+import weakref
 from functools import lru_cache
 from pathlib import Path
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png")  # of a picture's member: NAME.jpg
-LABELS_SUFFIX = "labels.png"  # NAME.labels.png
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png")  # of image members: NAME.jpg
+LABELS_SUFFIX = "labels.png"  # of label map members: NAME.labels.png
 
 
 class ShardError(ValueError):
-    """A shard cannot be used; the message names it, and the member where it is one."""
+    """A shard is unusable; the message names the file and, if known, the member."""
 
 
 class Member(io.BytesIO):
-    """The content of one member, which error messages call by shard and name."""
+    """Content of a tar member; its `str` is the name in error messages."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
@@ -26,27 +27,27 @@ class Member(io.BytesIO):
 
 
 class TarShard:
-    """The pictures of one shard, by number.
+    """Samples of a shard, by row.
 
     Args:
-        path: the tar file, uncompressed.
-        pictures: how many it has to hold.
+        path: Uncompressed tar file.
+        count: Expected number of samples.
 
     Raises:
-        ShardError: it is damaged or holds another number.
+        ShardError: damaged, or another number of samples.
     """
 
-    def __init__(self, path: Path, pictures: int) -> None:
+    def __init__(self, path: Path, count: int) -> None:
         self.path = path
         samples: dict[str, dict[str, tuple[int, int]]] = {}
-        last = "its first member"
+        place = "its first member"
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
-                    last = f"what follows {member.name}"
+                    place = f"the member after {member.name}"
                     name, _, suffix = member.name.partition(
                         "."
-                    )  # webdataset's rule: the key ends at the first dot
+                    )  # as in webdataset, the name ends at the first dot
                     entry = (
                         "labels" if suffix == LABELS_SUFFIX else "image" if suffix in IMAGE_SUFFIXES else None
                     )
@@ -54,37 +55,34 @@ class TarShard:
                         samples.setdefault(name, {})[entry] = (member.offset_data, member.size)
         except (tarfile.TarError, OSError) as error:
             raise ShardError(
-                f"{path} is damaged at {last} ({error}); copy it again, or make it anew"
+                f"{path} is damaged at {place} ({error}); copy or write the shards again"
             ) from error
-        if len(samples) != pictures:
+        if len(samples) != count:
             raise ShardError(
-                f"{path} holds {len(samples)} pictures, its index says {pictures}; copy both again, or make them anew"
+                f"{path} has {len(samples)} images, expected {count} by the index; copy or write the shards again"
             )
-        self.names, self._places = list(samples), list(samples.values())
+        self.names, self._members = list(samples), list(samples.values())  # members: entry -> (offset, bytes)
         self._file = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+        weakref.finalize(self, os.close, self._file)  # __del__ may run when `os` is gone
 
     def read(self, row: int, entries: tuple[str, ...]) -> tuple[str, dict[str, Member]]:
-        """Return the name of a picture and the contents of its entries, "image" and "labels".
+        """Return the name of a sample and the content of its entries ("image", "labels").
 
         Raises:
-            ShardError: an entry is not there.
+            ShardError: the sample lacks an entry.
         """
-        name, places = self.names[row], self._places[row]
+        name, members = self.names[row], self._members[row]
         found = {}
         for entry in entries:
-            if entry not in places:
-                raise ShardError(f"{self.path}: {name} has no {entry}; make the shard anew")
-            offset, size = places[entry]
-            # Unlike seek and read, this is safe in processes that have inherited the open file.
+            if entry not in members:
+                raise ShardError(f"{self.path}: {name} has no {entry}; write the shards again")
+            offset, size = members[entry]
+            # Unlike seek and read, pread is safe in processes that share the file descriptor.
             found[entry] = Member(os.pread(self._file, size, offset), f"{self.path}: {entry} of {name}")
         return name, found
 
 
 @lru_cache(maxsize=32)
-def open_shard(path: Path, pictures: int) -> TarShard:
-    """Open a shard once; each reading process keeps the last ones open."""
-    return TarShard(path, pictures)
+def open_shard(path: Path, count: int) -> TarShard:
+    """Open a shard; each process keeps the most recent ones open."""
+    return TarShard(path, count)

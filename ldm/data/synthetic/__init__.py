@@ -1,1 +1,1 @@
-"""Generated faces with exact label maps."""
+"""Synthetic faces with exact label maps, generated from a seed."""

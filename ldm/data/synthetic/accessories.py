@@ -1,17 +1,17 @@
-"""How the things around a face look: background, clothes, hat, glasses, earrings, necklace."""
+"""Appearance of background, clothes, hat, glasses, earrings and necklace."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.points import BLACK, WHITE, Appearance, Points
 from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 
 PATTERNS = ("plain", "stripes", "hoops", "diagonal", "checks", "dots")
 
 
 def pattern(kind: str, across: Array, down: Array, period: float) -> Array:
-    """Return a woven pattern as 0..1: the share of the second colour at each point."""
+    """Return a pattern in [0, 1]: the share of the second colour at each point."""
     a, d = across / period, down / period
     if kind == "stripes":
         return ramp(2.5 * wave(a) + 0.5)
@@ -27,8 +27,8 @@ def pattern(kind: str, across: Array, down: Array, period: float) -> Array:
 
 
 @dataclass(frozen=True)
-class BackgroundLook(Look):
-    """A background: two colours and the way between them, a pattern, blurred lights (x, y, radius, colour)."""
+class BackgroundAppearance(Appearance):
+    """Background: a gradient between two colours, a pattern, and blurred lights (x, y, radius, colour)."""
 
     near: Colour
     far: Colour
@@ -39,7 +39,7 @@ class BackgroundLook(Look):
     lights: tuple[tuple[float, float, float, Colour], ...]
 
     def paint(self, points: Points) -> Array:
-        """Paint the background."""
+        """Return the colours of the background."""
         x, y = points.x, points.y
         along = x * self.direction[0] + y * self.direction[1]
         colours = mix(self.near, self.far, ramp(0.5 + 0.5 * along))
@@ -52,8 +52,8 @@ class BackgroundLook(Look):
 
 
 @dataclass(frozen=True)
-class ClothLook(Look):
-    """Clothes: two colours, pattern, folds, colour of the collar's edge."""
+class ClothAppearance(Appearance):
+    """Clothes: two colours, pattern, folds, colour of the collar."""
 
     colour: Colour
     second: Colour
@@ -64,7 +64,7 @@ class ClothLook(Look):
     light: tuple[float, float]
 
     def paint(self, points: Points) -> Array:
-        """Paint the clothes."""
+        """Return the colours of the clothes."""
         body = points.shape.body
         across, down = points.x - body.x, points.y - body.shoulder
         colours = mix(self.colour, self.second, pattern(self.kind, across, down, self.period))
@@ -77,8 +77,8 @@ class ClothLook(Look):
 
 
 @dataclass(frozen=True)
-class HatLook(Look):
-    """A hat: two colours and pattern of its crown, colour of its band, ribs."""
+class HatAppearance(Appearance):
+    """Hat: two colours and pattern of the crown, colour of the band, ribs."""
 
     colour: Colour
     second: Colour
@@ -89,9 +89,9 @@ class HatLook(Look):
     light: tuple[float, float]
 
     def paint(self, points: Points) -> Array:
-        """Paint crown, band and brim."""
+        """Return the colours of crown, band and brim."""
         hat, head = points.shape.hat, points.shape.head
-        assert hat is not None  # only a shape with a hat has hat pixels
+        assert hat is not None  # there are hat pixels
         rise = hat.rise(points.u, points.v)
         across = points.u / head.width
         colours = mix(self.colour, self.second, pattern(self.kind, points.u, points.v, self.period))
@@ -106,8 +106,8 @@ class HatLook(Look):
 
 
 @dataclass(frozen=True)
-class GlassesLook(Look):
-    """Glasses: colour and mottling of the frame, tint of the lenses above and below, glare."""
+class GlassesAppearance(Appearance):
+    """Glasses: colour and mottling of the frame, tint of the upper and lower lenses, glare."""
 
     frame: Colour
     mottle: float
@@ -116,9 +116,9 @@ class GlassesLook(Look):
     glare: float
 
     def paint(self, points: Points) -> Array:
-        """Paint frame and lenses; dark lenses are the same tint, nearly black."""
+        """Return the colours of frame and lenses; dark lenses have the same tint at lower brightness."""
         glasses, shape = points.shape.glasses, points.shape
-        assert glasses is not None  # only a shape with glasses has their pixels
+        assert glasses is not None  # there are pixels of glasses
         p, q, f = glasses.lens(points.u, points.v, shape.eyes, shape.head.turn)
         lenses = mix(self.tint, self.tint_below, ramp(0.5 + 0.5 * q))
         if glasses.dark:
@@ -131,15 +131,15 @@ class GlassesLook(Look):
 
 
 @dataclass(frozen=True)
-class EarringLook(Look):
-    """Earrings: metal from bright to dark, a gem's colour and how much of it shows."""
+class EarringAppearance(Appearance):
+    """Earrings: metal, and colour and visibility of the gem."""
 
     metal: Colour
     gem: Colour
     gem_share: float
 
     def paint(self, points: Points) -> Array:
-        """Paint both earrings."""
+        """Return the colours of both earrings."""
         ears, head = points.shape.ears, points.shape.head
         across = (np.abs(points.u - 0.4 * head.turn) - head.width) / ears.ring_size
         down = (points.v - ears.v - ears.height) / ears.ring_size
@@ -150,8 +150,8 @@ class EarringLook(Look):
 
 
 @dataclass(frozen=True)
-class NecklaceLook(Look):
-    """A necklace: metal, number and strength of its beads, colour of the pendant."""
+class NecklaceAppearance(Appearance):
+    """Necklace: metal, number and relief of the beads, colour of the pendant."""
 
     metal: Colour
     beads: float
@@ -159,9 +159,9 @@ class NecklaceLook(Look):
     pendant: Colour
 
     def paint(self, points: Points) -> Array:
-        """Paint chain and pendant."""
+        """Return the colours of chain and pendant."""
         necklace, body = points.shape.necklace, points.shape.body
-        assert necklace is not None  # only a shape with a necklace has its pixels
+        assert necklace is not None  # there are pixels of a necklace
         p, q = necklace.local(points.x, points.y, body)
         relief = self.relief * wave(p * self.beads)
         colours = mix(flat(self.metal, p) * (1 + relief - 0.12 * q), WHITE, ramp(0.5 * relief - 0.2 * q))

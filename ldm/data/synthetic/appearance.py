@@ -1,21 +1,22 @@
-"""How the regions of a head look: skin, eyes, lips, hair. Each look paints its own region's pixels and no other's.
+"""Appearance of skin, eyes, lips and hair.
 
-A look holds what its region's pixels show, so that a style encoder can read it from them. Colours are (3, N) in [0, 1].
+Each appearance depends on nothing but what the pixels of its region show, so that a style encoder can infer it.
+Colours are (3, N) in [0, 1].
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.data.synthetic.points import BLACK, WHITE, Look, Points
+from ldm.data.synthetic.points import BLACK, WHITE, Appearance, Points
 from ldm.data.synthetic.rng import Array, Colour, bump, flat, mix, ramp, wave
 
 BLUSH: Colour = (0.86, 0.30, 0.30)
 
 
 @dataclass(frozen=True)
-class Complexion(Look):
-    """What all skin of a head shares: tone, where the light comes from, redness, gloss."""
+class Complexion(Appearance):
+    """Properties shared by all skin of a head: tone, direction of the light, redness, gloss."""
 
     tone: Colour
     light: tuple[float, float]
@@ -23,7 +24,7 @@ class Complexion(Look):
     gloss: float
 
     def shade(self, colours: Array, points: Points) -> Array:
-        """Light the skin as the front of an ellipsoid, darker under hair and chin."""
+        """Shade the skin as an ellipsoid, darker under hair and chin."""
         head = points.shape.head
         across, down = points.u / head.width, points.v / head.bottom
         light = 1.0 + 0.20 * (self.light[0] * across + self.light[1] * down)
@@ -33,8 +34,8 @@ class Complexion(Look):
 
 
 @dataclass(frozen=True)
-class SkinLook(Complexion):
-    """Skin of the face: its complexion, and freckles, stubble, eye shadow."""
+class SkinAppearance(Complexion):
+    """Skin of the face: complexion, freckles, stubble, eye shadow."""
 
     freckles: float
     stubble: float
@@ -42,7 +43,7 @@ class SkinLook(Complexion):
     shadow_strength: float
 
     def paint(self, points: Points) -> Array:
-        """Paint the face's skin: colour, then light."""
+        """Return the colours of the face."""
         eyes, mouth = points.shape.eyes, points.shape.mouth
         turn = points.shape.head.turn
         u, v = np.abs(points.u - turn), points.v
@@ -56,7 +57,7 @@ class SkinLook(Complexion):
         return mix(colours, WHITE, self.gloss * (forehead + 0.8 * cheek))
 
     def _colour(self, u: Array, points: Points) -> Array:
-        """Return the skin's colours before light falls on it; `u` is the distance from the face's middle."""
+        """Return the unshaded colours of the skin; `u` is the distance from the middle of the face."""
         v, eyes, mouth = points.v, points.shape.eyes, points.shape.mouth
         beside = u - eyes.spacing
         cheeks = bump(((beside - 0.06) / 0.19) ** 2 + ((v - 0.17) / 0.17) ** 2)
@@ -80,11 +81,11 @@ class SkinLook(Complexion):
 
 
 @dataclass(frozen=True)
-class NoseLook(Complexion):
-    """The nose: a ridge that catches the light, dark sides, nostrils, redness at the tip."""
+class NoseAppearance(Complexion):
+    """Nose: highlight on the ridge, dark sides, nostrils, redness of the tip."""
 
     def paint(self, points: Points) -> Array:
-        """Paint the nose."""
+        """Return the colours of the nose."""
         p, t = points.shape.nose.local(points.u, points.v, points.shape.head.turn)
         colours = self.shade(flat(self.tone, p), points)
         tip = bump((p / 1.1) ** 2 + ((t - 0.86) / 0.30) ** 2)
@@ -99,11 +100,11 @@ class NoseLook(Complexion):
 
 
 @dataclass(frozen=True)
-class EarLook(Complexion):
-    """An ear: the face's skin with a darker shell and a redder rim."""
+class EarAppearance(Complexion):
+    """Ear: skin with a darker concha and a redder rim."""
 
     def paint(self, points: Points) -> Array:
-        """Paint one ear."""
+        """Return the colours of one ear."""
         ears, head = points.shape.ears, points.shape.head
         across = (points.u - points.side * head.width) / ears.width
         down = (points.v - ears.v) / ears.height
@@ -113,11 +114,11 @@ class EarLook(Complexion):
 
 
 @dataclass(frozen=True)
-class NeckLook(Complexion):
-    """The neck: shaded to the sides, dark below the chin."""
+class NeckAppearance(Complexion):
+    """Neck: shaded to the sides, dark below the chin."""
 
     def paint(self, points: Points) -> Array:
-        """Paint neck and shoulders."""
+        """Return the colours of neck and shoulders."""
         body = points.shape.body
         across = (points.x - body.x) / body.neck
         turned = across / (1 + np.abs(across))
@@ -128,14 +129,14 @@ class NeckLook(Complexion):
 
 
 @dataclass(frozen=True)
-class BrowLook(Look):
-    """A brow: colour, and how strongly its hairs show."""
+class BrowAppearance(Appearance):
+    """Brow: colour, and contrast of the hairs."""
 
     colour: Colour
     hairs: float
 
     def paint(self, points: Points) -> Array:
-        """Paint one brow."""
+        """Return the colours of one brow."""
         shape = points.shape
         p, q = shape.brows.local(points.u, points.v, points.side, shape.eyes.spacing, shape.head.turn)
         light = 1.08 + self.hairs * wave(p * 5 + 0.3 * q) - 0.10 * q
@@ -143,8 +144,8 @@ class BrowLook(Look):
 
 
 @dataclass(frozen=True)
-class EyeLook(Look):
-    """An eye: colour and size of the iris, gaze, white of the eye, darkness of the lashes."""
+class EyeAppearance(Appearance):
+    """Eye: colour and size of the iris, gaze, colour of the sclera, darkness of the lashes."""
 
     iris: Colour
     iris_size: float
@@ -153,7 +154,7 @@ class EyeLook(Look):
     lashes: float
 
     def paint(self, points: Points) -> Array:
-        """Paint one eye: white, iris with rim and pupil, catchlight, lashes along the upper lid."""
+        """Return the colours of one eye: sclera, iris with rim and pupil, highlight, lashes."""
         eyes = points.shape.eyes
         p, q = eyes.local(points.u, points.v, points.side, points.shape.head.turn)
         colours = mix(self.white, (0.55, 0.42, 0.42), 0.6 * p * p + 0.25 * ramp(-q))
@@ -173,7 +174,7 @@ class EyeLook(Look):
 
 
 @dataclass(frozen=True)
-class LipLook(Look):
+class LipAppearance(Appearance):
     """A lip: colour, gloss, how dark its outline and the line between the lips are."""
 
     colour: Colour
@@ -197,8 +198,8 @@ class LipLook(Look):
 
 
 @dataclass(frozen=True)
-class MouthLook(Look):
-    """The inside of the mouth: colour of the teeth, the tongue and the dark between; how far the teeth reach down."""
+class MouthAppearance(Appearance):
+    """Inside of the mouth: colours of teeth, tongue and cavity; how far the teeth reach down."""
 
     teeth: Colour
     tongue: Colour
@@ -206,7 +207,7 @@ class MouthLook(Look):
     reach: float
 
     def paint(self, points: Points) -> Array:
-        """Paint teeth above, tongue below."""
+        """Return the colours of teeth and tongue."""
         mouth = points.shape.mouth
         p, w, envelope = mouth.local(points.u, points.v, points.shape.head.turn)
         depth = w / max(mouth.gap, 0.01) + 0.35 * envelope  # 0 at the upper lip, up to 1 at the lower
@@ -218,10 +219,10 @@ class MouthLook(Look):
 
 
 @dataclass(frozen=True)
-class HairLook(Look):
-    """Hair: colour from root to tip, dyed streaks, fineness and strength of the strands, waves, curls, gloss.
+class HairAppearance(Appearance):
+    """Hair: colours of roots and tips, streaks, fineness and contrast of the strands, waves, curls, gloss.
 
-    Strands run from the crown outwards, whatever the haircut, so that every cut shows the same look.
+    Strands run from the crown outwards for every haircut, so that the appearance does not depend on the shape.
     """
 
     colour: Colour
@@ -236,7 +237,7 @@ class HairLook(Look):
     light: tuple[float, float]
 
     def paint(self, points: Points) -> Array:
-        """Paint the hair."""
+        """Return the colours of the hair."""
         hair, head = points.shape.hair, points.shape.head
         du, dv = points.u - hair.parting, points.v + head.top + 0.5 * hair.height
         radius = np.sqrt(du * du + dv * dv)

@@ -1,4 +1,4 @@
-"""What a look is: it paints the pixels of one region, and sees nothing of the others."""
+"""Interface of region appearances: the pixels of a region, and how to paint them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class Points:
     """The N pixels of one region.
 
     Attributes:
-        shape: The face they belong to.
-        side: (N,) +1 in an `l_` region (right half of the picture), -1 in an `r_` region, 0 elsewhere.
-        u, v: (N,) place in the head's frame.
-        x, y: (N,) place in the picture, [-1, 1].
-        shadow: (N,) 0..1, how deep each pixel lies in the shadow of the region above it.
-        pixel: Width of a pixel in head units, for edges that are one pixel soft.
+        shape: Shape of the face.
+        side: (N,), +1 in an `l_` region (right half of the image), -1 in an `r_` region, 0 elsewhere.
+        u, v: (N,), coordinates in the head frame.
+        x, y: (N,), image coordinates in [-1, 1].
+        shadow: (N,), strength in [0, 1] of the shadow cast by the region above.
+        pixel: Width of a pixel in head units, for antialiased edges.
     """
 
     shape: FaceShape
@@ -33,13 +33,13 @@ class Points:
     pixel: float
 
     def soft(self, distance: Array, scale: float = 1.0) -> Array:
-        """Return 1 where `distance` (in lengths of `scale`) is positive, 0 where negative, soft over one pixel."""
+        """Return an antialiased step: 1 where `distance` (in units of `scale`) is positive, 0 where negative."""
         return ramp(distance * (scale / self.pixel) + 0.5)
 
 
-class Look(ABC):
-    """How one region looks."""
+class Appearance(ABC):
+    """Appearance of one region, independent of its shape and of other regions."""
 
     @abstractmethod
     def paint(self, points: Points) -> Array:
-        """Return the colours (3, N) of the region's pixels."""
+        """Return the colours (3, N) in [0, 1] of the pixels of the region."""

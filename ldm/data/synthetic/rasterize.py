@@ -1,4 +1,4 @@
-"""Draws the label map of a face shape at any size, back to front."""
+"""Rasterization of a face shape to a label map of any size, from back to front."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,9 +23,9 @@ MOUTH, UPPER_LIP, LOWER_LIP, HAIR, HAT, EARRING, NECKLACE, NECK, CLOTH = CELEBAM
 )
 
 LEFT, RIGHT = (LEFT_EYE, LEFT_BROW, LEFT_EAR), (RIGHT_EYE, RIGHT_BROW, RIGHT_EAR)
-# Per region: +1 and -1 for those two, 0 for the others.
+# Per region: +1 for LEFT, -1 for RIGHT, 0 for others.
 SIDES = np.array([(k in LEFT) - (k in RIGHT) for k in range(len(CELEBAMASK_HQ.regions))], dtype=np.float64)
-# How far a region stands out when it casts a shadow, and when one falls on it; regions not listed take no part.
+# Depth of the regions that cast or receive shadows: a region shadows those of smaller depth.
 _DEPTHS = {
     CLOTH: 0,
     NECK: 0,
@@ -44,12 +44,12 @@ RECEIVING = np.array([_DEPTHS.get(k, 9) for k in range(len(CELEBAMASK_HQ.regions
 
 @dataclass
 class Layout:
-    """A picture's grid in both frames, and the label map that grows on it.
+    """Label map of a face, with the coordinates of its pixels.
 
     Attributes:
-        labels: (size, size) uint8 region indices.
-        x, y: (size, size) picture coordinates of the pixels' centres, [-1, 1].
-        u, v: (size, size) the same in the head's frame.
+        labels: (size, size), uint8, labels.
+        x, y: (size, size), image coordinates of the pixel centres in [-1, 1].
+        u, v: (size, size), coordinates in the head frame.
     """
 
     shape: FaceShape
@@ -74,17 +74,17 @@ class Layout:
         self._paint_earrings()
 
     def window(self, u: float, v: float, reach: float) -> tuple[slice, slice]:
-        """Return the rows and columns that hold everything within `reach` of the head's point (u, v)."""
-        x, y = self.shape.pose.to_picture(u, v)
+        """Return the rows and columns of all pixels within `reach` of the point (u, v) of the head frame."""
+        x, y = self.shape.pose.to_image(u, v)
         reach = reach * self.shape.pose.scale
         limits = [
-            int((place * 0.5 + 0.5) * self.size) for place in (y - reach, y + reach, x - reach, x + reach)
+            int((edge * 0.5 + 0.5) * self.size) for edge in (y - reach, y + reach, x - reach, x + reach)
         ]
         top, bottom, left, right = (min(max(limit, 0), self.size) for limit in limits)
         return slice(top, bottom + 1), slice(left, right + 1)
 
     def shadow(self) -> Array:
-        """Return (size, size) 0..1: how deep each pixel lies in the shadow of a region that stands out above it."""
+        """Return the strength (size, size) in [0, 1] of shadows cast downwards by regions of greater depth."""
         shadow = np.zeros(self.labels.shape, dtype=np.uint8)
         casting, receiving = CASTING[self.labels], RECEIVING[self.labels]
         for step in range(1, 7):
@@ -93,7 +93,7 @@ class Layout:
         return shadow * np.float64(0.045)
 
     def _hair_outline(self) -> Mask:
-        """Return where hair could be, the face's opening not yet taken out."""
+        """Return the mask of the hair including the opening for the face."""
         hair, head = self.shape.hair, self.shape.head
         u, v = self.u, self.v
         if hair.kind == "bald":
@@ -116,7 +116,7 @@ class Layout:
         return outline
 
     def _hair_opening(self) -> Mask:
-        """Return where the hair leaves the face free."""
+        """Return the mask of the opening for the face."""
         hair, head = self.shape.hair, self.shape.head
         middle = -0.12
         above = np.minimum(self.v - middle, 0.0)
@@ -132,7 +132,7 @@ class Layout:
         return opening
 
     def _paint_behind(self) -> None:
-        """Label the hair that hangs behind neck and shoulders."""
+        """Label the hair behind neck and shoulders."""
         self._hair = self._hair_outline()
         if self.shape.hair.length > 0.25:
             np.putmask(self.labels, self._hair, HAIR)
@@ -177,7 +177,7 @@ class Layout:
             self.labels[(f < 1) | (arms & (bridge_only | (np.abs(self.u) < shape.eyes.spacing)))] = GLASSES
 
     def _paint_side(self, side: int) -> None:
-        """Label eye and brow of one side: +1 is l_, on the right of the picture."""
+        """Label eye and brow of one side: +1 is l_, on the right of the image."""
         shape, turn = self.shape, self.shape.head.turn
         eyes = shape.eyes
         at = self.window(turn + side * eyes.spacing, eyes.v - 0.08, 0.28)
@@ -190,7 +190,7 @@ class Layout:
         self.labels[at][q * q + p * p * p * p < 1] = LEFT_BROW if side > 0 else RIGHT_BROW
 
     def _paint_mouth(self) -> None:
-        """Label lips, and between them the mouth where it is open."""
+        """Label the lips, and the mouth between them if it is open."""
         mouth = self.shape.mouth
         at = self.window(1.1 * self.shape.head.turn, mouth.v, 0.34)
         p, w, envelope = mouth.local(self.u[at], self.v[at], self.shape.head.turn)
@@ -202,7 +202,7 @@ class Layout:
         labels[within & (w >= above) & (w < below)] = MOUTH
 
     def _paint_hair_and_hat(self) -> None:
-        """Label the hair in front of face and ears, then the hat on top of it."""
+        """Label the hair in front of face and ears, then the hat."""
         hair, hat, head = self.shape.hair, self.shape.hat, self.shape.head
         front = self._hair & (~self._hair_opening() | (self.labels == BACKGROUND))
         if not hair.front or hair.length < 0.8:
@@ -222,7 +222,7 @@ class Layout:
         np.putmask(self.labels, cover, HAT)
 
     def _paint_earrings(self) -> None:
-        """Label the earrings that hang from both lobes."""
+        """Label the earrings."""
         ears, head = self.shape.ears, self.shape.head
         if ears.earring == "none":
             return
@@ -232,17 +232,17 @@ class Layout:
             at = self.window(centre, lobe + 0.1, 0.3)
             du, dv = (self.u[at] - centre) / ears.ring_size, (self.v[at] - lobe) / ears.ring_size
             if ears.earring == "stud":
-                worn = du * du + dv * dv < 0.042**2
+                earring = du * du + dv * dv < 0.042**2
             elif ears.earring == "hoop":
-                worn = np.abs(np.sqrt(du * du + (dv - 0.07) ** 2) - 0.07) < 0.024
+                earring = np.abs(np.sqrt(du * du + (dv - 0.07) ** 2) - 0.07) < 0.024
             else:
-                worn = (du / 0.04) ** 2 + ((dv - 0.08) / 0.1) ** 2 < 1
-            self.labels[at][worn] = EARRING
+                earring = (du / 0.04) ** 2 + ((dv - 0.08) / 0.1) ** 2 < 1
+            self.labels[at][earring] = EARRING
 
 
 @lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Array, Array]:
-    """Return the picture coordinates x and y of all pixel centres, read-only, each (size, size)."""
+    """Return the image coordinates x and y of the pixel centres, each (size, size), read-only."""
     line = (np.arange(size) * 2 + 1) / size - 1
     grid = np.tile(line, (size, 1)), np.repeat(line, size).reshape(size, size)
     for coordinate in grid:
@@ -251,5 +251,5 @@ def _grid(size: int) -> tuple[Array, Array]:
 
 
 def rasterise(shape: FaceShape, size: int) -> Labels:
-    """Return the label map of `shape` as (size, size) uint8, in CelebAMask-HQ's order."""
+    """Return the label map of `shape`, uint8 (size, size), with the labels of CelebAMask-HQ."""
     return Layout(shape, size).labels

@@ -1,7 +1,7 @@
-"""Draws and curves that give the same bits on every machine.
+"""Random numbers and curves with bit-identical results on all machines.
 
-Only `+ - * /`, `sqrt`, `floor` and comparisons are used: IEEE 754 fixes their results, whereas `sin` or `exp` may
-differ in the last place between processors, which could move a pixel across a region's border.
+Only `+ - * /`, `sqrt`, `floor` and comparisons are used: IEEE 754 defines their results exactly, whereas `sin` or
+`exp` may differ in the last bit between processors, which could move a pixel across a region boundary.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ Array = NDArray[np.float64]
 Colour = tuple[float, float, float]
 Item = TypeVar("Item")
 
-# Each kind of draw has a stream of its own, so that shape, style and flip are independent.
+# Separate streams, so that shape, style and flip of a face are independent.
 SHAPE_STREAM, STYLE_STREAM, FLIP_STREAM = 0, 1, 2
 
 
-class Draws:
-    """A sequence of random numbers that (seed, index, stream) determines.
+class FaceRNG:
+    """Random number generator of a face: a function of (seed, index, stream).
 
     Raises:
         ValueError: `seed` or `index` is negative.
@@ -27,71 +27,70 @@ class Draws:
 
     def __init__(self, seed: int, index: int, stream: int) -> None:
         if seed < 0 or index < 0:
-            raise ValueError(f"seed and index must be 0 or more; found seed {seed}, index {index}")
+            raise ValueError(f"seed and index must be at least 0, got seed {seed}, index {index}")
         sequence = np.random.SeedSequence([seed, index, stream])
         self._generator = np.random.Generator(np.random.PCG64(sequence))
-        self._ready: list[float] = []
+        self._buffer: list[float] = []
 
-    def unit(self) -> float:
-        """Draw from [0, 1)."""
-        if not self._ready:
-            self._ready = self._generator.random(256).tolist()  # at once: a call costs more than a draw
-        return self._ready.pop()
+    def random(self) -> float:
+        """Sample uniformly from [0, 1)."""
+        if not self._buffer:
+            self._buffer = self._generator.random(256).tolist()  # in blocks, which is faster
+        return self._buffer.pop()
 
-    def between(self, low: float, high: float) -> float:
-        """Draw from [low, high)."""
-        if not self._ready:
-            return low + (high - low) * self.unit()
-        return low + (high - low) * self._ready.pop()
+    def uniform(self, low: float, high: float) -> float:
+        """Sample uniformly from [low, high)."""
+        if not self._buffer:
+            return low + (high - low) * self.random()
+        return low + (high - low) * self._buffer.pop()
 
-    def chance(self, probability: float) -> bool:
-        """Draw True with `probability`."""
-        return self.unit() < probability
+    def bernoulli(self, probability: float) -> bool:
+        """Return True with `probability`."""
+        return self.random() < probability
 
-    def choose(self, items: Sequence[Item], weights: Sequence[float] | None = None) -> Item:
-        """Draw one of `items`, in proportion to `weights` where they are given."""
+    def choice(self, items: Sequence[Item], weights: Sequence[float] | None = None) -> Item:
+        """Sample one of `items`, with probabilities proportional to `weights` if given."""
         if weights is None:
-            return items[int(self.unit() * len(items))]
-        left = self.unit() * sum(weights)
+            return items[int(self.random() * len(items))]
+        remaining = self.random() * sum(weights)
         for item, weight in zip(items, weights, strict=True):
-            left -= weight
-            if left < 0:
+            remaining -= weight
+            if remaining < 0:
                 return item
         return items[-1]
 
     def colour(self, palette: Sequence[Colour], jitter: float = 0.03) -> Colour:
-        """Draw a colour: a blend of two neighbours of `palette`, each channel moved by up to `jitter`."""
-        place = self.unit() * (len(palette) - 1)
+        """Sample a colour: a blend of two neighbours in `palette`, each channel changed by up to `jitter`."""
+        place = self.random() * (len(palette) - 1)
         first = int(place)
         red, green, blue = blend_colours(palette[first], palette[first + 1], place - first)
-        between = self.between
         return (
-            clamp(red + between(-jitter, jitter)),
-            clamp(green + between(-jitter, jitter)),
-            clamp(blue + between(-jitter, jitter)),
+            clamp(red + self.uniform(-jitter, jitter)),
+            clamp(green + self.uniform(-jitter, jitter)),
+            clamp(blue + self.uniform(-jitter, jitter)),
         )
 
     def hue(self, saturation: float, value: float) -> Colour:
-        """Draw a colour of any hue with the given HSV saturation and value."""
-        turn = self.unit() * 6
-        red, green, blue = clamp(abs(turn - 3) - 1), clamp(2 - abs(turn - 2)), clamp(2 - abs(turn - 4))
-        grey, part = value * (1 - saturation), value * saturation
-        return grey + part * red, grey + part * green, grey + part * blue
+        """Sample a colour of random hue with the given HSV saturation and value."""
+        hue = self.random() * 6
+        red, green, blue = clamp(abs(hue - 3) - 1), clamp(2 - abs(hue - 2)), clamp(2 - abs(hue - 4))
+        grey, chroma = value * (1 - saturation), value * saturation
+        return grey + chroma * red, grey + chroma * green, grey + chroma * blue
 
 
 def clamp(value: float) -> float:
-    """Limit a number to [0, 1]."""
+    """Clamp a number to [0, 1]."""
     return 0.0 if value < 0 else 1.0 if value > 1 else value
 
 
 def blend_colours(first: Colour, second: Colour, amount: float) -> Colour:
-    """Return `first` at amount 0, `second` at 1."""
+    """Interpolate linearly: `first` at amount 0, `second` at 1."""
     (red, green, blue), (red_2, green_2, blue_2) = first, second
     return red + (red_2 - red) * amount, green + (green_2 - green) * amount, blue + (blue_2 - blue) * amount
 
 
 def wave(x: Array) -> Array:
-    """Return a sine-like curve of period 1 in [-1, 1], made of parabolas: 16 t (1/2 - |t|), t = frac(x) - 1/2."""
+    """Return a sine-like curve of period 1 and range [-1, 1]: 16 t (1/2 - |t|) with t = frac(x) - 1/2."""
     t = x - np.floor(x)
     t -= 0.5
     rest = np.abs(t)
@@ -102,13 +101,13 @@ def wave(x: Array) -> Array:
 
 
 def ramp(x: Array) -> Array:
-    """Return x limited to [0, 1]."""
+    """Return x clamped to [0, 1]."""
     limited = np.maximum(x, 0.0)
     return np.minimum(limited, 1.0, out=limited)
 
 
 def bump(squared: Array) -> Array:
-    """Return max(0, 1 - squared)^2: 1 at the centre, smoothly 0 from distance 1 on; takes the squared distance."""
+    """Return max(0, 1 - squared)^2 of a squared distance: 1 at the centre, smoothly 0 from distance 1 on."""
     inside = 1 - squared
     np.maximum(inside, 0.0, out=inside)
     inside *= inside
@@ -116,7 +115,7 @@ def bump(squared: Array) -> Array:
 
 
 def mix(first: Array | Colour, second: Array | Colour, amount: Array) -> Array:
-    """Blend two colours, each (3,) or (3, N), by `amount` (N,): 0 gives the first. Returns (3, N)."""
+    """Interpolate two colours, each (3,) or (3, N), by `amount` (N,); 0 gives the first. Return (3, N)."""
     a, b = _columns(first), _columns(second)
     mixed = (b - a) * amount
     mixed += a
@@ -124,7 +123,7 @@ def mix(first: Array | Colour, second: Array | Colour, amount: Array) -> Array:
 
 
 def flat(colour: Colour, like: Array) -> Array:
-    """Return one colour for every entry of `like` (N,), as (3, N)."""
+    """Return one colour as (3, N), for `like` (N,)."""
     return np.repeat(_columns(colour), like.size, axis=1)
 
 

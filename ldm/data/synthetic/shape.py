@@ -1,8 +1,8 @@
-"""Where the regions of a generated face lie: the numbers, independent of resolution and of colour.
+"""Geometry of a synthetic face, independent of resolution and style.
 
-Lengths are in head units. The head frame (u, v) has its origin in the middle of the face, u to the right of the picture
-and v down; the body frame (x, y) is the picture, [-1, 1] both ways. Every quantity here shows in the label map, so that
-label map and style together determine the picture. As in CelebAMask-HQ, `l_` regions lie on the right of the picture.
+Lengths are in head units. The head frame (u, v) has its origin in the middle of the face, u to the right of the image
+and v down; the body frame (x, y) is the image, [-1, 1] in both directions. Every parameter affects the label map, so
+that label map and style determine the image. As in CelebAMask-HQ, `l_` regions are on the right of the image.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ldm.data.synthetic.rng import Array
 
 @dataclass(frozen=True)
 class Pose:
-    """Places the head in the picture; `half_tan` is the tangent of half the tilt angle."""
+    """Position, scale and tilt of the head in the image; `half_tan` is the tangent of half the tilt angle."""
 
     x: float
     y: float
@@ -23,19 +23,19 @@ class Pose:
 
     @property
     def rotation(self) -> tuple[float, float]:
-        """Return (cos, sin) of the tilt, by the rational formula that every machine rounds alike."""
+        """Return (cos, sin) of the tilt by the rational formula, which is bit-identical on all machines."""
         t = self.half_tan
         return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
     def to_head(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Turn picture coordinates into (u, v)."""
+        """Convert image coordinates to the head frame (u, v)."""
         cos, sin = self.rotation
         cos, sin = cos / self.scale, sin / self.scale
         dx, dy = x - self.x, y - self.y
         return cos * dx + sin * dy, cos * dy - sin * dx
 
-    def to_picture(self, u: float, v: float) -> tuple[float, float]:
-        """Turn a point (u, v) into picture coordinates."""
+    def to_image(self, u: float, v: float) -> tuple[float, float]:
+        """Convert a point (u, v) of the head frame to image coordinates."""
         cos, sin = self.rotation
         return self.x + self.scale * (cos * u - sin * v), self.y + self.scale * (sin * u + cos * v)
 
@@ -52,7 +52,7 @@ class Head:
     turn: float
 
     def outline(self, u: Array, v: Array) -> Array:
-        """Return a value that is 1 on the face's outline and smaller inside."""
+        """Return an implicit function of the outline: 1 on it, less than 1 inside."""
         below = np.maximum(v, 0.0) * (1 / self.bottom)
         t2 = below + np.minimum(v, 0.0) * (1 / self.top)
         t2 *= t2
@@ -63,7 +63,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Eyes:
-    """Both eyes: distance from the middle, height, half sizes, slant, whether drawn under dark lenses."""
+    """Both eyes: distance from the middle, height, half width and height, slant."""
 
     spacing: float
     v: float
@@ -72,7 +72,7 @@ class Eyes:
     slant: float
 
     def local(self, u: Array, v: Array, side: Array | int, turn: float) -> tuple[Array, Array]:
-        """Return (p, q): [-1, 1] from inner to outer corner, and from upper to lower lid at the eye's middle."""
+        """Return (p, q): [-1, 1] from the inner to the outer corner, and from the upper to the lower lid at p = 0."""
         p = (u - turn - side * self.spacing) * (side / self.width)
         return p, (v - self.v + self.slant * p) / self.height
 
@@ -88,7 +88,7 @@ class Brows:
     slant: float
 
     def local(self, u: Array, v: Array, side: Array | int, centre: float, turn: float) -> tuple[Array, Array]:
-        """Return (p, q): [-1, 1] along the brow outwards, and across it."""
+        """Return (p, q): [-1, 1] along the brow, outwards, and across it."""
         p = (u - turn - side * centre) * (side / self.width)
         middle = self.v - self.arch * (1 - p * p) - self.slant * p
         return p, (v - middle) / (self.thickness * (1.15 - 0.45 * p))
@@ -96,7 +96,7 @@ class Brows:
 
 @dataclass(frozen=True)
 class Nose:
-    """The nose: top and tip, half width at the bridge and at the nostrils."""
+    """Nose: height of top and tip, half width at the bridge and at the nostrils."""
 
     top: float
     tip: float
@@ -104,7 +104,7 @@ class Nose:
     wing: float
 
     def local(self, u: Array, v: Array, turn: float) -> tuple[Array, Array]:
-        """Return (p, t): p in [-1, 1] across the nose at this height, t from 0 at the top to 1 at the tip."""
+        """Return (p, t): [-1, 1] across the nose, and 0 at the top to 1 at the tip."""
         t = (v - self.top) / (self.tip - self.top)
         t3 = t * t * t
         half = self.bridge + (self.wing - self.bridge) * t3
@@ -113,7 +113,7 @@ class Nose:
 
 @dataclass(frozen=True)
 class Mouth:
-    """The mouth: height, half width, thickness of the lips, gap between them, smile, depth of the cupid's bow."""
+    """Mouth: height, half width, thickness of the lips, opening, smile, depth of the cupid's bow."""
 
     v: float
     width: float
@@ -124,7 +124,7 @@ class Mouth:
     bow: float
 
     def local(self, u: Array, v: Array, turn: float) -> tuple[Array, Array, Array]:
-        """Return (p, w, envelope): [-1, 1] across, height over the bent lip line, and 1 - p^2."""
+        """Return (p, w, envelope): [-1, 1] across, distance below the lip line, and 1 - p^2."""
         p = (u - 1.1 * turn) / self.width
         p2 = p * p
         return p, v - self.v + self.smile * (p2 - 0.4), np.maximum(1 - p2, 0.0)
@@ -132,11 +132,11 @@ class Mouth:
 
 @dataclass(frozen=True)
 class Hair:
-    """The hair's silhouette and the opening that it leaves for the face; `kind` "bald" has none.
+    """Silhouette of the hair, and its opening for the face; the kind "bald" has no hair.
 
-    `length` is the v where the hair at the sides ends, `front` whether it falls over the shoulders, `fringe` the v
-    down to which it covers the forehead (-9: no fringe), `ragged` the depth of the locks along its edge, `bun` the
-    radius of a knot on top.
+    `length` is the v at which the hair at the sides ends, `front` whether it falls over the shoulders, `fringe` the v
+    down to which it covers the forehead (-9: no fringe), `ragged` the depth of the locks along the edge, `bun` the
+    radius of a bun on top.
     """
 
     kind: str
@@ -157,7 +157,7 @@ class Hair:
 
 @dataclass(frozen=True)
 class Ears:
-    """Both ears: half sizes and height, and which earrings hang from them ("none", "stud", "hoop", "drop")."""
+    """Both ears: half width and height, position, and kind of earrings: "none", "stud", "hoop" or "drop"."""
 
     width: float
     height: float
@@ -168,7 +168,7 @@ class Ears:
 
 @dataclass(frozen=True)
 class Glasses:
-    """Glasses: half sizes of a lens, squareness, width of the frame, whether dark lenses hide the eyes."""
+    """Glasses: half width and height of a lens, squareness, width of the frame, whether they are dark."""
 
     width: float
     height: float
@@ -177,7 +177,7 @@ class Glasses:
     dark: bool
 
     def lens(self, u: Array, v: Array, eyes: Eyes, turn: float) -> tuple[Array, Array, Array]:
-        """Return (p, q, f): place within the nearer lens, and f = 1 on its outer edge, smaller inside."""
+        """Return (p, q, f): coordinates in the nearer lens, and 1 on its outer edge, less than 1 inside."""
         p = (np.abs(u - turn) - eyes.spacing) / self.width
         q = (v - eyes.v) / self.height
         p2, q2 = p * p, q * q
@@ -186,7 +186,7 @@ class Glasses:
 
 @dataclass(frozen=True)
 class Hat:
-    """A hat ("beanie", "brim", "cap"): v and bend of its lower edge, fullness, height, reach of the brim."""
+    """Hat of a kind "beanie", "brim" or "cap": v and curvature of the lower edge, fullness, height, brim."""
 
     kind: str
     edge: float
@@ -196,13 +196,13 @@ class Hat:
     brim: float
 
     def rise(self, u: Array, v: Array) -> Array:
-        """Return the height over the hat's lower edge: 0 on the edge, 1 at the crown's top."""
+        """Return the height over the lower edge: 0 on the edge, 1 at the top."""
         return (self.edge + self.bend * u * u - v) / self.height
 
 
 @dataclass(frozen=True)
 class Body:
-    """Neck, shoulders and clothes in the picture's frame; `collar` is "round", "vee", "high" or "wide"."""
+    """Neck, shoulders and clothes in image coordinates; `collar` is "round", "vee", "high" or "wide"."""
 
     x: float
     neck: float
@@ -213,7 +213,7 @@ class Body:
     opening: float
 
     def neckline(self, x: Array, y: Array) -> Array:
-        """Return how far (x, y) lies below the clothes' upper edge: positive on the clothes."""
+        """Return the distance of (x, y) below the upper edge of the clothes: positive on the clothes."""
         across = np.abs(x - self.x)
         edge = self.shoulder + self.slope * np.maximum(across - self.neck, 0.0)
         if self.collar == "high":
@@ -225,7 +225,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Necklace:
-    """A necklace: half width, depth of its arc, thickness, radius of the pendant (0: none)."""
+    """Necklace: half width, depth, thickness, radius of the pendant (0: none)."""
 
     width: float
     depth: float
@@ -233,7 +233,7 @@ class Necklace:
     pendant: float
 
     def local(self, x: Array, y: Array, body: Body) -> tuple[Array, Array]:
-        """Return (p, q): [-1, 1] along the chain, and the distance from it in units of its thickness."""
+        """Return (p, q): [-1, 1] along the chain, and the distance from it in units of the thickness."""
         p = (x - body.x) / self.width
         slope = np.abs(p) * (2 * self.depth / self.width)
         height = y - body.shoulder + 0.06 - self.depth * (1 - p * p)
@@ -242,7 +242,7 @@ class Necklace:
 
 @dataclass(frozen=True)
 class FaceShape:
-    """Everything about where the regions of one face lie. Parts that the face lacks are None."""
+    """Geometry of a face; None for parts that it lacks."""
 
     pose: Pose
     head: Head

@@ -3,7 +3,7 @@ const image = find("img"), canvas = find("canvas"), list = find(".regions"), apa
 const regions = props.regions, pickable = props.pickable;
 let map = null, present = new Set(), chosen = new Set(), hovered = [];
 
-// A region with its mirror image, unless they are wanted apart.
+// A region and its mirror image, unless left and right are separate.
 const together = (label) => {
   const mirror = regions[label].mirror;
   return mirror === label || apart.checked ? [label] : [label, mirror].sort((a, b) => a - b);
@@ -55,33 +55,23 @@ function mark() {
   }
 }
 
+// Chosen regions in the colour of their names, with a white outline.
 function draw() {
-  const k = Math.max(1, Math.round(512 / map.width));
-  canvas.width = map.width * k;
-  canvas.height = map.height * k;
-  const pen = canvas.getContext("2d");
-  const state = (x, y) => {
-    if (x < 0 || y < 0 || x >= map.width || y >= map.height) return 0;
-    const label = map.data[y * map.width + x];
-    return chosen.has(label) ? 2 : hovered.includes(label) ? 1 : 0;
-  };
-  const fills = ["", "rgba(255, 255, 255, 0.28)", "rgba(255, 122, 60, 0.38)"];
-  for (let y = 0; y < map.height; y++) {
-    for (let x = 0; x < map.width; x++) {
-      if (!state(x, y)) continue;
-      pen.fillStyle = fills[state(x, y)];
-      pen.fillRect(x * k, y * k, k, k);
+  const k = Math.max(1, Math.round(512 / map.width)), line = Math.max(1, Math.round((k * map.width) / 300));
+  const [W, H] = [(canvas.width = map.width * k), (canvas.height = map.height * k)];
+  const pen = canvas.getContext("2d"), picture = pen.createImageData(W, H);
+  const at = (x, y) => map.data[Math.floor(y / k) * map.width + Math.floor(x / k)];
+  const inside = (x, y) => x >= 0 && y >= 0 && x < W && y < H && chosen.has(at(x, y));
+  for (let y = 0; y < H; y++) {
+    for (let x = 0; x < W; x++) {
+      const label = at(x, y), on = chosen.has(label);
+      if (!on && !hovered.includes(label)) continue;
+      const edge = on && !(inside(x - line, y) && inside(x + line, y) && inside(x, y - line) && inside(x, y + line));
+      const colour = edge || !on ? [255, 255, 255] : regions[label].colour;
+      picture.data.set([...colour, edge ? 235 : on ? 120 : 72], 4 * (y * W + x));
     }
   }
-  pen.fillStyle = "rgba(255, 255, 255, 0.9)";
-  const line = Math.max(1, Math.round(canvas.width / 300));
-  for (let y = 0; y < map.height; y++) {
-    for (let x = 0; x < map.width; x++) {
-      const inside = state(x, y) === 2;
-      if (inside !== (state(x + 1, y) === 2) && x + 1 < map.width) pen.fillRect((x + 1) * k - line / 2, y * k, line, k);
-      if (inside !== (state(x, y + 1) === 2) && y + 1 < map.height) pen.fillRect(x * k, (y + 1) * k - line / 2, k, line);
-    }
-  }
+  pen.putImageData(picture, 0, 0);
 }
 
 function hover(group) {

@@ -3,7 +3,7 @@ const canvas = find(".labels"), ring = find(".ring"), says = find(".says"), pale
 const regions = props.regions, DEEPEST = 50;
 let map = null, first = null, undone = [], done = [], current = 1, stroke = null, cursor = null;
 
-const tool = () => find("input[name=tool]:checked").value;
+const tool = () => find(".tools input[type=radio]:checked").value;
 const width = () => Number(find(".width").value);
 
 function load(value) {
@@ -139,7 +139,7 @@ canvas.addEventListener("keydown", (event) => {
   if (!map) return;
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   if (moves[event.key]) {
-    const by = event.shiftKey ? 8 : 1;
+    const by = Math.max(1, map.width >> 6) * (event.shiftKey ? 8 : 1);
     cursor.x = Math.min(map.width - 1, Math.max(0, cursor.x + by * moves[event.key][0]));
     cursor.y = Math.min(map.height - 1, Math.max(0, cursor.y + by * moves[event.key][1]));
     const under = regions[map.data[cursor.y * map.width + cursor.x]];
@@ -148,7 +148,7 @@ canvas.addEventListener("keydown", (event) => {
     press(cursor);
     lift();
   } else if (event.key === "[" || event.key === "]") {
-    find(".width").value = width() + (event.key === "]" ? 1 : -1);
+    find(".width").value = width() + (event.key === "]" ? 2 : -2);
   } else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
     event.shiftKey ? step(undone, done, "Redone") : step(done, undone, "Undone");
   } else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "y") {
@@ -163,7 +163,7 @@ find(".redo").addEventListener("click", () => step(undone, done, "Redone"));
 find(".reset").addEventListener("click", () => {
   before();
   map.data = first.slice();
-  after("The face's own mask again");
+  after("Reset to the mask of the face");
 });
 const opacity = () => (canvas.style.opacity = find(".opacity").value / 100);
 find(".opacity").addEventListener("input", opacity);
@@ -173,7 +173,7 @@ for (const region of regions) {
   const label = document.createElement("label");
   label.style.setProperty("--colour", `rgb(${region.colour})`);
   const radio = document.createElement("input");
-  Object.assign(radio, { type: "radio", name: "class", value: region.label, checked: region.label === current });
+  Object.assign(radio, { type: "radio", name: `${props.group}-region`, value: region.label, checked: region.label === current });
   radio.addEventListener("change", () => (current = region.label));
   label.append(radio, region.name);
   palette.append(label);

@@ -1,4 +1,4 @@
-"""ldm.data.datasets.celebamask: pairing by name, selection, flips, and every complaint about a folder."""
+"""CelebAMaskHQ: pairing by name, selection, flips, and errors of folders and files."""
 
 import copy
 import re
@@ -20,11 +20,11 @@ SIDE = 16
 
 
 def make_pair(root: Path, name: str | int, value: int = 0, suffix: str = "png") -> None:
-    """A picture of one grey value, and a label map: left eye on the left half, hair elsewhere."""
+    """Write an image of one grey value, and a label map: left eye on the left half, hair elsewhere."""
     (root / "images").mkdir(parents=True, exist_ok=True)
-    picture = np.full((SIDE, SIDE, 3), value, np.uint8)
-    picture[:, : SIDE // 2, 0] = 255  # the left half has a red channel of 255
-    Image.fromarray(picture).save(root / "images" / f"{name}.{suffix}", quality=100)
+    pixels = np.full((SIDE, SIDE, 3), value, np.uint8)
+    pixels[:, : SIDE // 2, 0] = 255  # the left half has a red channel of 255
+    Image.fromarray(pixels).save(root / "images" / f"{name}.{suffix}", quality=100)
     labels = np.full((SIDE, SIDE), 13, np.uint8)
     labels[:, : SIDE // 2] = 4
     save_labels(root / "labels" / f"{name}.png", labels, CELEBAMASK_HQ)
@@ -32,13 +32,13 @@ def make_pair(root: Path, name: str | int, value: int = 0, suffix: str = "png") 
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """Pairs 0..11; picture N has N times 10 in its blue channel."""
+    """Write pairs 0..11; image N has 10 N in its blue channel."""
     for number in range(12):
         make_pair(tmp_path / "faces", number, 10 * number)
     return tmp_path / "faces"
 
 
-def test_items_as_the_contract_has_them(faces: Path) -> None:
+def test_items(faces: Path) -> None:
     dataset = CelebAMaskHQ(size=8, path=str(faces))
     assert len(dataset) == 12
     assert dataset.label_set is CELEBAMASK_HQ
@@ -56,7 +56,7 @@ def test_items_as_the_contract_has_them(faces: Path) -> None:
         dataset[12]
 
 
-def test_pairs_by_name_in_the_order_of_numbers(faces: Path) -> None:
+def test_pairs_by_name_in_numeric_order(faces: Path) -> None:
     dataset = CelebAMaskHQ(size=SIDE, path=str(faces))
     assert [item["name"] for item in (dataset[i] for i in range(12))] == [str(n) for n in range(12)]
     blue = [round(float((dataset[i]["image"][2, 0, 0] + 1) * 127.5)) for i in range(12)]
@@ -64,7 +64,7 @@ def test_pairs_by_name_in_the_order_of_numbers(faces: Path) -> None:
     assert sorted(["10", "9", "a2", "a10", "1", "²"], key=numeric_order)[:3] == ["1", "9", "10"]
 
 
-def test_photos_may_be_jpg_jpeg_or_png_and_other_files_do_not_matter(tmp_path: Path) -> None:
+def test_suffixes_of_photos(tmp_path: Path) -> None:
     for name, suffix in (("0", "jpg"), ("1", "jpeg"), ("2", "JPG"), ("3", "png")):
         make_pair(tmp_path, name, suffix=suffix)
     (tmp_path / "images" / "Thumbs.db").write_text("x")
@@ -72,7 +72,7 @@ def test_photos_may_be_jpg_jpeg_or_png_and_other_files_do_not_matter(tmp_path: P
     assert len(CelebAMaskHQ(SIDE, str(tmp_path))) == 4
 
 
-def test_yaml_of_the_published_configs(faces: Path) -> None:
+def test_config_of_the_published_yamls(faces: Path) -> None:
     config = {
         "target": "dataset.CelebAHQ",
         "params": {"size": 8, "path": str(faces), "keys": ["image", "label"]},
@@ -90,15 +90,15 @@ def test_yaml_of_the_published_configs(faces: Path) -> None:
         (None, {"image", "labels"}),
     ],
 )
-def test_keys_choose_the_entries(faces: Path, keys: list[str] | None, entries: set[str]) -> None:
+def test_keys_select_the_entries(faces: Path, keys: list[str] | None, entries: set[str]) -> None:
     assert set(CelebAMaskHQ(8, str(faces), keys)[0]) == entries | {"name"}
 
 
-def test_a_folder_that_is_not_loaded_need_not_exist(faces: Path) -> None:
+def test_folders_that_are_not_loaded_need_not_exist(faces: Path) -> None:
     (faces / "labels").rename(faces / "elsewhere")
     assert len(CelebAMaskHQ(8, str(faces), ["image"])) == 12
     with pytest.raises(
-        FolderError, match=r"there is no folder .*labels; .*faces has 2 folders \(elsewhere, images\)"
+        FolderError, match=r"labels does not exist; .*faces has 2 folders \(elsewhere, images\)"
     ):
         CelebAMaskHQ(8, str(faces))
 
@@ -109,10 +109,10 @@ def test_a_folder_that_is_not_loaded_need_not_exist(faces: Path) -> None:
         (["imgae"], "unknown key 'imgae'; did you mean 'image'"),
         (["segmentatoin"], "did you mean 'segmentation'"),
         ([], "keys is empty"),
-        ("image", r"keys is the string 'image'; wanted a list, such as \[image\]"),
+        ("image", r"keys must be a list, such as \[image\], got the string 'image'"),
     ],
 )
-def test_wrong_keys(faces: Path, keys: list[str], message: str) -> None:
+def test_invalid_keys(faces: Path, keys: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CelebAMaskHQ(8, str(faces), keys)
 
@@ -125,40 +125,38 @@ def test_first_last_and_ids(faces: Path, tmp_path: Path) -> None:
     assert names(last=1) == ["0", "1"]
     assert names(first=11) == ["11"]
     listing = tmp_path / "ids.txt"
-    listing.write_text("# held out\n10\n2.png  # a remark\n\n7.jpg\n")
+    listing.write_text("# held out\n10\n2.png  # a comment\n\n7.jpg\n")
     assert names(ids=str(listing)) == ["10", "2", "7"]
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="ids cannot be combined"):
         names(ids=str(listing), first=3)
     listing.write_text("2\n99\n98\n")
-    with pytest.raises(
-        FolderError, match=r"ids\.txt asks for 2 files \(99, 98\) that .*images does not have"
-    ):
+    with pytest.raises(FolderError, match=r"ids\.txt lists 2 files \(99, 98\) that .*images does not have"):
         names(ids=str(listing))
     listing.write_text("2\n3\n2\n")
-    with pytest.raises(FolderError, match=r"ids\.txt holds 1 name \(2\) more than once"):
+    with pytest.raises(FolderError, match=r"ids\.txt lists 1 name \(2\) more than once"):
         names(ids=str(listing))
     listing.write_text("# nothing\n")
-    with pytest.raises(FolderError, match=r"ids\.txt holds no name"):
+    with pytest.raises(FolderError, match=r"ids\.txt has no names"):
         names(ids=str(listing))
-    with pytest.raises(FolderError, match=r"there is no file .*absent\.txt"):
+    with pytest.raises(FolderError, match=r"absent\.txt does not exist"):
         names(ids=str(tmp_path / "absent.txt"))
 
 
-def test_numbers_that_are_not_there(faces: Path) -> None:
+def test_first_and_last_outside_the_range(faces: Path) -> None:
     with (
-        pytest.warns(UserWarning, match=r"first: 50, but the files in .* are numbered 0\.\.11"),
-        pytest.warns(UserWarning, match=r"last: 60, but"),
+        pytest.warns(UserWarning, match=r"first is 50, but the files in .* are numbered 0\.\.11"),
+        pytest.warns(UserWarning, match=r"last is 60, but"),
         pytest.raises(FolderError, match=r"has no file numbered 50\.\.60, only 0\.\.11"),
     ):
         CelebAMaskHQ(8, str(faces), first=50, last=60)
-    with pytest.warns(UserWarning, match="last: 899, but"):
+    with pytest.warns(UserWarning, match="last is 899, but"):
         assert len(CelebAMaskHQ(8, str(faces), first=2, last=899)) == 10
     make_pair(faces, "anna")
-    with pytest.raises(FolderError, match=r"choose by number, but .*anna\.png"):
+    with pytest.raises(FolderError, match=r"select by number, but .*anna\.png"):
         CelebAMaskHQ(8, str(faces), first=2)
 
 
-def test_a_missing_partner_outside_the_selection_does_not_matter(faces: Path) -> None:
+def test_unpaired_files_outside_the_selection_are_ignored(faces: Path) -> None:
     (faces / "labels" / "11.png").unlink()
     with pytest.raises(FolderError, match="1 image "):
         CelebAMaskHQ(8, str(faces))
@@ -179,9 +177,9 @@ def test_unpaired_files_are_listed_with_their_count(faces: Path) -> None:
         CelebAMaskHQ(8, str(faces))
 
 
-def test_wrong_folders(faces: Path, tmp_path: Path) -> None:
+def test_missing_and_empty_folders(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FolderError, match=r"there is no folder .*nowhere.images, nor .*nowhere; check the path"
+        FolderError, match=r"nowhere.images does not exist, nor does .*nowhere; check the path"
     ):
         CelebAMaskHQ(8, str(tmp_path / "nowhere"))
     with pytest.raises(
@@ -193,14 +191,14 @@ def test_wrong_folders(faces: Path, tmp_path: Path) -> None:
         CelebAMaskHQ(8, str(tmp_path / "out"))
     empty = tmp_path / "empty"
     (empty / "images").mkdir(parents=True)
-    with pytest.raises(FolderError, match=r"images has no file \*\.jpg or \*\.jpeg or \*\.png$"):
+    with pytest.raises(FolderError, match=r"images has no file \*\.jpg .* \*\.avif$"):
         CelebAMaskHQ(8, str(empty))
-    (empty / "images" / "0.webp").write_text("x")
-    with pytest.raises(FolderError, match=r"; it has 1 other file \(0\.webp\)"):
+    (empty / "images" / "0.gif").write_text("x")
+    with pytest.raises(FolderError, match=r"; it has 1 other file \(0\.gif\)"):
         CelebAMaskHQ(8, str(empty))
 
 
-def test_two_files_of_one_name_and_files_of_no_bytes(faces: Path) -> None:
+def test_repeated_names_and_empty_files(faces: Path) -> None:
     (faces / "images" / "3.jpg").write_bytes(b"")
     with pytest.raises(FolderError, match=r"have the same name; keep one of them"):
         CelebAMaskHQ(8, str(faces))
@@ -209,7 +207,7 @@ def test_two_files_of_one_name_and_files_of_no_bytes(faces: Path) -> None:
         CelebAMaskHQ(8, str(faces))
 
 
-def test_bad_files_are_found_before_training(faces: Path) -> None:
+def test_unusable_files_are_found_on_creation(faces: Path) -> None:
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE), 23, np.uint8))
     with pytest.raises(ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has 0\.\.18"):
         CelebAMaskHQ(8, str(faces))
@@ -222,24 +220,26 @@ def test_bad_files_are_found_before_training(faces: Path) -> None:
     ):
         CelebAMaskHQ(8, str(faces))
     save_png(faces / "labels" / "5.png", np.full((SIDE // 2, SIDE // 2), 1, np.uint8))
-    assert len(CelebAMaskHQ(8, str(faces))) == 12  # smaller but of the same shape, as the official masks are
+    assert len(CelebAMaskHQ(8, str(faces))) == 12  # same aspect ratio, as in the dataset
     path = faces / "images" / "5.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"images.5\.png is truncated"):
         CelebAMaskHQ(8, str(faces))
 
 
-def test_the_header_of_every_file_is_checked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_of_all_files_are_checked_on_creation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(200):
         make_pair(tmp_path, number)
-    photo, mask = tmp_path / "images" / "100.png", tmp_path / "labels" / "100.png"  # not decoded at the start
+    photo, mask = tmp_path / "images" / "100.png", tmp_path / "labels" / "100.png"  # not decoded on creation
     whole = {file: file.read_bytes() for file in (photo, mask)}
     CelebAMaskHQ(8, str(tmp_path))
     rgb, wide = Image.new("RGB", (SIDE, SIDE)), Image.new("L", (2 * SIDE, SIDE))
     for file, write, message in (
         (mask, lambda: rgb.convert("1").save(mask), "has mode 1"),
         (mask, lambda: rgb.convert("L").save(mask, "JPEG"), "is a JPEG"),
-        (mask, lambda: wide.save(mask), "wanted the same size"),
+        (mask, lambda: wide.save(mask), "expected the same aspect ratio"),
         (photo, lambda: photo.write_bytes(b"GIF8 or not"), "is no PNG or JPEG image"),
     ):
         write()
@@ -248,7 +248,7 @@ def test_the_header_of_every_file_is_checked_at_once(tmp_path: Path, monkeypatch
         file.write_bytes(whole[file])
     upright = Image.new("RGB", (SIDE, 2 * SIDE))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter, which makes it as wide as the label map
+    exif[0x0112] = 6  # rotated by 90 degrees it is as wide as the label map
     wide.save(mask)
     for kind in ("PNG", "JPEG"):
         upright.save(photo, kind, exif=exif)
@@ -258,8 +258,8 @@ def test_the_header_of_every_file_is_checked_at_once(tmp_path: Path, monkeypatch
         CelebAMaskHQ(8, str(tmp_path))
 
 
-def test_check_all_names_every_bad_file(tmp_path: Path) -> None:
-    for number in range(200):  # more than are tried at the start
+def test_check_all_lists_every_unusable_file(tmp_path: Path) -> None:
+    for number in range(200):  # more than are decoded on creation
         make_pair(tmp_path, number)
     dataset = CelebAMaskHQ(8, str(tmp_path))
     assert dataset.check_all() == []
@@ -281,7 +281,7 @@ def flips(dataset: CelebAMaskHQ) -> list[bool]:
     return [bool(dataset[i]["labels"][0, 0] == 13) for i in range(len(dataset))]
 
 
-def test_flip_swaps_the_halves_and_left_and_right(faces: Path) -> None:
+def test_flips_swap_left_and_right_labels(faces: Path) -> None:
     plain = CelebAMaskHQ(SIDE, str(faces))
     dataset = CelebAMaskHQ(SIDE, str(faces), horizontal_flip=True)
     assert not any(flips(plain))
@@ -294,7 +294,7 @@ def test_flip_swaps_the_halves_and_left_and_right(faces: Path) -> None:
     assert torch.equal(dataset[same]["image"], plain[same]["image"])
 
 
-def test_flips_are_a_function_of_seed_epoch_and_index_alone(faces: Path) -> None:
+def test_flips_are_a_function_of_seed_epoch_and_index(faces: Path) -> None:
     dataset = CelebAMaskHQ(8, str(faces), horizontal_flip=True)
     epochs = []
     for epoch in range(10):
@@ -310,7 +310,7 @@ def test_flips_are_a_function_of_seed_epoch_and_index_alone(faces: Path) -> None
     assert flips(CelebAMaskHQ(8, str(faces), horizontal_flip=True, seed=1)) != epochs[0]
 
 
-def test_workers_that_live_on_see_the_new_epoch(faces: Path) -> None:
+def test_persistent_workers_see_the_new_epoch(faces: Path) -> None:
     dataset = CelebAMaskHQ(8, str(faces), horizontal_flip=True)
     loader = DataLoader(dataset, batch_size=12, num_workers=1, persistent_workers=True)
     for epoch in (0, 1, 2):

@@ -12,7 +12,7 @@ def config(length: int, seed: int) -> dict[str, object]:
     return {"target": TARGET, "params": {"size": 16, "length": length, "seed": seed}}
 
 
-def test_items_come_one_dataset_after_the_other() -> None:
+def test_items_are_those_of_the_datasets_in_order() -> None:
     both = Concatenated([config(3, 0), config(2, 7)])
     parts = [SyntheticFaces(16, 3, seed=0), SyntheticFaces(16, 2, seed=7)]
     expected = [part[i] for part in parts for i in range(len(part))]
@@ -24,6 +24,6 @@ def test_items_come_one_dataset_after_the_other() -> None:
         both[5]
 
 
-def test_no_dataset_is_refused() -> None:
+def test_empty_list_is_refused() -> None:
     with pytest.raises(ConfigError, match="datasets is empty"):
         Concatenated([])

@@ -1,4 +1,4 @@
-"""Cached latents: the items and losses of training on pictures; built once, gone on with, refused where wrong."""
+"""Latent cache: items and losses of training on images, incremental writing, errors."""
 
 import json
 
@@ -18,14 +18,14 @@ SOURCE = {
 
 
 class Counting:
-    """Encodes, and counts pictures."""
+    """Encoder that counts images."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.network, self.seen = instantiate_from_config(small.first_stage()), 0
+        self.network, self.count = instantiate_from_config(small.first_stage()), 0
 
     def __call__(self, image):
-        self.seen += len(image)
+        self.count += len(image)
         return self.network.encode(image)
 
 
@@ -36,9 +36,9 @@ def build(path, encode, length=10, first_stage="one", source=SOURCE):
     )
 
 
-def test_items_are_the_datasets_own_with_their_latents_and_flips(tmp_path) -> None:
+def test_items_are_those_of_the_dataset_with_latents(tmp_path) -> None:
     encode = Counting()
-    assert build(tmp_path, encode) == 3 and encode.seen == 20
+    assert build(tmp_path, encode) == 3 and encode.count == 20
     cached, plain = CachedLatents(tmp_path, SOURCE), SyntheticFaces(16, 10, seed=3)
     assert len(cached) == 10 and cached.label_set == plain.label_set
     flipped = []
@@ -48,20 +48,20 @@ def test_items_are_the_datasets_own_with_their_latents_and_flips(tmp_path) -> No
             item, own = cached[index], plain[index]
             image = item["image"].float() / 127.5 - 1
             flipped.append(not torch.equal(image, own["image"]))
-            wanted = own["image"].flip(-1) if flipped[-1] else own["image"]
+            expected = own["image"].flip(-1) if flipped[-1] else own["image"]
             labels = plain.label_set.flip(own["labels"]) if flipped[-1] else own["labels"]
             assert item["image"].dtype == torch.uint8 and item["name"] == own["name"]
-            assert torch.equal(image, wanted) and torch.equal(item["labels"], labels)
+            assert torch.equal(image, expected) and torch.equal(item["labels"], labels)
             with torch.no_grad():
-                latent = encode.network.encode(wanted[None])[0]
+                latent = encode.network.encode(expected[None])[0]
             torch.testing.assert_close(item["latent"], latent, atol=1e-5, rtol=1e-4)
     assert 3 < sum(flipped) < 17 and flipped[:10] != flipped[10:]
 
 
-def test_what_is_there_is_kept_and_what_changed_is_computed(tmp_path) -> None:
+def test_only_changed_shards_are_computed(tmp_path) -> None:
     encode = Counting()
     build(tmp_path, encode)
-    assert build(tmp_path, encode) == 0 and encode.seen == 20
+    assert build(tmp_path, encode) == 0 and encode.count == 20
     next(tmp_path.glob("00001-*.safetensors")).unlink()  # as after an interruption
     assert build(tmp_path, encode) == 1
     assert build(tmp_path, encode, first_stage="two") == 3  # other weights
@@ -69,14 +69,14 @@ def test_what_is_there_is_kept_and_what_changed_is_computed(tmp_path) -> None:
     assert build(tmp_path, encode, length=9, first_stage="two") == 1  # only the last shard differs
 
 
-def test_a_cache_that_does_not_fit_is_refused(tmp_path) -> None:
+def test_caches_of_other_datasets_are_refused(tmp_path) -> None:
     encode = Counting()
-    with pytest.raises(LatentCacheError, match="no finished cache"):
+    with pytest.raises(LatentCacheError, match="no complete latent cache"):
         CachedLatents(tmp_path, SOURCE)
     unflipped = {**SOURCE, "params": {**SOURCE["params"], "horizontal_flip": False}}
     build(tmp_path, encode, source=unflipped)
     assert CachedLatents(tmp_path, unflipped)[-1]["name"] == "000009"
-    with pytest.raises(LatentCacheError, match="no mirrored latents"):
+    with pytest.raises(LatentCacheError, match="no latents of flipped images"):
         CachedLatents(tmp_path, SOURCE)
     other = {**unflipped, "params": {**unflipped["params"], "seed": 4}}
     with pytest.raises(LatentCacheError, match="run scripts/cache_latents"):
@@ -87,7 +87,7 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path) -> None:
         CachedLatents(tmp_path, unflipped)
 
 
-def test_training_on_them_has_the_losses_of_training_on_pictures(tmp_path) -> None:
+def test_losses_equal_those_of_training_on_images(tmp_path) -> None:
     torch.manual_seed(0)
     model = instantiate_from_config(small.diffusion())
     source = {**SOURCE, "params": {"size": 16, "length": 8, "seed": 3}}
@@ -106,7 +106,7 @@ def test_training_on_them_has_the_losses_of_training_on_pictures(tmp_path) -> No
 
 @pytest.mark.parametrize("key", ["first_stage", "source", "shards", "names", "mirrored"])
 @pytest.mark.parametrize("value", [None, 5])
-def test_an_index_without_what_is_checked_is_no_cache(key, value, tmp_path) -> None:
+def test_damaged_indexes_are_refused(key, value, tmp_path) -> None:
     build(tmp_path, Counting())
     index = json.loads((tmp_path / "index.json").read_text())
     index.pop(key) if value is None else index.update({key: value})
@@ -115,7 +115,7 @@ def test_an_index_without_what_is_checked_is_no_cache(key, value, tmp_path) -> N
         CachedLatents(tmp_path, SOURCE)
 
 
-def test_a_shard_of_another_size_or_a_damaged_one_is_refused(tmp_path) -> None:
+def test_damaged_shards_are_refused(tmp_path) -> None:
     build(tmp_path, lambda image: image[:, :, ::4, ::4])
     shard = sorted(tmp_path.glob("*.safetensors"))[1]
     sound = shard.read_bytes()
@@ -127,5 +127,5 @@ def test_a_shard_of_another_size_or_a_damaged_one_is_refused(tmp_path) -> None:
     with pytest.raises(LatentCacheError, match="differ in size"):
         CachedLatents(tmp_path, SOURCE)
     shard.write_bytes(sorted((tmp_path / "b").glob("*.safetensors"))[2].read_bytes())
-    with pytest.raises(LatentCacheError, match=rf"{shard.name} holds pixels \[2, 3, 16, 16\].*\[4, 3"):
+    with pytest.raises(LatentCacheError, match=rf"{shard.name} has pixels \[2, 3, 16, 16\].*\[4, 3"):
         CachedLatents(tmp_path, SOURCE)

@@ -1,4 +1,4 @@
-"""ldm.data.datasets.cityscapes, ade20k, deepfashion: the official layouts, their numbers, non-square sizes."""
+"""Cityscapes, ADE20K and DeepFashion: official layouts, label values, non-square sizes."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def photo(path: Path, height: int, width: int) -> None:
 
 
 def columns(path: Path, height: int, values: list[int], repeat: int = 4) -> None:
-    """A label map with one column, `repeat` pixels wide, for each value."""
+    """Write a label map with one column, `repeat` pixels wide, per value."""
     save_png(path, np.tile(np.repeat(np.array(values, np.uint8), repeat), (height, 1)))
 
 
@@ -37,14 +37,12 @@ def street(tmp_path: Path) -> Path:
         photo(tmp_path / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", 16, 32)
         labels = tmp_path / "gtFine" / split / city
         columns(labels / f"{name}_gtFine_labelIds.png", 16, [0, 7, 26, 33, 34, 255, 8, 11])
-        save_png(
-            labels / f"{name}_gtFine_color.png", np.zeros((16, 32, 3), np.uint8)
-        )  # beside it in the download
+        save_png(labels / f"{name}_gtFine_color.png", np.zeros((16, 32, 3), np.uint8))  # also in the download
         columns(labels / f"{name}_gtFine_instanceIds.png", 16, [0] * 8)
     return tmp_path
 
 
-def test_cityscapes_pairs_across_cities_and_keeps_two_to_one(street: Path) -> None:
+def test_cityscapes_pairs_across_cities_and_non_square_size(street: Path) -> None:
     dataset = Cityscapes(size=[8, 16], path=str(street))
     assert [pair.name for pair in dataset.pairs] == [
         "aachen_000001_000019",
@@ -74,13 +72,15 @@ def test_cityscapes_train_ids(street: Path) -> None:
     assert dataset[0]["labels"][0, ::2].tolist() == [255, 0, 13, 18, 255, 255, 1, 2]
 
 
-def test_cityscapes_complains(street: Path) -> None:
-    with pytest.raises(ValueError, match="split is 'trian'; Cityscapes has train, val, test"):
+def test_cityscapes_errors(street: Path) -> None:
+    with pytest.raises(
+        ValueError, match="split must be one of train, val, test, validation for Cityscapes, got 'trian'"
+    ):
         Cityscapes([8, 16], str(street), split="trian")
     (street / "gtFine" / "val" / "bonn" / "bonn_000003_000019_gtFine_labelIds.png").unlink()
     with pytest.raises(FolderError, match=r"has no file \*_gtFine_labelIds\.png; it has 2 other files"):
         Cityscapes([8, 16], str(street), split="val")
-    with pytest.raises(FolderError, match=r"there is no folder .*test"):
+    with pytest.raises(FolderError, match=r"test does not exist"):
         Cityscapes([8, 16], str(street), split="test")
 
 
@@ -92,7 +92,7 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ade20k_shifts_as_spade_does(scenes: Path) -> None:
+def test_ade20k_labels_are_those_of_spade(scenes: Path) -> None:
     dataset = ADE20K(size=(10, 4), path=str(scenes))
     item = dataset[0]
     assert item["image"].shape == (3, 10, 4)
@@ -102,8 +102,8 @@ def test_ade20k_shifts_as_spade_does(scenes: Path) -> None:
     assert ADE20K(4, str(scenes), split="validation")[0]["name"] == "ADE_val_00000001"
 
 
-def test_ade20k_complains(scenes: Path) -> None:
-    with pytest.raises(ValueError, match="split is 'test'; ADE20K has train and validation"):
+def test_ade20k_errors(scenes: Path) -> None:
+    with pytest.raises(ValueError, match=r"split must be one of train, .*for ADE20K, got 'test'"):
         ADE20K(4, str(scenes), split="test")
     columns(scenes / "annotations" / "training" / "ADE_train_00000001.png", 20, [0, 1, 151, 2])
     with pytest.raises(ImageError, match=r"label 151 in .*; ADE20K has 0\.\.150"):
@@ -116,12 +116,12 @@ def people(tmp_path: Path) -> Path:
         for view in ("1_front", "2_side"):
             name = f"WOMEN-Dresses-id_{number:08d}-01_{view}"
             photo(tmp_path / "images" / f"{name}.jpg", 22, 15)
-            if number != 39:  # most pictures of the download have no parsing map
+            if number != 39:  # most images of the download have no parsing map
                 save_png(tmp_path / "segm" / f"{name}_segm.png", np.full((22, 15), 13, np.uint8))
     return tmp_path
 
 
-def test_deepfashion_takes_what_has_a_parsing_map(people: Path) -> None:
+def test_deepfashion_images_without_parsing_map_are_left_out(people: Path) -> None:
     dataset = DeepFashion(size=[22, 15], path=str(people), split="all")
     assert len(dataset) == 78
     assert dataset.label_set is DEEPFASHION
@@ -142,20 +142,20 @@ def test_deepfashion_splits_by_item(people: Path) -> None:
     assert 0 < len(parts["test"]) < len(parts["train"])
 
 
-def test_deepfashion_lists_win_over_the_rule(people: Path) -> None:
+def test_deepfashion_lists_define_the_split(people: Path) -> None:
     (people / "test.txt").write_text(
         "WOMEN-Dresses-id_00000005-01_2_side.jpg\nWOMEN-Dresses-id_00000003-01_1_front\n"
     )
     dataset = DeepFashion(8, str(people), ["image"], split="test")
     assert [pair.name[14:25] for pair in dataset.pairs] == ["id_00000005", "id_00000003"]
     (people / "test.txt").write_text("nobody.jpg\n")
-    with pytest.raises(FolderError, match=r"test\.txt asks for 1 file \(nobody\)"):
+    with pytest.raises(FolderError, match=r"test\.txt lists 1 file \(nobody\)"):
         DeepFashion(8, str(people), split="test")
-    with pytest.raises(ValueError, match="split is 'val'; DeepFashion has train, test, all"):
+    with pytest.raises(ValueError, match="split must be one of train, test, all for DeepFashion, got 'val'"):
         DeepFashion(8, str(people), split="val")
 
 
-def test_deepfashion_picture_missing(people: Path) -> None:
+def test_deepfashion_missing_image(people: Path) -> None:
     (people / "images" / "WOMEN-Dresses-id_00000003-01_1_front.jpg").unlink()
     with pytest.raises(FolderError, match=r"1 label map \(WOMEN-Dresses-id_00000003.*without an image"):
         DeepFashion(8, str(people), split="all")
@@ -172,7 +172,7 @@ def test_targets_of_the_published_configs(street: Path, scenes: Path, people: Pa
         assert isinstance(dataset[0]["labels"], torch.Tensor)
 
 
-def test_mirroring_keeps_labels_where_nothing_is_left_or_right(scenes: Path) -> None:
+def test_flips_keep_the_labels_of_sets_without_left_and_right(scenes: Path) -> None:
     dataset = ADE20K(size=(10, 4), path=str(scenes), horizontal_flip=True)
     seen = set()
     for epoch in range(12):

@@ -1,4 +1,4 @@
-"""Shards: what goes in comes out, in an order that depends on (seed, epoch) alone, or says which shard is broken."""
+"""Tar shards: round trip, order as a function of (seed, epoch), downloads, errors."""
 
 import functools
 import http.server
@@ -23,13 +23,13 @@ from ldm.targets import ConfigError, check_config, instantiate_from_config
 from ldm.training.config import load_config
 from scripts import draw_faces, make_shards
 
-PICTURES, PER_SHARD = 22, 4  # six shards, the last of two
+IMAGES, PER_SHARD = 22, 4  # six shards, the last of two
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faces")
-    draw_faces.main([str(folder), "--count", str(PICTURES), "--size", "16"])
+    draw_faces.main([str(folder), "--count", str(IMAGES), "--size", "16"])
     return folder
 
 
@@ -51,17 +51,17 @@ def order(dataset: ShardedFaces, batch_size: int = 2, **options: Any) -> list[in
 
 
 @pytest.mark.parametrize("options", [{}, {"horizontal_flip": True, "seed": 3}, {"keys": ["image"]}], ids=str)
-def test_the_items_are_those_of_the_folder(faces: Path, shards: Path, options: dict[str, Any]) -> None:
+def test_items_are_those_of_the_folder(faces: Path, shards: Path, options: dict[str, Any]) -> None:
     sharded, folder = ShardedFaces(str(shards), 8, **options), CelebAMaskHQ(8, str(faces), **options)
-    assert len(sharded) == PICTURES and sorted(names(sharded)) == names(folder)
-    assert names(sharded) != names(folder)  # dealt at random
-    sharded.flips = folder.flips = None  # which are flipped depends on the index
-    wanted = {item["name"]: item for item in (folder[i] for i in range(PICTURES))}
-    for i in range(PICTURES):
+    assert len(sharded) == IMAGES and sorted(names(sharded)) == names(folder)
+    assert names(sharded) != names(folder)  # random order
+    sharded.flips = folder.flips = None  # flips depend on the index
+    expected = {item["name"]: item for item in (folder[i] for i in range(IMAGES))}
+    for i in range(IMAGES):
         found = sharded[i]
-        assert found.keys() == wanted[found["name"]].keys()
+        assert found.keys() == expected[found["name"]].keys()
         for key in found.keys() - {"name"}:
-            assert torch.equal(found[key], wanted[found["name"]][key])
+            assert torch.equal(found[key], expected[found["name"]][key])
 
 
 def test_flips_are_a_function_of_seed_epoch_and_index(shards: Path) -> None:
@@ -69,14 +69,14 @@ def test_flips_are_a_function_of_seed_epoch_and_index(shards: Path) -> None:
     seen = []
     for epoch in (0, 1, 0):
         flips.set_epoch(epoch)
-        seen.append([not torch.equal(flips[i]["image"], plain[i]["image"]) for i in range(PICTURES)])
-    assert seen[0] == seen[2] != seen[1] and 3 < sum(seen[0]) < PICTURES - 3
+        seen.append([not torch.equal(flips[i]["image"], plain[i]["image"]) for i in range(IMAGES)])
+    assert seen[0] == seen[2] != seen[1] and 3 < sum(seen[0]) < IMAGES - 3
     flipped = seen[0].index(True)
     assert torch.equal(flips[flipped]["image"], plain[flipped]["image"].flip(-1))
     assert torch.equal(flips[flipped]["labels"], plain.label_set.flip(plain[flipped]["labels"]))
 
 
-def test_webdataset_reads_what_was_written(shards: Path) -> None:
+def test_webdataset_reads_the_shards(shards: Path) -> None:
     files = [str(file) for file in sorted(shards.glob("*.tar"))]
     samples = list(webdataset.WebDataset(files, shardshuffle=False).decode("rgb8"))
     ours = ShardedFaces(str(shards), 16)
@@ -86,7 +86,7 @@ def test_webdataset_reads_what_was_written(shards: Path) -> None:
         torch.testing.assert_close(pixels / 127.5 - 1, ours[i]["image"], atol=1e-6, rtol=0)
 
 
-def test_any_dataset_of_a_yaml_becomes_shards_and_the_same_call_the_same_bytes(tmp_path: Path) -> None:
+def test_shards_of_a_config_are_deterministic(tmp_path: Path) -> None:
     config = tmp_path / "faces.yaml"
     config.write_text(
         "data: {target: main.DataModuleFromConfig, params: {batch_size: 2, validation: {target: "
@@ -103,38 +103,36 @@ def test_any_dataset_of_a_yaml_becomes_shards_and_the_same_call_the_same_bytes(t
         (tmp_path / "a/00001.tar").read_bytes()
     ) == 2
     source = SyntheticFaces(16, 5, 1)
-    wanted = {item["name"]: item for item in (source[i] for i in range(5))}
+    expected = {item["name"]: item for item in (source[i] for i in range(5))}
     found = ShardedFaces(str(tmp_path / "a"), 16)
     for item in (found[i] for i in range(5)):
-        assert torch.equal(item["labels"], wanted[item["name"]]["labels"])
-        torch.testing.assert_close(item["image"], wanted[item["name"]]["image"], atol=1 / 127, rtol=0)
+        assert torch.equal(item["labels"], expected[item["name"]]["labels"])
+        torch.testing.assert_close(item["image"], expected[item["name"]]["image"], atol=1 / 127, rtol=0)
 
 
 @pytest.mark.parametrize("streams", [1, 3, 8])
-def test_an_epoch_is_every_picture_once_in_as_many_streams_of_whole_shards(
-    shards: Path, streams: int
-) -> None:
+def test_epoch_has_every_index_once_in_streams_of_whole_shards(shards: Path, streams: int) -> None:
     dataset = ShardedFaces(str(shards), 16, streams=streams)
     indices = dataset.shuffled(np.random.default_rng(5))
-    assert sorted(indices) == list(range(PICTURES))
+    assert sorted(indices) == list(range(IMAGES))
     assert not np.array_equal(indices, dataset.shuffled(np.random.default_rng(6)))
     for stream in range(streams):
         shard = np.searchsorted(dataset.starts, indices[stream::streams], side="right")
-        # One shard after the other: a stream never comes back to one that it has left.
+        # A stream reads one shard after the other.
         assert len(set(shard)) == 1 + np.count_nonzero(np.diff(shard))
 
 
-def test_processes_take_turns_in_one_order_and_read_shards_of_their_own(shards: Path) -> None:
+def test_processes_share_one_order_and_read_different_shards(shards: Path) -> None:
     dataset = ShardedFaces(str(shards), 16, streams=2)
     alone = order(dataset, 4)
     shares = [order(dataset, 2, rank=rank, world_size=2) for rank in (0, 1)]
-    assert [index for turn in zip(*shares, strict=True) for index in turn] == alone
+    assert [index for step in zip(*shares, strict=True) for index in step] == alone
     read = [set(np.searchsorted(dataset.starts, share, side="right")) for share in shares]
-    assert len(read[0] & read[1]) <= 1  # the one where the sequence was cut
+    assert len(read[0] & read[1]) <= 1  # the shard at the boundary
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_interrupted_epoch_goes_on_with_the_same_pictures(shards: Path, workers: int) -> None:
+def test_interrupted_epochs_resume_with_the_same_images(shards: Path, workers: int) -> None:
     def loader(position: tuple[int, int]) -> Any:
         source = {
             "target": "ldm.data.datasets.shards.ShardedFaces",
@@ -146,37 +144,37 @@ def test_an_interrupted_epoch_goes_on_with_the_same_pictures(shards: Path, worke
 
     whole = [batch["name"] for batch in loader((1, 0))]
     assert len(whole) == 11 and whole != [batch["name"] for batch in loader((0, 0))]
-    begun = iter(loader((1, 0)))
-    seen = [next(begun)["name"] for _ in range(4)]
+    interrupted = iter(loader((1, 0)))
+    seen = [next(interrupted)["name"] for _ in range(4)]
     assert seen + [batch["name"] for batch in loader((1, 4))] == whole
 
 
-def test_a_damaged_shard_is_one_sentence_that_names_it_and_the_member(shards: Path, tmp_path: Path) -> None:
+def test_errors_name_the_damaged_shard_and_member(shards: Path, tmp_path: Path) -> None:
     dataset = ShardedFaces(str(shards), 16)
     shard = open_shard(shards / "00002.tar", PER_SHARD)
-    offset, size = shard._places[1]["image"]
+    offset, size = shard._members[1]["image"]
     with open(shards / "00002.tar", "r+b") as file:
-        file.seek(offset + 41)  # behind the PNG's header
+        file.seek(offset + 41)  # after the PNG header
         file.write(bytes(size - 41))
     with pytest.raises(
         ValueError, match=rf"00002.tar: image of {shard.names[1]} is no PNG or JPEG image, or its beginning"
     ):
         dataset[2 * PER_SHARD + 1]
-    data = DataModuleFromConfig(PICTURES, train={"target": "x"}, num_workers=0)
+    data = DataModuleFromConfig(IMAGES, train={"target": "x"}, num_workers=0)
     data.datasets["train"] = dataset
     with pytest.raises(DataError, match=r"00002\.tar: image of"):
         next(iter(data.train_dataloader()))
 
 
-def test_a_shard_that_is_cut_off_missing_or_another_is_noticed_before_training(shards: Path) -> None:
+def test_missing_and_truncated_shards_are_found_on_creation(shards: Path) -> None:
     file, whole = shards / "00001.tar", (shards / "00001.tar").read_bytes()
     file.write_bytes(whole[:3000])
-    with pytest.raises(ShardError, match=r"00001.tar has 3,000 bytes; its index says [\d,]+; copy it again"):
+    with pytest.raises(ShardError, match=r"00001.tar has 3,000 bytes, expected [\d,]+ by the index; copy"):
         ShardedFaces(str(shards), 16)
-    with pytest.raises(ShardError, match=r"00001.tar is damaged at what follows \w+\.(labels\.)?png"):
+    with pytest.raises(ShardError, match=r"00001.tar is damaged at the member after \w+\.(labels\.)?png"):
         open_shard(file, PER_SHARD)
     file.write_bytes(whole)
-    with pytest.raises(ShardError, match=r"00001.tar holds 4 pictures, its index says 5"):
+    with pytest.raises(ShardError, match=r"00001.tar has 4 images, expected 5 by the index"):
         open_shard(file, PER_SHARD + 1)
     file.unlink()
     with pytest.raises(ShardError, match=r"00001.tar is missing"):
@@ -186,22 +184,24 @@ def test_a_shard_that_is_cut_off_missing_or_another_is_noticed_before_training(s
         ShardedFaces(str(shards), 16)
 
 
-def test_what_cannot_become_shards_is_one_sentence(shards: Path, faces: Path, tmp_path: Path, capsys) -> None:
+def test_errors_of_make_shards(shards: Path, faces: Path, tmp_path: Path, capsys) -> None:
     dotted = tmp_path / "dotted"
     for kind in ("images", "labels"):
         (dotted / kind).mkdir(parents=True)
         shutil.copy(faces / kind / "000000.png", dotted / kind / "a.b.png")
     for data, out, message in (
-        (faces, shards, "holds shards already"),
+        (faces, shards, "already has shards"),
         (dotted, tmp_path / "new", r"the name a.b has a dot"),
-        (tmp_path / "nowhere", tmp_path / "new", "there is no folder"),
+        (tmp_path / "nowhere", tmp_path / "new", "does not exist"),
+        (faces, faces / "labels", "has files of the dataset"),
+        (faces, faces / "images" / "000000.png" / "new", "expected a folder"),
     ):
         with pytest.raises(SystemExit) as exit:
             make_shards.main(["--data", str(data), "--out", str(out)])
         assert exit.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="streams is 0"):
+    with pytest.raises(ValueError, match="streams must be an integer of at least 1, got 0"):
         ShardedFaces(str(shards), 16, streams=0)
-    with pytest.raises(ConfigError, match="give `cache`"):
+    with pytest.raises(ConfigError, match="set `cache`"):
         ShardedFaces("https://example.com/faces", 16)
 
 
@@ -216,22 +216,22 @@ def url(shards: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_shards_behind_a_url_are_fetched_once(shards: Path, url: str, tmp_path: Path) -> None:
+def test_remote_shards_are_downloaded_once(shards: Path, url: str, tmp_path: Path) -> None:
     remote, local = ShardedFaces(url, 16, cache=str(tmp_path / "cache")), ShardedFaces(str(shards), 16)
     assert not (tmp_path / "cache").exists()
-    for index in (0, 1, PICTURES - 1):
+    for index in (0, 1, IMAGES - 1):
         assert torch.equal(remote[index]["image"], local[index]["image"])
     assert len(list((tmp_path / "cache").iterdir())) == 2
     shutil.rmtree(shards)
     assert len({remote[i]["name"] for i in range(PER_SHARD)}) == PER_SHARD
-    with pytest.raises(ShardError, match="cannot be fetched"):
+    with pytest.raises(ShardError, match="cannot be downloaded"):
         remote[PER_SHARD]
 
 
 @pytest.mark.parametrize(
     "config", ["celebamask-hq", "celebamask-hq-64", "celebamask-hq-128", "synthetic-32", "synthetic-64"]
 )
-def test_the_command_that_make_shards_prints_fits_the_shipped_configs(config, tmp_path, capsys) -> None:
+def test_printed_override_fits_the_shipped_configs(config, tmp_path, capsys) -> None:
     assert draw_faces.main([str(tmp_path / "faces"), "--count", "3", "--size", "16"]) == 0
     capsys.readouterr()
     out = tmp_path / "my shards"

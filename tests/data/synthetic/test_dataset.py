@@ -1,4 +1,4 @@
-"""The generated faces: every region, the same bits from a seed, shape and style independent, each look local."""
+"""Synthetic faces: region statistics, determinism, independence of shape and style, locality of appearances."""
 
 import subprocess
 import sys
@@ -20,15 +20,15 @@ R = len(CELEBAMASK_HQ.regions)
 
 @cache
 def occurrences(size: int, count: int) -> np.ndarray:
-    """Return (count, R) pixels per region."""
+    """Return the pixels per region, (count, R)."""
     return np.stack(
         [np.bincount(rasterise(draw_shape(0, i), size).ravel(), minlength=R) for i in range(count)]
     )
 
 
-def test_every_region_occurs_often_enough_to_be_learned() -> None:
+def test_frequency_of_regions() -> None:
     pixels = occurrences(64, 200)
-    assert pixels.shape == (200, R)  # no label beyond the set's
+    assert pixels.shape == (200, R)  # no label out of range
     share = dict(zip(CELEBAMASK_HQ.regions, (pixels > 0).mean(0), strict=True))
     for region in ("background", "skin", "nose", "u_lip", "l_lip", "neck", "cloth", "l_brow", "r_brow"):
         assert share[region] > 0.9, (region, share[region])
@@ -40,7 +40,7 @@ def test_every_region_occurs_often_enough_to_be_learned() -> None:
         assert 0.08 < share[region] < 0.4, (region, share[region])
 
 
-def test_left_regions_lie_on_the_right_of_the_picture() -> None:
+def test_left_regions_are_on_the_right_of_the_image() -> None:
     for i in range(30):
         labels = rasterise(draw_shape(0, i), 128)
         for part in ("eye", "brow", "ear"):
@@ -49,7 +49,7 @@ def test_left_regions_lie_on_the_right_of_the_picture() -> None:
                 assert left.mean() > right.mean()
 
 
-def test_brows_eyes_nose_mouth_and_neck_come_in_this_order_from_the_top() -> None:
+def test_vertical_order_of_regions() -> None:
     for i in range(30):
         labels = rasterise(draw_shape(1, i), 128)
         names = ("l_brow", "l_eye", "nose", "u_lip", "l_lip", "neck")
@@ -58,7 +58,7 @@ def test_brows_eyes_nose_mouth_and_neck_come_in_this_order_from_the_top() -> Non
         assert heights == sorted(heights)
 
 
-# Recorded on x86-64 with numpy 2.4. A change here changes every face: trained demo weights and pictures go stale.
+# Recorded on x86-64 with numpy 2.4. A change invalidates the demo weights and their metrics.
 RECORDED = {
     (0, 0, 64): 1163052833,
     (0, 1, 64): 3417631880,
@@ -68,13 +68,13 @@ RECORDED = {
 
 
 @pytest.mark.parametrize(("face", "expected"), RECORDED.items())
-def test_a_seed_gives_the_recorded_face(face: tuple[int, int, int], expected: int) -> None:
+def test_recorded_faces(face: tuple[int, int, int], expected: int) -> None:
     seed, index, size = face
     image, labels = render(draw_shape(seed, index), draw_style(seed, index), size)
     assert zlib.crc32(image.tobytes() + labels.tobytes()) == expected
 
 
-def test_a_fresh_process_gives_the_same_faces_whatever_its_hash_seed_and_global_generator() -> None:
+def test_faces_do_not_depend_on_hash_seed_and_global_generator() -> None:
     program = (
         "import zlib, numpy; numpy.random.seed(5)\n"
         "from ldm.data.synthetic.dataset import SyntheticFaces\n"
@@ -92,61 +92,61 @@ def test_a_fresh_process_gives_the_same_faces_whatever_its_hash_seed_and_global_
     assert done.stdout.strip() == str([zlib.crc32(faces[i]["image"].numpy().tobytes()) for i in (3, 0)])
 
 
-def test_other_seeds_and_other_numbers_give_other_faces() -> None:
-    drawn = [SyntheticFaces(32, 20, seed=s) for s in (0, 1)]
-    pictures = {item["image"].numpy().tobytes() for faces in drawn for item in (faces[i] for i in range(20))}
-    assert len(pictures) == 40
+def test_faces_differ_between_seeds_and_indices() -> None:
+    series = [SyntheticFaces(32, 20, seed=s) for s in (0, 1)]
+    images = {item["image"].numpy().tobytes() for faces in series for item in (faces[i] for i in range(20))}
+    assert len(images) == 40
 
 
-def test_the_label_map_depends_on_the_shape_alone() -> None:
+def test_label_map_depends_on_the_shape_only() -> None:
     for a, b in ((0, 1), (5, 40), (17, 3)):
         shape = draw_shape(0, a)
-        ours, labels = render(shape, draw_style(0, a), 64)
+        own, labels = render(shape, draw_style(0, a), 64)
         swapped, labels_swapped = render(shape, draw_style(0, b), 64)
         assert np.array_equal(labels, labels_swapped)
         assert np.array_equal(labels, rasterise(shape, 64))
-        assert np.abs(ours.astype(int) - swapped).mean() > 5
+        assert np.abs(own.astype(int) - swapped).mean() > 5
 
 
-def test_shape_and_style_draw_from_unrelated_streams() -> None:
-    """The first face's width says nothing about its complexion, over many faces: |correlation| stays near 0."""
+def test_shape_and_style_are_independent() -> None:
+    """The width of the face and the skin tone are uncorrelated."""
     skin = CELEBAMASK_HQ.index("skin")
-    pairs = [(draw_shape(0, i).head.width, draw_style(0, i).looks[skin].tone[0]) for i in range(1000)]  # type: ignore[attr-defined]
+    pairs = [(draw_shape(0, i).head.width, draw_style(0, i).appearances[skin].tone[0]) for i in range(1000)]  # type: ignore[attr-defined]
     widths, tones = np.array(pairs).T
     assert abs(np.corrcoef(widths, tones)[0, 1]) < 0.1  # 3 standard errors
 
 
 @pytest.mark.parametrize("region", CELEBAMASK_HQ.regions)
-def test_a_regions_look_changes_its_own_pixels_and_no_other(region: str) -> None:
+def test_appearance_affects_only_its_region(region: str) -> None:
     label, changed = CELEBAMASK_HQ.index(region), 0
-    worn = np.flatnonzero(occurrences(64, 200)[:, label] >= 4)[:4].tolist()
-    assert len(worn) == 4
-    for i in worn:
+    present = np.flatnonzero(occurrences(64, 200)[:, label] >= 4)[:4].tolist()
+    assert len(present) == 4
+    for i in present:
         shape, style, other = draw_shape(0, i), draw_style(0, i), draw_style(0, i + 1000)
         before, labels = render(shape, style, 64)
         after, _ = render(shape, style.swap(other, [region]), 64)
         full, _ = render(shape, other, 64)
         inside = labels == label
         assert np.array_equal(before[~inside], after[~inside])
-        assert np.array_equal(after[inside], full[inside])  # the look needs none of its old neighbours
+        assert np.array_equal(after[inside], full[inside])  # independent of other regions
         changed += np.abs(before[inside].astype(int) - after[inside]).mean() > 2
-    assert changed >= 3  # two styles may come near each other once
+    assert changed >= 3  # two styles may be similar
 
 
-def test_swapping_there_and_back_gives_the_style_again() -> None:
-    ours, theirs = draw_style(0, 0), draw_style(0, 1)
+def test_swap_round_trip() -> None:
+    own, other = draw_style(0, 0), draw_style(0, 1)
     regions = ["hair", "u_lip", "l_lip"]
-    assert ours.swap(theirs, regions).swap(ours, regions) == ours
-    assert ours.swap(theirs, CELEBAMASK_HQ.regions) == theirs
-    assert ours.swap(theirs, []) == ours
+    assert own.swap(other, regions).swap(own, regions) == own
+    assert own.swap(other, CELEBAMASK_HQ.regions) == other
+    assert own.swap(other, []) == own
 
 
-def test_an_unknown_region_is_named() -> None:
+def test_unknown_region() -> None:
     with pytest.raises(ValueError, match="hair"):
         draw_style(0, 0).swap(draw_style(0, 1), ["hairs"])
 
 
-def test_sizes_agree() -> None:
+def test_renderings_at_different_sizes_agree() -> None:
     for i in range(12):
         shape, style = draw_shape(4, i), draw_style(4, i)
         image, labels = render(shape, style, 256)
@@ -158,8 +158,8 @@ def test_sizes_agree() -> None:
             assert np.abs(blocks - small).mean() < 9
 
 
-def test_hair_skin_lips_and_eyes_differ_visibly_between_faces() -> None:
-    """Mean colours over faces spread by more than 8 of 255 per channel, and regions have texture or shading inside."""
+def test_regions_differ_between_faces() -> None:
+    """Mean colours have a standard deviation of more than 8 of 255 over faces, and regions have texture."""
     means: dict[str, list[np.ndarray]] = {
         name: [] for name in ("hair", "skin", "l_lip", "l_eye", "background", "cloth")
     }
@@ -176,7 +176,7 @@ def test_hair_skin_lips_and_eyes_differ_visibly_between_faces() -> None:
         assert np.median(inner[name]) > 4, name
 
 
-def test_items_keep_the_contract_and_batch() -> None:
+def test_items_and_batches() -> None:
     faces = SyntheticFaces(32, 5, seed=1, start=100)
     batch = next(iter(DataLoader(faces, batch_size=5)))
     assert batch["image"].shape == (5, 3, 32, 32) and batch["image"].dtype == torch.float32
@@ -189,17 +189,17 @@ def test_items_keep_the_contract_and_batch() -> None:
     assert np.array_equal(np.rint((faces[3]["image"].numpy() + 1) * 127.5), image.transpose(2, 0, 1))
 
 
-def test_start_and_negative_numbers_address_the_same_series() -> None:
+def test_start_and_negative_indices() -> None:
     late, early = SyntheticFaces(16, 3, start=7), SyntheticFaces(16, 10)
     assert torch.equal(late[0]["image"], early[7]["image"])
     assert torch.equal(late[-1]["image"], early[9]["image"])
     with pytest.raises(IndexError):
         late[3]
-    assert len(list(iter(late))) == len(late) == 3  # python's own iteration ends
+    assert len(list(iter(late))) == len(late) == 3  # iteration ends
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_same_looks_are_drawn_in_another_shape(flip: bool) -> None:
+def test_other_shape_has_the_same_style(flip: bool) -> None:
     faces = SyntheticFaces(32, 12, seed=3, horizontal_flip=flip, other_shape=True)
     plain = SyntheticFaces(32, 12, seed=3, horizontal_flip=flip)
     assert plain[0].keys() == {"image", "labels", "name"}
@@ -218,7 +218,7 @@ def test_the_same_looks_are_drawn_in_another_shape(flip: bool) -> None:
     assert torch.stack(within).nanmean() < 0.4 * torch.stack(between).nanmean()
 
 
-def test_flip_mirrors_about_half_and_swaps_left_and_right() -> None:
+def test_flips_swap_left_and_right() -> None:
     plain, mirrored = SyntheticFaces(32, 60), SyntheticFaces(32, 60, horizontal_flip=True)
     flipped = 0
     for i in range(60):
@@ -239,23 +239,23 @@ def test_flip_mirrors_about_half_and_swaps_left_and_right() -> None:
         ({"size": 12, "length": 1}, "at least 16"),
         ({"size": 66, "length": 1}, "multiple of 4"),
         ({"size": 64, "length": 0}, "at least 1"),
-        ({"size": 64, "length": 1, "seed": -1}, "0 or more"),
-        ({"size": 64, "length": 1, "start": -1}, "0 or more"),
+        ({"size": 64, "length": 1, "seed": -1}, "at least 0"),
+        ({"size": 64, "length": 1, "start": -1}, "at least 0"),
     ],
 )
-def test_bad_arguments_say_what_is_wanted(arguments: dict[str, int], message: str) -> None:
+def test_invalid_arguments(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyntheticFaces(**arguments)
 
 
-def test_the_smallest_and_odd_sizes_render() -> None:
+def test_small_sizes() -> None:
     for size in (16, 20, 36):
         for i in range(20):
             image, labels = render(draw_shape(8, i), draw_style(8, i), size)
             assert image.shape == (size, size, 3) and labels.shape == (size, size)
 
 
-def test_curves_reach_their_extremes() -> None:
+def test_curves() -> None:
     quarter = np.array([0.0, 0.25, 0.5, 0.75, 1.0, -0.25])
     assert np.allclose(np.abs(wave(quarter)), [0, 1, 0, 1, 0, 1])
     assert np.allclose(wave(quarter + 3), wave(quarter))

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from ldm.training.heap import return_large_blocks
+from ldm.training.low_memory import return_large_blocks
 
 USED_AFTER_FREEING = """
 import sys, torch
-from ldm.training.heap import return_large_blocks
+from ldm.training.low_memory import return_large_blocks
 
 def used():
     with open("/proc/self/statm") as file:

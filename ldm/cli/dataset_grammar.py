@@ -1,0 +1,49 @@
+"""The arguments of the task `dataset`. Imports nothing heavy."""
+
+import argparse
+from pathlib import Path
+
+from ldm.cli.arguments import output_path
+
+DESCRIPTION = "make a training set from photos: aligned faces with label maps"
+
+
+def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the task to the command line."""
+    task = tasks.add_parser(
+        "dataset", help=DESCRIPTION, description=DESCRIPTION[0].upper() + DESCRIPTION[1:] + "."
+    )
+    task.add_argument("photo", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns")
+    task.add_argument(
+        "out",
+        type=output_path,
+        metavar="FOLDER",
+        help="output folder: images/, labels/, data.yaml for main.py, dropped.txt and contact sheets",
+    )
+    task.add_argument(
+        "--size", type=int, default=512, help="side of the aligned images in pixels (default: 512)"
+    )
+    task.add_argument(
+        "--smallest",
+        type=int,
+        default=128,
+        metavar="PIXELS",
+        help="drop faces whose crop, about twice the face, has a smaller side in the photo (default: 128)",
+    )
+    task.add_argument(
+        "--parser",
+        type=Path,
+        metavar="PATH",
+        help="face parser: a run folder of main.py, or a folder in transformers' format "
+        "(default: checkpoints/faces/parser)",
+    )
+    task.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
+
+
+def check_dataset(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with one sentence if an option is out of range."""
+    if not all(options.photo):
+        parser.error("PHOTO is empty; give a file, a folder or a pattern")
+    for name, least in (("size", 16), ("smallest", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")

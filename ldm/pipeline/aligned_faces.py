@@ -1,0 +1,90 @@
+"""Faces of a photo as training data: aligned images with label maps, and why others cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.images import ImageError
+from ldm.data.photo_file import PhotoFile
+from ldm.parsing import FaceParser
+from ldm.parsing.alignment import Crop, landmarks
+from ldm.parsing.photo_faces import LEAST_SKIN, find_faces, mirror_agreement
+from ldm.pipeline.photo_face import PhotoFace, labelled
+
+MOST_OUTSIDE = 0.25  # share of a crop beyond the photo, where edge pixels are repeated
+LEAST_AGREEMENT = 0.85  # of the label maps of a crop and its mirror image: share of pixels
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFace:
+    """A face ready for training.
+
+    Attributes:
+        image: (3, H, W) in [-1, 1], sRGB, cropped as CelebA-HQ.
+        labels: uint8 (h, w), at the resolution of the parser.
+    """
+
+    image: Tensor
+    labels: Tensor
+
+
+def aligned_faces(path: Path, parser: FaceParser, size: int, smallest: int) -> Iterator[AlignedFace | str]:
+    """Yield each face of a photo, largest first, or the reason why it cannot be used.
+
+    Args:
+        path: the photo.
+        parser: finds and labels the faces.
+        size: side of the aligned images in pixels.
+        smallest: least side in pixels of a face's crop in the photo.
+    """
+    try:
+        file = PhotoFile.open(path)
+    except ImageError as error:
+        yield str(error).removeprefix(str(path)).lstrip(": ")
+        return
+    faces = find_faces(Image.fromarray(file.pixels), parser)
+    if not faces:
+        yield "no face was found; both eyes and the mouth must be visible"
+    for i, found in enumerate(faces):
+        face = PhotoFace(file, parser, found.crop)
+        reason = _too_small(found.side, smallest) or _cut_off(found.crop, file) or _uncertain(face)
+        yield f"face {i}: {reason}" if reason else AlignedFace(face.model_input((size, size))[0], face.labels)
+
+
+def _too_small(side: float, smallest: int) -> str | None:
+    if side >= smallest:
+        return None
+    return f"its crop has {side:.0f} pixels a side, expected at least {smallest} (--smallest)"
+
+
+def _cut_off(crop: Crop, file: PhotoFile) -> str | None:
+    H, W = file.pixels.shape[:2]
+    x = np.linspace(-1, 1, 65)
+    points = crop.centre + crop.axis * (x[None, :] + 1j * x[:, None])
+    inside = (points.real >= 0) & (points.real <= W) & (points.imag >= 0) & (points.imag <= H)
+    if (outside := 1 - inside.mean()) <= MOST_OUTSIDE:
+        return None
+    return f"{outside:.0%} of its crop is beyond the photo, expected at most {MOST_OUTSIDE:.0%}"
+
+
+def _uncertain(face: PhotoFace) -> str | None:
+    """Return why the label map of a face cannot be trusted, or None."""
+    parser, labels = face.parser, face.labels
+    label_set = parser.label_set
+    if landmarks(labels, label_set) is None:
+        return "the parser finds no eyes or no mouth in its crop"
+    if (skin := labelled(labels, label_set.indices(["skin", "nose"])).mean()) < LEAST_SKIN:
+        return f"the parser finds skin on {skin:.0%} of its crop, expected at least {LEAST_SKIN:.0%}"
+    image, _ = face.model_input(parser.size)
+    if (agreement := mirror_agreement(image, labels, parser)) >= LEAST_AGREEMENT:
+        return None
+    return (
+        f"the label maps of its crop and of the mirrored crop agree on {agreement:.0%} of the pixels, "
+        f"expected at least {LEAST_AGREEMENT:.0%}"
+    )

@@ -1,0 +1,181 @@
+"""PhotoDesk: what the photo tab does with PhotoEditor."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ldm.checkpoints.locate import DEMO
+from ldm.data.faces import Face as ReferenceFace
+from ldm.data.label_text import labels_from_text
+from ldm.data.photo_file import PhotoFile
+from ldm.parsing import FaceParser
+from ldm.parsing.alignment import Crop
+from ldm.parsing.photo_faces import Face, cut_face
+from ldm.pipeline import Photo, PhotoEditor, PhotoError, StyleCode
+from ldm.pipeline.options import SamplingOptions
+from ldm.pipeline.photo_editor import SMALLEST_FACE
+from ldm.pipeline.photo_edits import Detail
+from ldm.pipeline.photo_face import FaceLabels
+from ldm.studio.mask_painter import enlarged
+from ldm.studio.models import Models
+from ldm.studio.photos.opened import OpenedPhoto
+from ldm.studio.region_names import readable
+from ldm.studio.server.upload_folder import UploadFolder
+
+BY_HAND = 0.35  # half side of a crop placed by hand, relative to the photo's shorter side
+
+
+@dataclass(frozen=True)
+class PhotoEdit:
+    """One edit; without a color, face or photo as reference, the style is random.
+
+    Attributes:
+        regions: names of the regions.
+        color: target colour, `#rrggbb`.
+        face: a face of the gallery.
+        photo: file of another photo.
+        strength: 0 (unchanged) to 1.
+        detail: "keep" or "replace".
+    """
+
+    regions: tuple[str, ...]
+    color: str | None = None
+    face: ReferenceFace | None = None
+    photo: Path | None = None
+    strength: float = 1.0
+    detail: Detail = "keep"
+
+    def title(self) -> str:
+        """Describe the edit."""
+        source = (
+            self.color
+            or (self.face and f"like {self.face.name}")
+            or (self.photo and f"like {self.photo.name}")
+            or "random"
+        )
+        share = "" if self.strength == 1 else f", strength {self.strength:.0%}"
+        return f"{', '.join(map(readable, self.regions))}: {source}{share}"
+
+
+class PhotoDesk:
+    """Opens and edits photos with the studio's model and parser."""
+
+    def __init__(self, models: Models, parser: FaceParser, uploads: UploadFolder) -> None:
+        self.models, self.parser, self.uploads = models, parser, uploads
+
+    @property
+    def editor(self) -> PhotoEditor:
+        """The editor, with the weights in memory."""
+        return PhotoEditor(self.models.pipe, self.parser)
+
+    @property
+    def transfers_styles(self) -> bool:
+        """Whether the model knows real faces; the demo model of drawn faces can only recolor them."""
+        return self.models.path.resolve() != DEMO.resolve()
+
+    def open(self, path: Path) -> tuple[OpenedPhoto, str]:
+        """Open a photo; return it and one sentence if no face was found, which then can be marked by hand.
+
+        Raises:
+            ImageError: the file cannot be read as a photo.
+        """
+        try:
+            photo = self.editor.open(path)
+            return self._begin(path, photo.file, list(photo.faces)), ""
+        except PhotoError as error:
+            file = PhotoFile.open(path)
+            height, width = file.pixels.shape[:2]
+            crop = Crop(complex(width, height) / 2, BY_HAND * min(width, height))
+            said = str(error).replace(str(path), path.name)
+            return self._begin(path, file, [Face(crop)]), f"{said}. Drag the square over the face"
+        except ValueError as error:
+            raise type(error)(str(error).replace(str(path), path.name)) from error
+
+    def _begin(self, path: Path, file: PhotoFile, faces: list[Face]) -> OpenedPhoto:
+        return OpenedPhoto.begin(file, path.name, faces, self.uploads)
+
+    def chosen(self, opened: OpenedPhoto) -> ReferenceFace:
+        """Return the chosen face with its label map, both at the size at which they are painted."""
+        if opened.face not in opened.labels:
+            opened.labels[opened.face] = opened.photo(self.editor).label_maps(opened.face)
+        labels = enlarged(opened.labels[opened.face].crop)
+        size = labels.shape[0], labels.shape[1]
+        image = cut_face(Image.fromarray(opened.current.pixels), opened.faces[opened.face].crop, size)
+        return ReferenceFace(f"face {opened.face + 1} of {len(opened.faces)}", image, labels)
+
+    def place(self, opened: OpenedPhoto, centre: complex, axis: complex) -> None:
+        """Set the chosen face's crop by hand.
+
+        Raises:
+            ValueError: a crop that is outside the photo, too small or too large.
+        """
+        height, width = opened.file.pixels.shape[:2]
+        inside = 0 <= centre.real <= width and 0 <= centre.imag <= height
+        if not inside or not SMALLEST_FACE <= 2 * abs(axis) <= 3 * max(width, height):
+            raise ValueError(
+                f"the crop must lie in the photo and be at least {SMALLEST_FACE} pixels wide, got {2 * abs(axis):.0f}"
+            )
+        opened.place(Face(Crop(centre, axis)))
+
+    def paint(self, opened: OpenedPhoto, text: str) -> None:
+        """Replace the label map of the chosen face by a painted one; raise LabelTextError if it is invalid."""
+        known = opened.labels[opened.face]
+        size = enlarged(known.crop).shape
+        labels = labels_from_text(text, self.parser.label_set, (size[0], size[1]))
+        opened.labels[opened.face] = FaceLabels(labels, known.around, painted=True)
+
+    def edit(self, opened: OpenedPhoto, edit: PhotoEdit, how: SamplingOptions) -> None:
+        """Add an edited version to a photo; raises the errors of `Photo.edit`."""
+        editor = PhotoEditor(self.models.get(self.models.kinds[0]), self.parser)
+        photo = opened.photo(editor)
+        try:
+            result = photo.edit(
+                opened.face,
+                style=None if edit.color else self._style(editor, photo, opened.face, edit),
+                color=edit.color,
+                regions=edit.regions,
+                strength=edit.strength,
+                detail=edit.detail,
+                **how,
+            )
+        except ValueError as error:
+            raise type(error)(str(error).replace(f"{opened.file.path}: ", "")) from error
+        opened.add(result, edit.title())
+
+    def _style(self, editor: PhotoEditor, photo: Photo, face: int, edit: PhotoEdit) -> StyleCode | Photo:
+        if edit.face is not None:
+            style: StyleCode = editor.pipe.read_style(edit.face.image, edit.face.labels)
+            return style
+        if edit.photo is not None:
+            return editor.open(edit.photo)
+        return photo.random_style(face)
+
+
+class Example:
+    """The photo on the first screen, edited in the background while the server starts."""
+
+    REGIONS, COLOR = ("hair",), "#7a3b2e"
+
+    def __init__(self, desk: PhotoDesk, path: Path) -> None:
+        """Begin to edit the photo."""
+        self._desk, self._path = desk, path
+        self._made: Future[OpenedPhoto] = Future()
+        threading.Thread(target=self._make, daemon=True).start()
+
+    def _make(self) -> None:
+        try:
+            opened, _ = self._desk.open(self._path)
+            self._desk.chosen(opened)
+            self._desk.edit(opened, PhotoEdit(self.REGIONS, self.COLOR), {})
+            self._made.set_result(opened)
+        except Exception as error:  # reported to the visitor who asks for it
+            self._made.set_exception(error)
+
+    def get(self) -> OpenedPhoto:
+        """Return a copy of the edited photo, waiting for it if necessary."""
+        return self._made.result().copy()

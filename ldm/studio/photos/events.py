@@ -1,0 +1,277 @@
+"""Events of the photo tab."""
+
+import io
+import secrets
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ldm.pipeline.options import Preview, Progress, SamplingOptions
+from ldm.studio.controls import MOST_STEPS, SEEDS
+from ldm.studio.errors import sentence
+from ldm.studio.faces import FaceGallery
+from ldm.studio.jobs import CancelledError, Jobs, Report
+from ldm.studio.mask_painter import painter_value
+from ldm.studio.photos.desk import Example, PhotoDesk, PhotoEdit
+from ldm.studio.photos.opened import OpenedPhoto
+from ldm.studio.text import escaped
+from ldm.studio.visitors import Visitors
+from ldm.studio.widgets import face_value
+
+COLOR, FACE, PHOTO, RANDOM = "Color", "Gallery face", "Another photo", "Random"
+DETAILS = {"Keep strands and grain": "keep", "Replace with sampled pixels": "replace"}
+VIEW = 1200  # longest side of the photo in which faces are chosen
+View = tuple[Any, ...]  # status, faces, picker, compare, download, undo, redo, edits, painter
+UNCHANGED = (gr.skip(),) * 8
+
+
+class PhotoEvents:
+    """Event handlers of the photo tab."""
+
+    def __init__(
+        self, visitors: Visitors, desk: PhotoDesk, gallery: FaceGallery, jobs: Jobs, example: Example
+    ) -> None:
+        self.visitors, self.desk, self.gallery, self.jobs = visitors, desk, gallery, jobs
+        self.example = example
+
+    def begin(self, request: gr.Request) -> Iterator[View]:
+        """Show the example photo with its edit."""
+        yield _busy("Opening the example photo"), *UNCHANGED
+        try:
+            opened = self.visitors.of(request).photo = self.example.get()
+            yield (
+                _done("An example. Drop your own photo, or choose regions and a color here."),
+                *self._all(opened),
+            )
+        except Exception as error:
+            yield _error(error), *UNCHANGED
+
+    def open(self, request: gr.Request, path: str | None) -> Iterator[View]:
+        """Open an uploaded photo and find its faces."""
+        if path is None:
+            yield (gr.skip(), *UNCHANGED)
+            return
+        said: list[str] = []
+
+        def work(progress: Progress, preview: Preview) -> None:
+            opened, problem = self.desk.open(Path(path))
+            self.desk.chosen(opened)
+            count = len(opened.faces)
+            found = "1 face found" if count == 1 else f"{count} faces found; click the one to edit"
+            notes = "".join(f" ({note})" for note in opened.file.notes)
+            said.append(problem or f"{found}{notes}. Choose regions and a reference, then apply.")
+            self.visitors.of(request).photo = opened
+
+        yield from self._run(request, work, "Finding faces", lambda: said[0])
+
+    def select(self, request: gr.Request, view: dict[str, Any], picker: dict[str, Any]) -> View:
+        """Choose a face, or place its crop."""
+        opened = self._opened(request)
+        opened.regions = self._regions(picker)
+        face, crop = view.get("face"), view.get("crop")
+        if not isinstance(face, int) or not 0 <= face < len(opened.faces):
+            raise ValueError("that face is no longer on the page; open the photo again")
+        opened.face = face
+        if crop is not None:
+            x, y, right, down = (float(value) for value in crop)
+            self.desk.place(opened, complex(x, y), complex(right, down))
+        return _done(f"Face {face + 1} is chosen"), *self._all(opened)
+
+    def edit(
+        self,
+        request: gr.Request,
+        picker: dict[str, Any],
+        reference: str,
+        color: dict[str, Any],
+        other: str | None,
+        strength: float,
+        detail: str,
+        seed: float,
+        lock_seed: bool,
+        steps: float,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Edit the selected regions; the last value is the seed."""
+        try:
+            opened = self._opened(request)
+            edit = self._edit(request, picker, reference, color, other, strength, detail)
+            how = _options(seed, lock_seed, steps)
+            opened.regions = edit.regions
+        except Exception as error:
+            yield _error(error), *UNCHANGED, gr.skip()
+            return
+
+        def work(progress: Progress, preview: Preview) -> None:
+            options: SamplingOptions = {**how, "progress": progress}
+            self.desk.edit(opened, edit, options)
+
+        began = time.monotonic()
+        for view in self._run(
+            request, work, "Editing", lambda: f"{edit.title()}. {time.monotonic() - began:.0f} s"
+        ):
+            yield *view, how["seed"]
+
+    def step(self, request: gr.Request, by: int, picker: dict[str, Any]) -> View:
+        """Undo or redo an edit."""
+        opened = self._opened(request)
+        opened.regions = self._regions(picker)
+        opened.step(by)
+        return _done("Undone" if by < 0 else "Redone"), *self._all(opened)
+
+    def paint(self, request: gr.Request, painter: dict[str, Any], picker: dict[str, Any]) -> View:
+        """Use a painted label map."""
+        opened = self._opened(request)
+        opened.regions = self._regions(picker)
+        self.desk.paint(opened, painter.get("labels", ""))
+        return (
+            _done("The painted regions are used from now on"),
+            gr.skip(),
+            self._picker(opened),
+            *UNCHANGED[2:],
+        )
+
+    def choose(self, request: gr.Request, source: str, text: str, page: int, chosen: gr.SelectData) -> str:
+        """Choose a face of the gallery as reference."""
+        names = self.gallery.search(source, text)
+        place = page * FaceGallery.PAGE + int(chosen.index)
+        if not 0 <= place < len(names):
+            raise ValueError("that face is no longer on this page; search again")
+        self.visitors.of(request).photo_reference = self.gallery.face(source, names[place])
+        return f"Reference: **{escaped(names[place])}**"
+
+    def cancel(self, request: gr.Request) -> None:
+        """Cancel the job within one step."""
+        self.jobs.queue.cancel(str(request.session_hash))
+
+    def _opened(self, request: gr.Request) -> OpenedPhoto:
+        opened = self.visitors.of(request).photo
+        if opened is None:
+            raise ValueError("drop a photo first")
+        return opened
+
+    def _regions(self, picker: Any) -> tuple[str, ...]:
+        """Return the selected regions; raise ValueError for an unknown one."""
+        regions = picker.get("regions") if isinstance(picker, dict) else None
+        self.desk.parser.label_set.indices(regions or [])
+        return tuple(regions or ())
+
+    def _edit(
+        self,
+        request: gr.Request,
+        picker: dict[str, Any],
+        reference: str,
+        color: dict[str, Any],
+        other: str | None,
+        strength: float,
+        detail: str,
+    ) -> PhotoEdit:
+        regions = self._regions(picker)
+        if not regions:
+            raise ValueError("select regions first: click them on the face, or their names below it")
+        if reference == FACE and self.visitors.of(request).photo_reference is None:
+            raise ValueError("choose a face of the gallery first")
+        if reference == PHOTO and other is None:
+            raise ValueError("drop the other photo first")
+        return PhotoEdit(
+            regions=regions,
+            color=str(color.get("color", "")) if reference == COLOR else None,
+            face=self.visitors.of(request).photo_reference if reference == FACE else None,
+            photo=Path(other) if reference == PHOTO and other else None,
+            strength=float(strength) / 100,
+            detail="replace" if DETAILS.get(detail) == "replace" else "keep",
+        )
+
+    def _run(
+        self,
+        request: gr.Request,
+        work: Callable[[Progress, Preview], None],
+        doing: str,
+        done: Callable[[], str],
+    ) -> Iterator[View]:
+        """Run a job; yield its progress, then the photo."""
+
+        def make(progress: Progress, preview: Preview) -> list[Any]:
+            work(progress, preview)
+            return []
+
+        last = Report()
+        try:
+            self.visitors.of(request)
+            for report in self.jobs.run_for(request, make):
+                if isinstance(report.error, CancelledError):
+                    yield {"text": "Stopped", "tone": "stopped"}, *UNCHANGED
+                elif report.error is not None:
+                    raise report.error
+                elif report.made is None:
+                    last = report
+                    text = last.summary() if last.waiting or last.total else doing
+                    yield {**_busy(text), "done": last.done, "total": last.total}, *UNCHANGED
+                else:
+                    yield _done(done()), *self._all(self._opened(request))
+        except Exception as error:
+            yield _error(error), *UNCHANGED
+
+    # --- what the page shows ---
+
+    def _all(self, opened: OpenedPhoto) -> View:
+        face = self.desk.chosen(opened)
+        version, saved = opened.current, opened.current.saved
+        before = opened.versions[0].preview
+        edits = "\n".join(f"{number}. {escaped(one)}" for number, one in enumerate(opened.edits(), 1))
+        return (
+            faces_value(opened),
+            face_value(face, list(opened.regions)),
+            gr.update(value=(str(before), str(version.preview))),
+            gr.update(value=None if saved is None else str(saved), interactive=saved is not None),
+            gr.update(interactive=opened.at > 0),
+            gr.update(interactive=opened.at < len(opened.versions) - 1),
+            edits,
+            painter_value(face),
+        )
+
+    def _picker(self, opened: OpenedPhoto) -> dict[str, Any]:
+        return face_value(self.desk.chosen(opened), list(opened.regions))
+
+
+def faces_value(opened: OpenedPhoto) -> dict[str, Any]:
+    """Return the value of the photo in which faces are chosen."""
+    image = Image.fromarray(opened.current.pixels)
+    width, height = image.size
+    image.thumbnail((VIEW, VIEW))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=88, icc_profile=opened.file.profile)
+    crops = [face.crop for face in opened.faces]
+    return {
+        "picture": f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}",
+        "name": opened.name,
+        "width": width,
+        "height": height,
+        "faces": [[crop.centre.real, crop.centre.imag, crop.axis.real, crop.axis.imag] for crop in crops],
+        "face": opened.face,
+    }
+
+
+def _options(seed: Any, lock_seed: Any, steps: Any) -> SamplingOptions:
+    try:
+        seed, steps = int(seed or 0), int(steps)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("seed and steps must be numbers") from error
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps must be in [1, {MOST_STEPS}], got {steps}")
+    return {"seed": seed if lock_seed else secrets.randbelow(SEEDS), "steps": steps}
+
+
+def _busy(text: str) -> dict[str, Any]:
+    return {"text": text, "tone": "busy"}
+
+
+def _done(text: str) -> dict[str, Any]:
+    return {"text": text, "tone": "done", "at": time.time()}
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    return {"text": sentence(error), "tone": "error", "at": time.time()}

@@ -1,0 +1,125 @@
+"""Layout of the photo tab."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from ldm.data.labels import LabelSet
+from ldm.studio import panels, widgets
+from ldm.studio.controls import MOST_STEPS
+from ldm.studio.mask_painter import mask_painter
+from ldm.studio.photos.events import COLOR, DETAILS, FACE, PHOTO, RANDOM
+from ldm.studio.photos.widgets import color_choice, photo_faces
+from ldm.studio.server.upload_folder import MAX_BYTES
+
+FILE_TYPES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"]
+DRAWN = (
+    "This model was trained on drawn faces: on photos only **Color** gives good results. Start the studio with "
+    "`--checkpoint` and a model of real faces for the other references."
+)
+
+
+@dataclass(frozen=True)
+class PhotoPanel:
+    """Components of the photo tab."""
+
+    upload: gr.File
+    faces: gr.HTML
+    picker: gr.HTML
+    reference: gr.Radio
+    note: gr.Markdown
+    color_group: gr.Group
+    color: gr.HTML
+    gallery_group: gr.Group
+    gallery: panels.GalleryPanel
+    chosen: gr.Markdown
+    other_group: gr.Group
+    other: gr.File
+    strength: gr.Slider
+    detail: gr.Radio
+    seed: gr.Number
+    lock_seed: gr.Checkbox
+    steps: gr.Slider
+    apply: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    compare: gr.ImageSlider
+    undo: gr.Button
+    redo: gr.Button
+    download: gr.DownloadButton
+    edits: gr.Markdown
+    painter: gr.HTML
+
+
+def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> PhotoPanel:
+    """Lay out the tab: photo and reference on the left, the result on the right."""
+    with gr.Row(elem_id="photo-studio", elem_classes="columns"):
+        with gr.Column(scale=6, min_width=320):
+            upload = gr.File(
+                label=f"Your photo, up to {MAX_BYTES // 1_000_000} MB",
+                file_types=FILE_TYPES,
+                type="filepath",
+                height=132,
+                elem_id="photo-upload",
+            )
+            with gr.Row(elem_id="photo-pickers"):
+                faces = photo_faces()
+                picker = widgets.face_picker(label_set, "face-photo", "Face", pickable=True)
+            kinds = [COLOR, FACE, PHOTO, RANDOM]
+            reference = gr.Radio(kinds, value=COLOR, label="Reference", elem_id="photo-reference")
+            note = gr.Markdown("" if transfers_styles else DRAWN, visible=False, elem_id="photo-note")
+            with gr.Group() as color_group:
+                color = color_choice("auburn")
+            with gr.Group(visible=False) as gallery_group:
+                cards = panels.gallery(sources, "photo-", with_role=False)
+                chosen = gr.Markdown("No reference chosen", elem_id="photo-chosen")
+            with gr.Group(visible=False) as other_group:
+                other = gr.File(
+                    label="The other photo; its largest face is the reference",
+                    file_types=FILE_TYPES,
+                    type="filepath",
+                    height=132,
+                    elem_id="photo-other",
+                )
+            with gr.Row(elem_id="photo-go", elem_classes="go"):
+                apply = gr.Button("Apply", variant="primary", elem_id="photo-apply", scale=3)
+                cancel = gr.Button("Cancel", elem_id="photo-cancel", scale=1, min_width=90)
+            with gr.Accordion("Advanced", open=False, elem_id="photo-advanced"):
+                strength = gr.Slider(0, 100, 100, step=5, label="Strength in %", elem_id="photo-strength")
+                detail = gr.Radio(
+                    list(DETAILS), value=next(iter(DETAILS)), label="Detail", elem_id="photo-detail"
+                )
+                with gr.Row():
+                    seed = gr.Number(
+                        0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed"
+                    )
+                    lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
+                    steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130)
+        with gr.Column(scale=7, min_width=320):
+            status = widgets.status("status-photo")
+            compare = gr.ImageSlider(
+                label="Before and after",
+                show_label=False,
+                type="filepath",
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=760,
+                elem_id="photo-compare",
+            )
+            with gr.Row(elem_id="photo-after"):
+                undo = gr.Button("Undo", elem_id="photo-undo", interactive=False, min_width=90, size="md")
+                redo = gr.Button("Redo", elem_id="photo-redo", interactive=False, min_width=90, size="md")
+                download = gr.DownloadButton(
+                    "Download the photo",
+                    elem_id="photo-download",
+                    interactive=False,
+                    min_width=180,
+                    size="md",
+                )
+            edits = gr.Markdown(elem_id="photo-edits")
+            with gr.Accordion("Correct the regions", open=False, elem_id="photo-mask"):
+                painter = mask_painter(label_set, "painter-photo")
+    return PhotoPanel(
+        upload, faces, picker, reference, note, color_group, color, gallery_group, cards, chosen, other_group, other,
+        strength, detail, seed, lock_seed, steps, apply, cancel, status, compare, undo, redo, download, edits, painter,
+    )  # fmt: skip

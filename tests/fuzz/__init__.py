@@ -1,0 +1,1 @@
+"""Seeded fuzzing of every file and option that people pass around: `make fuzz` runs all of it."""
