@@ -11,9 +11,21 @@ from PIL import Image
 from ldm.data.label_text import labels_from_text
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.studio.options import PASSWORD
+from ldm.studio.server.upload_folder import MAX_BYTES
 from scripts import draw_studio
 from tests.studio import browser
-from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, set_number, tab
+from tests.studio.browser import (
+    choose_regions,
+    download,
+    enter,
+    make,
+    open_advanced,
+    pixels,
+    recipe,
+    says,
+    set_number,
+    tab,
+)
 
 EXAMPLES = browser.ROOT / "assets/faces"
 FIRST = "000005"
@@ -89,6 +101,7 @@ def test_the_same_picture_comes_from_its_recipe(page, context, address, tmp_path
     assert says(other, "done") == "Done"
     again = download(other, "#compare a", tmp_path / "again")
     assert (pixels(again) == pixels(first)).all()
+    open_advanced(other)
     browser.eventually(lambda: other.is_checked("#lock-seed input"))
     assert other.input_value("#seed input") == str(recipe(first)["how"]["seed"])
     other.close()
@@ -138,6 +151,7 @@ def test_painted_masks_are_exact_and_shape_the_picture(page, tmp_path) -> None:
 
 
 def seed(page) -> str:
+    open_advanced(page)
     return page.input_value("#seed input")
 
 
@@ -146,7 +160,7 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
     page.get_by_role("radio", name="hat", exact=True).check()
     page.focus("#painter canvas.labels")
     page.keyboard.press("Shift+ArrowUp")
-    assert "at 32, 24" in page.inner_text("#painter .says")
+    assert "at 256, 192" in page.inner_text("#painter .says")
     page.keyboard.press("Space")
     assert page.inner_text("#painter .says") == "Painted hat"
     assert page.is_enabled("#painter .undo")
@@ -156,7 +170,7 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
 
 def begin_many(page, steps: int) -> None:
     """Begin eight pictures, which take long enough to be met on the way."""
-    page.click("#advanced button")
+    open_advanced(page)
     set_number(page, "#steps", steps)
     set_number(page, "#variants", 8)
     page.click("#make")
@@ -215,7 +229,7 @@ def test_files_that_are_no_pictures_are_refused_in_a_sentence(page, tmp_path, co
 
 def test_files_with_too_many_bytes_or_pixels_are_refused(page, tmp_path) -> None:
     tab(page, "Upload")
-    (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20_000_001))
+    (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(MAX_BYTES))
     page.set_input_files("#own-photo input", tmp_path / "long.png")
     assert "size" in page.wait_for_selector(".toast-body.error").inner_text().lower()
     page.locator(".toast-close").first.click()
@@ -262,6 +276,7 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
     choose_regions(page, "hair")
     tab(page, "Interpolation")
     set_number(page, "#frames", 4)
+    open_advanced(page)
     page.fill("#seed input", "3")
     page.check("#lock-seed input")
     make(page, "#make-strip")
@@ -295,6 +310,7 @@ def test_nothing_is_fetched_from_elsewhere_and_no_path_is_opened(page, address) 
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
+    tab(page, "Aligned faces")
     page.wait_for_selector("#shelf img")
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     for path in (
@@ -314,11 +330,13 @@ def test_a_path_in_the_place_of_an_upload_is_refused(page, address) -> None:
     forged = {"path": str(EXAMPLES / f"images/{FIRST}.png"), "meta": {"_type": "gradio.FileData"}}
 
     def answer(photo_sent, session: str) -> str:
-        sent = {"data": [None, {}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
+        sent = {"data": [{}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
         assert page.request.post(f"{address}gradio_api/queue/join", data=sent).ok
         return page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text()
 
-    assert "Choose a photo first." in answer(None, "nothing-sent")  # so far the request is right
+    assert "choose your photo" in answer(
+        None, "no-session"
+    )  # our handler's error: so far the request is right
     refused = answer(forged, "forged")
     assert '"success":false' in refused and '"error":null' in refused  # before any code of ours had it
 
