@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.checkpoints.io import build_model
 from ldm.checkpoints.locate import FACE_PARSER, find_model, usable_device
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
+from ldm.parsing.class_check import check_classes, reference_face
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
 # What others call CelebAMask-HQ's regions; of each only the words, in lower case, count.
@@ -104,14 +106,20 @@ class FaceParser:
             device: "cpu", "cuda", "mps"; by default the fastest there is.
             label_set: What the label maps number.
 
+        A network from elsewhere is run on a face whose label map is known. Left and right are exchanged, with a
+        warning, where its names have them the other way round.
+
         Raises:
-            CheckpointError: neither, or its classes have no names that `label_set` knows.
+            CheckpointError: neither, or its classes have no names that `label_set` knows, or names of other regions.
         """
         place = usable_device(device)
         folder = Path(path)
         if (folder / "config.json").is_file() or not folder.exists():
             network, regions, size, normalise = _from_transformers(path, place)
-            return cls(network, regions, size, normalise, label_set)
+            parser = cls(network, regions, size, normalise, label_set)
+            if label_set == CELEBAMASK_HQ:
+                parser._check_classes(str(path))
+            return parser
         checkpoint, config = find_model(path)
         model: Any = build_model(config, checkpoint, weights="raw")
         from ldm.models.segmenter import Segmenter
@@ -126,6 +134,18 @@ class FaceParser:
             ((0.5,) * 3, (0.5,) * 3),
             label_set,
         )
+
+    def _check_classes(self, name: str) -> None:
+        """Correct exchanged sides; raise CheckpointError if a class is plainly another region."""
+        image, truth = reference_face()
+        exchanged = check_classes(self.parse(image), truth, name)
+        before = self._to_label.clone()
+        for pair in exchanged:
+            left, right = self.label_set.indices(pair)
+            self._to_label[before == left], self._to_label[before == right] = right, left
+        if exchanged:
+            listed = ", ".join(f"{left} and {right}" for left, right in exchanged)
+            warnings.warn(f"{name}: its names have {listed} exchanged; corrected", stacklevel=3)
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +238,7 @@ def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[fl
 
 
 def _translated(regions: Sequence[str], label_set: LabelSet) -> list[int]:
-    """Return the label of each class, found by its name: two orders of the same 19 classes circulate.
+    """Return the label of each class, found by its name: three orders of the same 19 classes circulate.
 
     Raises:
         CheckpointError: a name that `label_set` does not have.
