@@ -106,7 +106,8 @@ class ColorSpace:
 
     def _outside(self, lab: np.ndarray) -> np.ndarray:
         linear = lab_to_linear(lab, self.matrix)
-        return ((linear < -_TOLERANCE) | (linear > 1 + _TOLERANCE)).any(-1)
+        outside: np.ndarray = np.any((linear < -_TOLERANCE) | (linear > 1 + _TOLERANCE), axis=-1)
+        return outside
 
     @cached_property
     def _tables(self) -> np.ndarray:
