@@ -49,7 +49,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "ldm.models.autoencoder.VQModelInterface": {"revive_after": "codebook_reset_after"},
 }
 
-# What a config that came with weights may build: a model at its top, and the networks below it. A closed table: a
+# Classes that a config from elsewhere may build: a model at its top, and the networks below it. A closed table: a
 # prefix such as `ldm.` would let in datasets that fetch files and callbacks that write them.
 MODELS = frozenset(
     {
@@ -66,7 +66,7 @@ NETWORKS = MODELS | {
     "ldm.modules.moment_style_encoder.MomentStyleEncoder",
     "torch.nn.Identity",  # in the place of a loss
 }
-# What a run of somebody else may build besides, when it is resumed, validated or looked at.
+# Further classes that a run from elsewhere may build when it is resumed, validated or inspected.
 BUILDABLE = NETWORKS | {
     "ldm.modules.losses.VQLoss",
     "ldm.data.datamodule.DataModuleFromConfig",

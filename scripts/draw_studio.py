@@ -1,6 +1,6 @@
 """Take the README's picture of the studio, assets/studio.png, with the demo weights as they are.
 
-Wants Debian's chromium and `pip install -r requirements-dev.txt`.
+Needs Debian's chromium and `pip install -r requirements-dev.txt`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def studio(*arguments: str) -> Iterator[str]:
     """Run gradio_img2img.py on a free port, on the CPU; yields the page's address.
 
     Raises:
-        RuntimeError: it did not start; with what it said.
+        RuntimeError: it did not start; with its output.
     """
     process = subprocess.Popen(
         [sys.executable, "gradio_img2img.py", "--device", "cpu", *arguments],
@@ -43,14 +43,14 @@ def studio(*arguments: str) -> Iterator[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     try:
         for line in process.stdout:
-            said += line
+            output += line
             if address := re.search(r"http://[\d.:]+/", line):
                 yield address[0]
                 return
-        raise RuntimeError(f"the studio did not start: {said}")
+        raise RuntimeError(f"the studio did not start: {output}")
     finally:
         process.terminate()
         process.wait(20)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     browser = shutil.which("chromium")
     if browser is None:
-        parser.error("wants chromium: apt-get install chromium")
+        parser.error("chromium is not installed: apt-get install chromium")
 
     from PIL import Image
 

@@ -56,7 +56,7 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="face model (default: checkpoints/demo, synthetic faces)",
+        help="face model (default: checkpoints/faces/diffusion)",
     )
     task.add_argument(
         "--face",

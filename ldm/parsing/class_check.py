@@ -4,8 +4,6 @@ Copies of the same networks circulate with the names of left and right exchanged
 of the classes. Both load without an error and give wrong label maps.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.data.images import load_image, load_labels
 from ldm.data.labels import CELEBAMASK_HQ
 
-REFERENCE = ROOT / "assets" / "photos" / "aligned" / "astronaut"  # .jpg and .png
+REFERENCE = ROOT / "assets" / "photos" / "aligned"
 SIDE = 512  # of the image that is parsed
 PAIRS = (("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear"))
 LEAST_SHARE = 0.0005  # of the image: fewer pixels are noise
@@ -26,8 +24,8 @@ def reference_face() -> tuple[Tensor, Tensor]:
     """Return the image (3, H, W) in [-1, 1] and its label map (H, W) of CELEBAMASK_HQ."""
     size = (SIDE, SIDE)
     return (
-        load_image(_with_suffix(REFERENCE, ".jpg"), size),
-        load_labels(_with_suffix(REFERENCE, ".png"), CELEBAMASK_HQ, size),
+        load_image(REFERENCE / "images" / "astronaut.jpg", size),
+        load_labels(REFERENCE / "labels" / "astronaut.png", CELEBAMASK_HQ, size),
     )
 
 
@@ -78,7 +76,7 @@ def check_classes(labels: Tensor, truth: Tensor, name: str) -> list[tuple[str, s
         CheckpointError: a class is plainly not the region that its name says.
     """
     if wrong := misnamed(labels, truth):
-        listed = ", ".join(f"'{said}' finds {region}" for said, region in wrong.items())
+        listed = ", ".join(f"'{named}' finds {region}" for named, region in wrong.items())
         raise CheckpointError(
             f"{name}: its class names do not match what the network finds in a known face: {listed}; correct "
             "id2label in its config.json"
@@ -103,7 +101,3 @@ def _mean(mask: Tensor) -> float:
 
 def _iou(a: Tensor, b: Tensor) -> float:
     return int((a & b).sum()) / max(1, int(torch.logical_or(a, b).sum()))
-
-
-def _with_suffix(path: Path, suffix: str) -> Path:
-    return path.parent / f"{path.name}{suffix}"

@@ -18,13 +18,13 @@ log = logging.getLogger("studio")
 
 def sentence(error: Exception) -> str:
     """Return the message for the visitor; unexpected errors are logged with their traceback."""
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if isinstance(error, CancelledError):
         return "Stopped"
     if is_out_of_memory(error):
         return "Out of memory; close other programs or try again later."
-    if isinstance(error, ValueError) and said:  # errors of this project are written for users
-        return said[0].upper() + said[1:] + ("" if said[-1] in ".!?)" else ".")
+    if isinstance(error, ValueError) and message:  # errors of this project are written for users
+        return message[0].upper() + message[1:] + ("" if message[-1] in ".!?)" else ".")
     log.error("unexpected error", exc_info=error)
     return f"Unexpected error ({type(error).__name__}); your session is kept, try again. See the terminal for details."
 

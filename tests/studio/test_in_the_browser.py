@@ -36,7 +36,7 @@ def address() -> Iterator[str]:
     browser.chromium()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(PASSWORD, raising=False)
-        with draw_studio.studio() as found:
+        with draw_studio.studio("--checkpoint", "checkpoints/demo") as found:
             yield found
 
 
