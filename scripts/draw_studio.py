@@ -1,4 +1,4 @@
-"""Take the README's picture of the studio, assets/studio.png, with the demo weights as they are.
+"""Take the README's screenshot of the studio, assets/studio.png, with the default weights.
 
 Needs Debian's chromium and `pip install -r requirements-dev.txt`.
 """
@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 120_000  # milliseconds
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -48,6 +50,8 @@ def studio(*arguments: str) -> Iterator[str]:
         for line in process.stdout:
             output += line
             if address := re.search(r"http://[\d.:]+/", line):
+                # A full pipe would block the server.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
                 yield address[0]
                 return
         raise RuntimeError(f"the studio did not start: {output}")
@@ -81,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _photograph(address: str, browser: str, options: argparse.Namespace) -> bytes:
-    """Swap the hair, and return what the page looks like then."""
+    """Return a screenshot of the first tab with the example photo and its edit, as PNG."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -91,13 +95,9 @@ def _photograph(address: str, browser: str, options: argparse.Namespace) -> byte
             color_scheme="dark" if options.dark else "light",
         )
         page.goto(address)
-        page.wait_for_selector("#face-mine img[src]")
-        page.wait_for_selector("#shelf img")
-        page.check("#lock-seed input")  # the same picture each time
-        page.click("#make")
-        page.wait_for_selector("#status [data-tone=done]")
-        page.wait_for_selector("#history img")
-        page.wait_for_timeout(500)  # the last thumbnails
+        page.wait_for_selector("#status-photo [data-tone=done]", timeout=TIMEOUT)
+        page.wait_for_selector("#photo-compare img", timeout=TIMEOUT)
+        page.wait_for_timeout(1500)  # until images are painted
         screen = page.screenshot()
         opened.close()
     return screen

@@ -24,7 +24,8 @@ def sentence(error: Exception) -> str:
     if is_out_of_memory(error):
         return "Out of memory; close other programs or try again later."
     if isinstance(error, ValueError) and message:  # errors of this project are written for users
-        return message[0].upper() + message[1:] + ("" if message[-1] in ".!?)" else ".")
+        first = message[0] if "." in message.split(maxsplit=1)[0] else message[0].upper()  # not of file names
+        return first + message[1:] + ("" if message[-1] in ".!?)" else ".")
     log.error("unexpected error", exc_info=error)
     return f"Unexpected error ({type(error).__name__}); your session is kept, try again. See the terminal for details."
 

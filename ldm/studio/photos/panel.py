@@ -59,7 +59,7 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                 label=f"Your photo, up to {MAX_BYTES // 1_000_000} MB",
                 file_types=FILE_TYPES,
                 type="filepath",
-                height=132,
+                height=80,
                 elem_id="photo-upload",
             )
             with gr.Row(elem_id="photo-pickers"):
