@@ -179,11 +179,11 @@ class Photo:
         if detail not in get_args(Detail):
             raise PhotoError(f"detail must be one of {', '.join(get_args(Detail))}, got {detail!r}")
         self.parser.label_set.indices(names)
-        visible = self._face(face).visible_regions()
+        shown = self._face(face)
         for name in names:
-            if name not in visible:
+            if not shown.shows(name):
                 raise PhotoError(
-                    f"{self.file.path}: face {face} shows no {name}; it has {', '.join(visible)}"
+                    f"{self.file.path}: face {face} shows no {name}; it has {', '.join(shown.visible_regions())}"
                 )
 
     def _digest_of_labels(self, face: int) -> str | None:

@@ -94,8 +94,11 @@ class PhotoFace:
 
     def visible_regions(self) -> list[str]:
         """Return the names of the regions that the crop shows."""
-        names = self.parser.label_set.regions
-        return [name for name in names if self.region([name]).mean() >= LEAST_REGION]
+        return [name for name in self.parser.label_set.regions if self.shows(name)]
+
+    def shows(self, name: str) -> bool:
+        """Return whether the crop shows a region."""
+        return bool(self.region([name]).mean() >= LEAST_REGION)
 
     def weights(self, names: Sequence[str], *, around: bool) -> np.ndarray:
         """Return the weights of an edit of regions, float32 (H, W) of the photo's size, in [0, 1].
