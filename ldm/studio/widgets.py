@@ -1,6 +1,7 @@
 """Custom components: HTML and a script of static/ each, with a value that the server sets or reads."""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def picture_url(image: Tensor | Image.Image) -> str:
     return data_url(encode_png(image))
 
 
-def widget(template: str, code: str, name: str, value: dict[str, Any] | None = None, **props: Any) -> gr.HTML:
+def widget(template: str, code: str, name: str, value: dict[str, Any] | None = None, **fixed: Any) -> gr.HTML:
     """Build a component with a fixed template, whose script renders its value, a dict.
 
     Args:
@@ -40,16 +41,16 @@ def widget(template: str, code: str, name: str, value: dict[str, Any] | None = N
         code: JavaScript.
         name: element id, used by tests; the part before the first hyphen is a class, used by theme.css.
         value: first value.
-        props: properties for the script.
+        fixed: constants of the script, as `fixed`. They are written into it, because Gradio drops the properties of
+            a component that gets its value before it is first shown, as in a closed accordion.
     """
     return gr.HTML(
         value or {},
         html_template=template,
-        js_on_load=code,
+        js_on_load=f"const fixed = {json.dumps(fixed)};\n{code}",
         apply_default_css=False,
         elem_id=name,
         elem_classes=["widget", name.partition("-")[0]],
-        **props,
     )
 
 

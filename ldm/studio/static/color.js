@@ -1,6 +1,6 @@
 const find = (selector) => element.querySelector(selector);
 const own = find("input");
-let color = (props.value && props.value.color) || props.swatches[0].color;
+let color = (props.value && props.value.color) || fixed.swatches[0].color;
 
 function show() {
   own.value = color;
@@ -17,7 +17,7 @@ function choose(chosen) {
   trigger("input");
 }
 
-for (const swatch of props.swatches) {
+for (const swatch of fixed.swatches) {
   const button = document.createElement("button");
   button.type = "button";
   button.dataset.color = swatch.color;

@@ -1,6 +1,6 @@
 const find = (selector) => element.querySelector(selector);
 const image = find("img"), canvas = find("canvas"), list = find(".regions"), apart = find(".apart");
-const regions = props.regions, pickable = props.pickable;
+const regions = fixed.regions, pickable = props.pickable;
 let map = null, present = new Set(), chosen = new Set(), hovered = [];
 
 // A region and its mirror image, unless left and right are separate.
@@ -14,7 +14,7 @@ function show(value) {
   image.hidden = !value.picture;
   find(".empty").hidden = Boolean(value.picture);
   if (value.picture) image.src = value.picture;
-  image.alt = value.name ? `${props.role_name}: ${value.name}` : "";
+  image.alt = value.name ? `${fixed.role_name}: ${value.name}` : "";
   if (!pickable || !value.labels) return;
   map = readLabels(value.labels);
   present = new Set(map.data);

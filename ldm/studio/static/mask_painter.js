@@ -1,6 +1,6 @@
 const find = (selector) => element.querySelector(selector);
 const canvas = find(".labels"), ring = find(".ring"), says = find(".says"), palette = find(".palette-list");
-const regions = props.regions, DEEPEST = 50;
+const regions = fixed.regions, DEEPEST = 50;
 let map = null, first = null, undone = [], done = [], current = 1, stroke = null, cursor = null;
 
 const tool = () => find(".tools input[type=radio]:checked").value;
@@ -173,7 +173,7 @@ for (const region of regions) {
   const label = document.createElement("label");
   label.style.setProperty("--colour", `rgb(${region.colour})`);
   const radio = document.createElement("input");
-  Object.assign(radio, { type: "radio", name: `${props.group}-region`, value: region.label, checked: region.label === current });
+  Object.assign(radio, { type: "radio", name: `${fixed.group}-region`, value: region.label, checked: region.label === current });
   radio.addEventListener("change", () => (current = region.label));
   label.append(radio, region.name);
   palette.append(label);
