@@ -94,9 +94,9 @@ class FaceGallery:
     def __init__(self, sources: dict[str, Source]) -> None:
         self.sources = sources
 
-    def search(self, source: str, text: str) -> list[str]:
-        """Return the names of a source that contain `text`."""
-        query = text.strip().lower()
+    def search(self, source: str, text: str | None) -> list[str]:
+        """Return the names of a source that contain `text`; None is that of a box that was never shown."""
+        query = (text or "").strip().lower()
         return [name for name in self._source(source).names if query in name.lower()]
 
     def thumbnails(self, source: str, names: Sequence[str]) -> list[tuple[Image.Image, str]]:

@@ -43,7 +43,8 @@ def theme() -> gr.themes.Base:
         font_mono=["ui-monospace", "Consolas", "monospace"],
         radius_size=gr.themes.sizes.radius_md,
     ).set(
-        # White text needs a contrast of 4.5 to its background.
+        # Text, white on buttons included, needs a contrast of 4.5 to its background.
+        body_text_color_subdued="*neutral_500",
         color_accent="*primary_700",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",

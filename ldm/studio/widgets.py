@@ -58,7 +58,7 @@ PICKING = """
 <div class="tools">
   <button type="button" class="all">Whole face</button>
   <button type="button" class="none">Clear</button>
-  <label><input type="checkbox" class="apart"> separate left and right</label>
+  <label><input type="checkbox" class="apart"> Separate left and right</label>
 </div>
 <div class="regions" role="group" aria-label="Regions to change"></div>
 """

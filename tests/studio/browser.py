@@ -79,6 +79,18 @@ def open_advanced(page) -> None:
         page.wait_for_selector("#seed input")
 
 
+def nameless(page, part: str) -> list[str]:
+    """Return the visible controls of a part of the page that a screen reader could not name."""
+    found: list[str] = page.evaluate(
+        """(part) => [...document.querySelectorAll(`${part} :is(button, input, textarea)`)].filter(
+        (e) => e.offsetParent && e.type != 'file' && !(e.innerText || e.ariaLabel || e.title
+        || (e.labels && e.labels.length) || e.getAttribute('aria-labelledby'))
+        ).map((e) => e.outerHTML.slice(0, 200))""",
+        part,
+    )
+    return found
+
+
 def download(page, selector: str, folder: Path) -> Path:
     """Save what a link downloads."""
     with page.expect_download() as found:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from ldm.data.labels import CELEBAMASK_HQ
 from tests.studio import browser
 from tests.studio.browser import ROOT, download, pixels
 
@@ -60,7 +61,7 @@ def apply(page) -> None:
 
 def test_the_example_is_edited_and_undone(page) -> None:
     edits = page.locator("#photo-edits li")
-    assert edits.all_inner_texts() == ["hair: #7a3b2e"]
+    assert edits.all_inner_texts() == ["hair: auburn"]
     choose(page, "upper lip", "lower lip")
     page.locator("#color").get_by_role("button", name="crimson").click()
     apply(page)
@@ -87,6 +88,138 @@ def test_an_uploaded_photo_comes_back_whole(page, tmp_path: Path) -> None:
     rows, columns = np.nonzero(changed)
     assert changed.sum() > 5000  # the hair
     assert rows.max() < 256 and columns.min() > 100 and columns.max() < 350  # and nothing far from it
+
+
+def test_format_size_and_metadata_of_the_photo_are_kept(page, tmp_path: Path) -> None:
+    photo = tmp_path / "mine.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "Ada"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    Image.open(PHOTO).convert("RGB").resize((700, 700)).save(photo, exif=exif, dpi=(300, 300))
+    upload(page, photo)
+    wait_for(page, "done")
+    choose(page, "hair")
+    apply(page)
+    browser.eventually(lambda: page.is_enabled("#photo-download"))
+    file = download(page, "#photo-download", tmp_path / "edited")
+    assert file.name == "mine_edited.jpg"
+    with Image.open(file) as edited:
+        assert (edited.format, edited.size) == ("JPEG", (700, 700))
+        assert edited.getexif()[ExifTags.Base.Artist] == "Ada"
+        assert not edited.getexif().get_ifd(ExifTags.IFD.GPSInfo)  # private
+        assert b"compositeWithTrainedAlgorithmicMedia" in file.read_bytes()
+
+
+def test_pixels_outside_the_region_keep_their_bytes(page, tmp_path: Path) -> None:
+    photo = tmp_path / "mine.png"
+    Image.open(PHOTO).convert("RGB").save(photo)
+    upload(page, photo)
+    wait_for(page, "done")
+    choose(page, "lower lip")
+    page.locator("#color").get_by_role("button", name="plum").click()
+    apply(page)
+    browser.eventually(lambda: page.is_enabled("#photo-download"))
+    edited = pixels(download(page, "#photo-download", tmp_path / "edited"))
+    changed = (edited != pixels(photo)).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert changed.sum() > 50
+    assert rows.max() - rows.min() < 30 and columns.max() - columns.min() < 60  # the mouth
+
+
+def test_each_of_two_faces_is_found_and_edited_alone(page, tmp_path: Path) -> None:
+    one = Image.open(PHOTO).convert("RGB").crop((60, 0, 380, 260))
+    photo = tmp_path / "two.png"
+    both = Image.new("RGB", (640, 260))
+    both.paste(one, (0, 0))
+    both.paste(one, (320, 0))
+    both.save(photo)
+    upload(page, photo)
+    assert wait_for(page, "done").startswith("2 faces found")
+    marks = page.locator("#photo-faces .marks button")
+    assert marks.count() == 2
+    boxes = [marks.nth(number).bounding_box()["x"] for number in range(2)]
+    left = int(np.argmin(boxes))
+    begin(page)
+    marks.nth(1).click()
+    assert wait_for(page, "done") == "Face 2 is selected"
+    assert page.inner_text("#face-photo .name") == "face 2 of 2"
+    choose(page, "hair")
+    apply(page)
+    browser.eventually(lambda: page.is_enabled("#photo-download"))
+    changed = (pixels(download(page, "#photo-download", tmp_path / "edited")) != pixels(photo)).any(-1)
+    edited, kept = (changed[:, 320:], changed[:, :320]) if left == 0 else (changed[:, :320], changed[:, 320:])
+    assert edited.sum() > 2000 and not kept.any()
+
+
+def test_painted_regions_are_edited(page, tmp_path: Path) -> None:
+    photo = tmp_path / "mine.png"
+    Image.open(PHOTO).convert("RGB").save(photo)
+    upload(page, photo)
+    wait_for(page, "done")
+    page.click("#photo-mask button")
+    page.locator("#painter-photo").get_by_role("radio", name="hat", exact=True).check()
+    canvas = page.locator("#painter-photo canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    begin(page)
+    page.mouse.move(box["x"] + 0.05 * box["width"], box["y"] + 0.6 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
+    page.mouse.up()
+    assert wait_for(page, "done") == "Edits now use the painted regions"
+    choose(page, "hat")
+    page.locator("#color").get_by_role("button", name="green").click()
+    apply(page)
+    browser.eventually(lambda: page.is_enabled("#photo-download"))
+    changed = (pixels(download(page, "#photo-download", tmp_path / "edited")) != pixels(photo)).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert changed.sum() > 20 and rows.max() - rows.min() < 30 and columns.max() - columns.min() < 40
+
+
+def test_an_edit_is_cancelled_and_the_visit_goes_on(page) -> None:
+    choose(page, "hair")
+    page.locator("#photo-reference").get_by_role("radio", name="Random").check()
+    page.click("#photo-advanced button")
+    browser.set_number(page, "#photo-steps", 200)
+    begin(page)
+    page.click("#photo-apply")
+    page.wait_for_function("/Step \\d+ of/.test(document.querySelector('#status-photo .text').textContent)")
+    page.click("#photo-cancel")
+    assert wait_for(page, "stopped").startswith("Stopped")
+    assert page.locator("#photo-edits li").count() == 1
+    page.locator("#photo-reference").get_by_role("radio", name="Color").check()
+    apply(page)
+    browser.eventually(lambda: page.locator("#photo-edits li").count() == 2)
+
+
+def test_a_face_of_the_gallery_is_the_reference(page) -> None:
+    page.locator("#photo-reference").get_by_role("radio", name="Gallery face").check()
+    page.locator("#photo-shelf .thumbnail-item").nth(1).click()
+    page.wait_for_selector("#photo-chosen strong")
+    name = page.inner_text("#photo-chosen strong")
+    choose(page, "hair")
+    apply(page)
+    browser.eventually(lambda: page.locator("#photo-edits li").last.inner_text() == f"hair: like {name}")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_tab_fits_and_every_control_has_a_name(chromium, address, width: int) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 844})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    page.set_default_timeout(browser.WAIT)
+    page.goto(address)
+    wait_for(page, "done")
+    page.click("#photo-mask button")
+    page.wait_for_selector("#painter-photo .palette-list input")
+    assert page.locator("#painter-photo .palette-list input").count() == len(CELEBAMASK_HQ)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.nameless(page, "#photo-studio") == []
+    page.locator("#photo-compare").scroll_into_view_if_needed()
+    page.click("#photo-apply")  # not below the images
+    assert problems == []
+    context.close()
 
 
 @pytest.mark.parametrize("kind", ["text", "no face"])

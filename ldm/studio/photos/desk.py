@@ -24,9 +24,11 @@ from ldm.pipeline.photo_face import FaceLabels
 from ldm.studio.mask_painter import enlarged
 from ldm.studio.models import Models
 from ldm.studio.photos.opened import OpenedPhoto
+from ldm.studio.photos.widgets import SWATCHES
 from ldm.studio.region_names import readable
 from ldm.studio.server.upload_folder import UploadFolder
 
+COLOR_NAMES = {code: name for name, code in SWATCHES.items()}
 BY_HAND = 0.35  # half side of a crop placed by hand, relative to the photo's shorter side
 
 
@@ -53,7 +55,7 @@ class PhotoEdit:
     def title(self) -> str:
         """Describe the edit."""
         source = (
-            self.color
+            (self.color and COLOR_NAMES.get(self.color, self.color))
             or (self.face and f"like {self.face.name}")
             or (self.photo and f"like {self.photo.name}")
             or "random"
@@ -159,7 +161,7 @@ class PhotoDesk:
 class Example:
     """The photo on the first screen, edited in the background while the server starts."""
 
-    REGIONS, COLOR = ("hair",), "#7a3b2e"
+    REGIONS, COLOR = ("hair",), SWATCHES["auburn"]
 
     def __init__(self, desk: PhotoDesk, path: Path) -> None:
         """Begin to edit the photo."""

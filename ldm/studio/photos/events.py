@@ -45,7 +45,7 @@ class PhotoEvents:
         try:
             opened = self.visitors.of(request).photo = self.example.get()
             yield (
-                _done("An example. Drop your own photo, or choose regions and a color here."),
+                _done("Example photo, with auburn hair. Drop your own photo, or choose regions and a color."),
                 *self._all(opened),
             )
         except Exception as error:
@@ -80,7 +80,7 @@ class PhotoEvents:
         if crop is not None:
             x, y, right, down = (float(value) for value in crop)
             self.desk.place(opened, complex(x, y), complex(right, down))
-        return _done(f"Face {face + 1} is chosen"), *self._all(opened)
+        return _done(f"Face {face + 1} is selected"), *self._all(opened)
 
     def edit(
         self,
@@ -128,7 +128,7 @@ class PhotoEvents:
         opened.regions = self._regions(picker)
         self.desk.paint(opened, painter.get("labels", ""))
         return (
-            _done("The painted regions are used from now on"),
+            _done("Edits now use the painted regions"),
             gr.skip(),
             self._picker(opened),
             *UNCHANGED[2:],

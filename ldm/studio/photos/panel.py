@@ -94,7 +94,9 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                         0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed"
                     )
                     lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
-                    steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130)
+                    steps = gr.Slider(
+                        1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="photo-steps"
+                    )
         with gr.Column(scale=7, min_width=320):
             status = widgets.status("status-photo")
             compare = gr.ImageSlider(
@@ -110,10 +112,10 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                 undo = gr.Button("Undo", elem_id="photo-undo", interactive=False, min_width=90, size="md")
                 redo = gr.Button("Redo", elem_id="photo-redo", interactive=False, min_width=90, size="md")
                 download = gr.DownloadButton(
-                    "Download the photo",
+                    "Download",
                     elem_id="photo-download",
                     interactive=False,
-                    min_width=180,
+                    min_width=110,
                     size="md",
                 )
             edits = gr.Markdown(elem_id="photo-edits")

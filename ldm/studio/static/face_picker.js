@@ -1,6 +1,6 @@
 const find = (selector) => element.querySelector(selector);
 const image = find("img"), canvas = find("canvas"), list = find(".regions"), apart = find(".apart");
-const regions = fixed.regions, pickable = props.pickable;
+const regions = fixed.regions, pickable = fixed.pickable;
 let map = null, present = new Set(), chosen = new Set(), hovered = [];
 
 // A region and its mirror image, unless left and right are separate.
