@@ -167,6 +167,7 @@ class Example:
         """Begin to edit the photo."""
         self._desk, self._path = desk, path
         self._made: Future[OpenedPhoto] = Future()
+        self._lock = threading.Lock()
         threading.Thread(target=self._make, daemon=True).start()
 
     def _make(self) -> None:
@@ -179,5 +180,11 @@ class Example:
             self._made.set_exception(error)
 
     def get(self) -> OpenedPhoto:
-        """Return a copy of the edited photo, waiting for it if necessary."""
-        return self._made.result().copy()
+        """Return a copy of the edited photo, waiting for it if necessary; make it again if its files are gone."""
+        with self._lock:
+            opened = self._made.result()
+            if not opened.keep():
+                self._made = Future()
+                self._make()
+                opened = self._made.result()
+            return opened.copy()

@@ -151,6 +151,11 @@ class PhotoEvents:
         opened = self.visitors.of(request).photo
         if opened is None:
             raise ValueError("drop a photo first")
+        if not opened.keep():
+            self.visitors.of(request).photo = None
+            raise ValueError(
+                "the files of this photo were deleted after hours without use, or to make room: drop it again"
+            )
         return opened
 
     def _regions(self, picker: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import weakref
@@ -20,6 +21,7 @@ from ldm.studio.server.upload_folder import UploadFolder
 VERSIONS = 12  # kept for undo
 MAX_PREVIEW = 24_000_000  # pixels of the JPEG shown in the browser
 QUALITY = 92
+PIXELS = "pixels.npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,20 @@ class OpenedPhoto:
         """Return the titles of the edits up to the version on display."""
         return [version.title for version in self.versions[1 : self.at + 1]]
 
+    def keep(self) -> bool:
+        """Mark the files of all versions as used, so that older ones are deleted first; return whether all exist.
+
+        Gradio deletes files after some hours, UploadFolder the oldest ones when it is full.
+        """
+        try:
+            for version in self.versions:
+                for file in (version.preview, version.preview.with_name(PIXELS), version.saved):
+                    if file is not None:
+                        os.utime(file)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _own(self) -> None:
         weakref.finalize(self, shutil.rmtree, self.folder, True)
 
@@ -136,14 +152,14 @@ class OpenedPhoto:
         self.uploads.make_room(pixels.nbytes)
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(parents=True, mode=0o700)
-        np.save(folder / "pixels.npy", pixels)
+        np.save(folder / PIXELS, pixels)
         image = Image.fromarray(pixels)
         if image.width * image.height > MAX_PREVIEW:
             scale = (MAX_PREVIEW / (image.width * image.height)) ** 0.5
             image.thumbnail((round(image.width * scale), round(image.height * scale)))
         preview = folder / "preview.jpg"
         image.save(preview, quality=QUALITY, icc_profile=self.file.profile)
-        return Version(np.load(folder / "pixels.npy", mmap_mode="r"), preview)
+        return Version(np.load(folder / PIXELS, mmap_mode="r"), preview)
 
 
 def _own_folder(uploads: UploadFolder) -> Path:
