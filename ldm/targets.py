@@ -203,7 +203,7 @@ def check_config(config: Any, where: str) -> None:
         path = f"{cls.__module__}.{cls.__qualname__}"
         if isinstance(value, Mapping) and (arguments_of := ARGUMENTS.get((path, key))):
             check_params(resolve(arguments_of), {str(name): part for name, part in value.items()}, here)
-        elif value and (
+        elif (value or value == {}) and (
             key.endswith("_config") or key in NESTED or (isinstance(value, Mapping) and "target" in value)
         ):
             check_config(value, here)
@@ -254,18 +254,20 @@ def require_networks(config: Any) -> None:
             )
 
 
-def foreign_targets(config: Any, packages: Collection[str] = ()) -> list[str]:
+def foreign_targets(config: Any, packages: Collection[str] = ()) -> dict[str, str]:
     """Return the targets in a config that are neither in the project's own table nor in one of these packages.
+
+    The keys are the places of the targets in the config.
 
     Raises:
         ConfigError: a target is not the dotted name of a class.
     """
-    found = []
+    found = {}
     for where, target in located_targets(config):
         if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
             raise ConfigError(f"{where}.target must be the dotted name of a class, got {shown(target)}")
         if canonical(target) not in BUILDABLE and target.partition(".")[0] not in packages:
-            found.append(target)
+            found[where] = target
     return found
 
 

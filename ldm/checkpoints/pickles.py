@@ -97,7 +97,7 @@ class RestrictedUnpickler(_Machine):
         """Raise UnsafePickle naming the function that the pickle would call."""
         name = target.name if isinstance(target, Reference) else f"a method of {type(target).__name__}"
         given = ", ".join(arg.name for arg in _items(args) if isinstance(arg, Reference))
-        call = f"{name}({given})" if given else name
+        call = f"{name}({given})"[:200] if given else name[:200]
         raise UnsafePickle(
             f"{self.source}: this file would call {call} while it is read. Weights need no such call; "
             "nothing was run or loaded. If it is a whole model or holds settings objects, "

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import main
 from ldm.pipeline import FacePipeline
 from tests import small
-from tests.fuzz.changes import STRANGE, changed_value
+from tests.fuzz.changes import changed_value
 from tests.fuzz.oracle import Case
 
 FACES = "ldm.data.synthetic.dataset.SyntheticFaces"
@@ -173,6 +173,3 @@ def weights_case(
             place.rmdir()
 
     return Case(f"beside weights: {change}", call, (str(place),))
-
-
-STRANGE_COUNT = len(STRANGE)
