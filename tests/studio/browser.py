@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-WAIT = 30_000  # milliseconds; only reached where something is broken
+WAIT = 60_000  # milliseconds; only reached where something is broken
 
 
 def chromium() -> str:
@@ -27,6 +27,7 @@ def enter(context, address: str):
     page = context.new_page()
     page.set_default_timeout(WAIT)
     page.goto(address)
+    page.wait_for_selector("#status-photo [data-tone=done]")  # the last event of opening the page
     tab(page, "Aligned faces")
     page.wait_for_selector("#face-mine img[src]")
     page.wait_for_selector("#face-reference img[src]")

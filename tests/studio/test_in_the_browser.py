@@ -142,8 +142,13 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
 def begin_many(page, steps: int) -> None:
     """Begin eight pictures, which take long enough to be met on the way."""
     open_advanced(page)
-    set_number(page, "#steps", steps)
-    set_number(page, "#variants", 8)
+
+    def both_taken() -> bool:  # a control that is mounted late resets the one before
+        set_number(page, "#steps", steps)
+        set_number(page, "#variants", 8)
+        return page.input_value("#steps input[type=number]") == str(steps)
+
+    browser.eventually(both_taken)
     page.click("#make")
 
 
@@ -265,9 +270,9 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
 
 
 def test_two_visitors_one_after_the_other(page, context, address) -> None:
-    other = enter(context, address)
     begin_many(page, steps=200)
     page.wait_for_function("/Step/.test(document.querySelector('#status .text').textContent)")
+    other = enter(context, address)
     other.click("#make")
     other.wait_for_function("document.querySelector('#status .text').textContent == 'Queued, position 1'")
     page.click("#cancel")

@@ -223,7 +223,7 @@ def test_a_studio_behind_proxies_with_a_password(monkeypatch) -> None:
 
     before = folders()
     with (
-        draw_studio.studio() as address,
+        draw_studio.studio("--checkpoint", "checkpoints/demo") as address,
         httpx.Client(base_url=address, trust_env=False, timeout=60) as visitor,
     ):
         (folder,) = folders() - before
