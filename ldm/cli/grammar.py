@@ -174,7 +174,9 @@ def _add_model(task: argparse.ArgumentParser) -> None:
 
 def _add_sampling(task: argparse.ArgumentParser) -> None:
     sampling = task.add_argument_group("sampling")
-    sampling.add_argument("--steps", type=int, help="calls of the network, 1..1000 (20; with --invert 50)")
+    sampling.add_argument(
+        "--steps", type=int, help="calls of the network, 1..1000 (10; 50 with --invert, ddim, plms or ddpm)"
+    )
     sampling.add_argument(
         "--solver", help="dpmpp_2m, unipc, ddim, plms or ddpm (dpmpp_2m; with --invert ddim)"
     )

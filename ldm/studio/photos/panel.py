@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ldm.data.labels import LabelSet
+from ldm.pipeline.options import DEFAULT_STEPS
 from ldm.studio import panels, widgets
 from ldm.studio.controls import MOST_STEPS
 from ldm.studio.mask_painter import mask_painter
@@ -95,7 +96,13 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                     )
                     lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
                     steps = gr.Slider(
-                        1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="photo-steps"
+                        1,
+                        MOST_STEPS,
+                        DEFAULT_STEPS,
+                        step=1,
+                        label="Steps",
+                        min_width=130,
+                        elem_id="photo-steps",
                     )
         with gr.Column(scale=7, min_width=320):
             status = widgets.status("status-photo")
