@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ldm.atomic_files import write_file
+from ldm.checkpoints.formats import DIGEST, digest
 from ldm.data.labels import LabelSet
 
 FORMAT = "sca-dm style code 1"
@@ -84,6 +85,7 @@ class StyleCode:
             "encoder": self.encoder,
             "label_set": self.label_set.name,
             "regions": json.dumps(self.regions),
+            DIGEST: digest({"codes": self.codes}),
         }
         write_file(path, lambda file: file.write(save({"codes": self.codes}, facts)))
 
@@ -125,4 +127,13 @@ def load_style(path: str | Path, label_set: LabelSet) -> StyleCode:
         raise StyleError(
             f"{path}: expected the regions of {label_set.name}, got a style with those of {facts.get('label_set')}"
         )
-    return StyleCode(codes, label_set, facts.get("encoder", ""))
+    if DIGEST in facts and facts[DIGEST] != digest({"codes": codes}):
+        raise StyleError(
+            f"{path}: damaged, the SHA-256 of its codes is not the recorded one; copy the file again"
+        )
+    if not codes.is_floating_point():
+        raise StyleError(f"{path}: codes must be floating-point numbers, got {codes.dtype}")
+    try:
+        return StyleCode(codes, label_set, facts.get("encoder", ""))
+    except StyleError as error:
+        raise StyleError(f"{path}: {error}") from error

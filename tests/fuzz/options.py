@@ -1,11 +1,13 @@
 """Command lines with strange values: of sampling, and of the scripts that prepare data."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from ldm.checkpoints.io import write_checkpoint
 from ldm.cli import main as sample
@@ -49,7 +51,7 @@ def option_cases(folder: Path, seed: int) -> Iterator[Case]:
             names += [
                 option.strip("-").replace("-", " "),
                 option,
-                *([value.strip()[:20]] if value.strip() else []),
+                *([re.split("[,/]", value.strip())[0][:20]] if value.strip(" /,\n") else []),
             ]
             if option in changed:
                 changed[changed.index(option) + 1] = value
@@ -91,6 +93,8 @@ def _commands(folder: Path) -> list[tuple[str, Command, list[str], list[str]]]:
     sampling = ["--data", "--names", "--out", "--batch-size", "--checkpoint", "--weights", "--precision"]
     sampling += ["--device", "--steps", "--solver", "--spacing", "--eta", "--guidance", "--null", "--seed"]
     sampling += ["--overview", "--config"]
+    download = str(inputs / "CelebAMask-HQ")
+    _write_download(inputs / "CelebAMask-HQ")
     tasks: list[tuple[str, list[str], list[str]]] = [
         ("reconstruct", [], []),
         ("swap", ["--style", "next"], ["--style", "--style-mask", "--regions"]),
@@ -124,7 +128,7 @@ def _commands(folder: Path) -> list[tuple[str, Command, list[str], list[str]]]:
             [weights, f"{out}/model"],
             ["--weights", "--precision", "--config"],
         ),
-        ("prepare_celebamask", prepare_celebamask.main, [faces, out], ["--names", "--split", "--size"]),
+        ("prepare_celebamask", prepare_celebamask.main, [download, out], ["--names", "--split", "--size"]),
         (
             "draw_faces",
             draw_faces.main,
@@ -132,3 +136,11 @@ def _commands(folder: Path) -> list[tuple[str, Command, list[str], list[str]]]:
             ["--count", "--size", "--seed"],
         ),
     ]
+
+
+def _write_download(folder: Path) -> None:
+    """Write a photo and a part of it as CelebAMask-HQ's download has them."""
+    (folder / "CelebA-HQ-img").mkdir(parents=True)
+    (folder / "CelebAMask-HQ-mask-anno" / "0").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "CelebA-HQ-img" / "0.jpg")
+    Image.new("L", (32, 32), 255).save(folder / "CelebAMask-HQ-mask-anno" / "0" / "00000_skin.png")
