@@ -131,9 +131,9 @@ def training_case(
 
 
 def names_of(path: tuple[Any, ...], file: Path) -> tuple[str, ...]:
-    """Return what an error about the value at `path` may name: its key, or one beside which it makes no sense."""
+    """Return what an error about the value at `path` may name: a key of it, or a foreign class itself."""
     keys = [key for key in path if isinstance(key, str) and key not in ("params", "target")]
-    return (*keys[-1:], file.name, "os.system")  # a foreign class is named itself
+    return (*keys[-2:], file.name, "os.system", "outside of this project")
 
 
 def weights_cases(folder: Path, seed: int) -> Iterator[Case]:
