@@ -49,7 +49,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "ldm.models.autoencoder.VQModelInterface": {"revive_after": "codebook_reset_after"},
 }
 
-# What a config that came with weights may build: a model at its top, and the networks below it. A closed table: a
+# Classes that a config from elsewhere may build: a model at its top, and the networks below it. A closed table: a
 # prefix such as `ldm.` would let in datasets that fetch files and callbacks that write them.
 MODELS = frozenset(
     {
@@ -66,7 +66,7 @@ NETWORKS = MODELS | {
     "ldm.modules.moment_style_encoder.MomentStyleEncoder",
     "torch.nn.Identity",  # in the place of a loss
 }
-# What a run of somebody else may build besides, when it is resumed, validated or looked at.
+# Further classes that a run from elsewhere may build when it is resumed, validated or inspected.
 BUILDABLE = NETWORKS | {
     "ldm.modules.losses.VQLoss",
     "ldm.data.datamodule.DataModuleFromConfig",
@@ -205,7 +205,7 @@ def check_config(config: Any, where: str) -> None:
         path = f"{cls.__module__}.{cls.__qualname__}"
         if isinstance(value, Mapping) and (arguments_of := ARGUMENTS.get((path, key))):
             check_params(resolve(arguments_of), {str(name): part for name, part in value.items()}, here)
-        elif value and (
+        elif (value or value == {}) and (
             key.endswith("_config") or key in NESTED or (isinstance(value, Mapping) and "target" in value)
         ):
             check_config(value, here)
@@ -256,19 +256,21 @@ def require_networks(config: Any) -> None:
             )
 
 
-def foreign_targets(config: Any, packages: Collection[str] = ()) -> list[str]:
+def foreign_targets(config: Any, packages: Collection[str] = ()) -> dict[str, str]:
     """Return the targets in a config that are neither in the project's own table nor in one of these packages.
+
+    The keys are the places of the targets in the config.
 
     Raises:
         ConfigError: a target is not the dotted name of a class.
     """
-    found = []
+    found = {}
     for where, target in located_targets(config):
         parts = target.split(".") if isinstance(target, str) else []
         if len(parts) < 2 or not all(part.isidentifier() for part in parts):
             raise ConfigError(f"{where}.target must be the dotted name of a class, got {shown(target)}")
         if canonical(target) not in BUILDABLE and parts[0] not in packages:
-            found.append(target)
+            found[where] = target
     return found
 
 

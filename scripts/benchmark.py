@@ -85,7 +85,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _batches(text: str) -> list[int]:
     sizes = sorted({1, *map(int, text.split(","))})
     if sizes[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted sizes of 1 or more")
+        raise argparse.ArgumentTypeError(f"sizes must be at least 1, got {text}")
     return sizes
 
 

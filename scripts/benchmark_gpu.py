@@ -33,7 +33,7 @@ HEADER = f"{'part':<58} {'ms':>9} {'images/s':>9} {'TFLOP/s':>8} {'share':>6} {'
 
 
 class Found(NamedTuple):
-    """What a row measures; the operations are None where they are not counted."""
+    """Measurement of a row; the operations are None if they are not counted."""
 
     seconds: float
     images: int
@@ -102,7 +102,7 @@ class Report:
 
 
 class Settings(NamedTuple):
-    """What is measured: on a GPU the real models, in a dry run small ones."""
+    """Models and sizes to measure: the real ones on a GPU, small ones in a dry run."""
 
     small: str
     published: str

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{file}: {numbers / 1e6:.1f} M numbers, {file.stat().st_size / 1e6:.1f} MB")
     if options.to != "diffusers" and stage.scale_factor != 1:
         scale = f"the scale of its latents, {stage.scale_factor:g}, is not kept"
-        print(f"{scale}: only a diffusion that was trained with it wants it, as scale_factor")
+        print(f"{scale}: only needed by a diffusion that was trained with it, as scale_factor")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Take the README's picture of the studio, assets/studio.png, with the demo weights as they are.
+"""Take the README's screenshot of the studio, assets/studio.png, with the default weights.
 
-Wants Debian's chromium and `pip install -r requirements-dev.txt`.
+Needs Debian's chromium and `pip install -r requirements-dev.txt`.
 """
 
 import argparse
@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 120_000  # milliseconds
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -32,7 +34,7 @@ def studio(*arguments: str) -> Iterator[str]:
     """Run gradio_img2img.py on a free port, on the CPU; yields the page's address.
 
     Raises:
-        RuntimeError: it did not start; with what it said.
+        RuntimeError: it did not start; with its output.
     """
     process = subprocess.Popen(
         [sys.executable, "gradio_img2img.py", "--device", "cpu", *arguments],
@@ -43,14 +45,16 @@ def studio(*arguments: str) -> Iterator[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     try:
         for line in process.stdout:
-            said += line
+            output += line
             if address := re.search(r"http://[\d.:]+/", line):
+                # A full pipe would block the server.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
                 yield address[0]
                 return
-        raise RuntimeError(f"the studio did not start: {said}")
+        raise RuntimeError(f"the studio did not start: {output}")
     finally:
         process.terminate()
         process.wait(20)
@@ -66,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     browser = shutil.which("chromium")
     if browser is None:
-        parser.error("wants chromium: apt-get install chromium")
+        parser.error("chromium is not installed: apt-get install chromium")
 
     from PIL import Image
 
@@ -81,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _photograph(address: str, browser: str, options: argparse.Namespace) -> bytes:
-    """Swap the hair, and return what the page looks like then."""
+    """Return a screenshot of the first tab with the example photo and its edit, as PNG."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -91,13 +95,9 @@ def _photograph(address: str, browser: str, options: argparse.Namespace) -> byte
             color_scheme="dark" if options.dark else "light",
         )
         page.goto(address)
-        page.wait_for_selector("#face-mine img[src]")
-        page.wait_for_selector("#shelf img")
-        page.check("#lock-seed input")  # the same picture each time
-        page.click("#make")
-        page.wait_for_selector("#status [data-tone=done]")
-        page.wait_for_selector("#history img")
-        page.wait_for_timeout(500)  # the last thumbnails
+        page.wait_for_selector("#status-photo [data-tone=done]", timeout=TIMEOUT)
+        page.wait_for_selector("#photo-compare img", timeout=TIMEOUT)
+        page.wait_for_timeout(1500)  # until images are painted
         screen = page.screenshot()
         opened.close()
     return screen

@@ -1,4 +1,4 @@
-"""Write what a run has learnt as a folder to pass on: model.safetensors and config.yaml.
+"""Write the weights of a run as a folder to pass on: model.safetensors and config.yaml.
 
 One set of weights, the averaged ones where the run has them, matrices in half precision; the first stage is inside.
 Every command takes the folder, and so does training as a start: model.params.ckpt_path=FOLDER.
@@ -13,7 +13,7 @@ from ldm.arguments import path_argument
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a run folder of main.py, a weight file, or owner/name on the hub")
     parser.add_argument("out", type=path_argument, help="the folder to write")
@@ -48,11 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     import torch  # imports that --help does not need
 
     from ldm.checkpoints.errors import CheckpointError
-    from ldm.checkpoints.io import build_model, for_use, write_checkpoint
+    from ldm.checkpoints.io import build_model, write_checkpoint
     from ldm.checkpoints.locate import find_model
-    from ldm.checkpoints.state_dict import has_ema, without_first_stage_file
+    from ldm.checkpoints.state_dict import has_ema
     from ldm.output_files import check_outputs
     from ldm.pipeline.pretrained import Weights
+    from ldm.pipeline.sharing import lean_config
     from ldm.training.posthoc_ema import averaged
 
     try:
@@ -68,9 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             weights = "raw"
         state = build_model(config, checkpoint, weights=weights).state_dict()
-        lean = {"model": without_first_stage_file(for_use(config.get("model", config)), state)}
-        if "data" in config:  # tells the size of the pictures and what the regions are
-            lean["data"] = config["data"]
+        lean = lean_config(config, state)
         dtype = getattr(torch, options.precision)
         facts = {"step": checkpoint.step, "epoch": checkpoint.epoch}
         known = {key: value for key, value in facts.items() if value is not None}

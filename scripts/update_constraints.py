@@ -48,7 +48,7 @@ def closure(requirements: list[Requirement]) -> dict[str, Version]:
         for text in package.requires or ():
             needed = Requirement(text)
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                left += [(needed, wanted) for wanted in ("", *needed.extras)]
+                left += [(needed, extra) for extra in ("", *needed.extras)]
     return versions
 
 

@@ -27,8 +27,8 @@ def drawn(index: int, style: FaceStyle) -> tuple[torch.Tensor, torch.Tensor]:
     return as_unit(torch.from_numpy(image).permute(2, 0, 1)), torch.from_numpy(labels)
 
 
-def psnr(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return (-10 * ((found - wanted) / 2).square().mean((1, 2, 3)).log10()).mean().item()
+def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return (-10 * ((found - expected) / 2).square().mean((1, 2, 3)).log10()).mean().item()
 
 
 def test_faces_come_back_and_hair_follows_its_style_alone(pipe: FacePipeline) -> None:

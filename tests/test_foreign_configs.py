@@ -277,7 +277,9 @@ def test_one_sentence_lists_the_foreign_targets_and_the_option(
 ) -> None:
     assert main.main(["-b", str(write_tiny(tmp_path)), "--dry-run"]) == 2
     error = capsys.readouterr().err
-    assert "tests.training.tiny.TinyModel, tests.training.tiny.TinyFaces" in error
+    assert (
+        "tests.training.tiny.TinyModel at model, tests.training.tiny.TinyFaces at data.params.train" in error
+    )
     assert "--allow-targets tests" in error and len(error.splitlines()) == 1
-    assert foreign_targets({"target": "tests.a.B"}, ("tests",)) == []
-    assert foreign_targets({"target": "testsuite.a.B"}, ("tests",)) == ["testsuite.a.B"]
+    assert foreign_targets({"target": "tests.a.B"}, ("tests",)) == {}
+    assert foreign_targets({"target": "testsuite.a.B"}, ("tests",)) == {"": "testsuite.a.B"}

@@ -124,10 +124,10 @@ def test_the_published_recipe_explains_every_key(place: str) -> None:
 
 
 def test_nothing_of_the_base_install_needs_torchvision() -> None:
-    wanted = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.py").read_text().partition(
+    expected = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.py").read_text().partition(
         "extras_require"
     )[0]
-    assert "torchvision" not in wanted
+    assert "torchvision" not in expected
     pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert all(re.fullmatch(r"[a-z-]+==[\d.]+(post\d+)?", pin) for pin in pins)
     assert "torch==2.13.0" in pins

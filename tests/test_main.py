@@ -37,14 +37,14 @@ def test_help_needs_none_of_the_slow_imports() -> None:
 
 
 def test_overrides_are_found_wherever_they_stand() -> None:
-    wanted = (["a.yaml", "b.yaml"], ["x.y=1", "z=[1,2]"], "train")
+    expected = (["a.yaml", "b.yaml"], ["x.y=1", "z=[1,2]"], "train")
     for words in (
         "-b a.yaml b.yaml -t x.y=1 z=[1,2]",
         "-b a.yaml b.yaml x.y=1 z=[1,2] -t",
         "-t -b a.yaml b.yaml x.y=1 --name n z=[1,2]",
     ):
         options = main.parse(words.split())
-        assert (options.base, options.overrides, options.action) == wanted
+        assert (options.base, options.overrides, options.action) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
             ["-b", "BASE", "-t", "model.base_learning_rate=fast"],
             "model.base_learning_rate must be a number, got 'fast'",
         ),
-        (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; wanted a multiple of 4"),
+        (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; expected a multiple of 4"),
         (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
         (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
         (["-b", "BASE", "-t", "model.params.width=???"], "leaves model.params.width open"),
@@ -101,7 +101,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         ),
         (["-b", "BASE", "--validate"], "--validate needs trained weights; name a run with --resume"),
         (["-b", "BASE", "-t", "lightning.callbacks.image_logger.params.cel=9"], "did you mean 'cell'"),
-        (["-t", "--resume", "nowhere"], "--resume nowhere: no run is there"),
+        (["-t", "--resume", "nowhere"], "--resume nowhere: no run there"),
     ],
 )
 def test_a_users_error_is_one_sentence(

@@ -1,4 +1,4 @@
-"""What goes wrong with a weight file."""
+"""Errors of weight files."""
 
 
 class CheckpointError(ValueError):

@@ -1,4 +1,4 @@
-"""What a file is, by its type on disk and its first bytes: weights, or what people save in their place."""
+"""Identify a file by its type on disk and its first bytes: weights, or files that are mistaken for weights."""
 
 import stat
 from pathlib import Path

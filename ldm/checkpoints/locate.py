@@ -12,10 +12,11 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.hub import download, hub_name
 from ldm.checkpoints.io import Checkpoint, read_checkpoint, read_config
 
-__all__ = ["BUNDLED", "DEMO", "FACE_PARSER", "find_model", "find_weights", "usable_device"]
+__all__ = ["BUNDLED", "DEMO", "FACES", "FACE_PARSER", "find_model", "find_weights", "usable_device"]
 
 BUNDLED = ROOT / "checkpoints"
 DEMO = BUNDLED / "demo"  # a model of synthetic faces
+FACES = BUNDLED / "faces" / "diffusion"  # a model of real faces
 FACE_PARSER = BUNDLED / "faces" / "parser"
 
 

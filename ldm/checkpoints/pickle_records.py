@@ -1,4 +1,4 @@
-"""What stands for tensors, arrays and classes while a pickle is read: inert records of numbers and strings.
+"""Records in place of tensors, arrays and classes while a pickle is read: numbers and strings only.
 
 BUILDERS holds every function that a pickle can call. Each is written here, checks what it is given, and makes
 nothing but a record, a number, a string or a container.
@@ -41,7 +41,7 @@ class StorageRecord:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """What a tensor is made of; offset and stride count elements of `dtype`."""
+    """Storage, dtype and layout of a tensor; offset and stride count elements of `dtype`."""
 
     storage: StorageRecord
     dtype: torch.dtype

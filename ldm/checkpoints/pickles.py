@@ -28,7 +28,7 @@ _Machine: Any = pickle._Unpickler
 
 
 class Readable(Protocol):
-    """What a pickle is read from."""
+    """Source of a pickle."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes."""
@@ -53,7 +53,7 @@ class RestrictedUnpickler(_Machine):
         """Read one pickle.
 
         Raises:
-            UnsafePickle: it wants to call something; the message names it.
+            UnsafePickle: it would call a function; the message names it.
             CheckpointError: it is damaged.
         """
         try:
@@ -94,13 +94,13 @@ class RestrictedUnpickler(_Machine):
         return record
 
     def refuse(self, target: Any, args: Any = ()) -> NoReturn:
-        """Raise UnsafePickle naming what the pickle wanted to run."""
+        """Raise UnsafePickle naming the function that the pickle would call."""
         name = target.name if isinstance(target, Reference) else f"a method of {type(target).__name__}"
         given = ", ".join(arg.name for arg in _items(args) if isinstance(arg, Reference))
-        call = f"{name}({given})" if given else name
+        call = f"{name}({given})"[:200] if given else name[:200]
         raise UnsafePickle(
-            f"{self.source}: this file wants to run {call} while it is being read. Weights are numbers and "
-            "need no such thing; nothing was run or loaded. If it is a whole model or holds settings objects, "
+            f"{self.source}: this file would call {call} while it is read. Weights need no such call; "
+            "nothing was run or loaded. If it is a whole model or holds settings objects, "
             "ask its maker for the weights alone (torch.save(model.state_dict()) or safetensors); "
             "otherwise delete it"
         )

@@ -2,7 +2,7 @@
 
 torch.load hands TorchScript archives to torch.jit.load and tar files to an extractor; here the two containers
 are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimiser's share of a
-training checkpoint is never read. What is read is held against the archive's checksums.
+training checkpoint is never read. The archive's checksums are verified.
 """
 
 import io

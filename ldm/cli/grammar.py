@@ -59,7 +59,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if (options.data is None) == (options.image is None):
         parser.error("give the faces: either --data FOLDER, or --image FILE with --mask FILE")
     if options.image is not None and options.mask is None:
-        parser.error("--image wants --mask, its label map")
+        parser.error("--image requires --mask, its label map")
     if options.data is not None and options.mask is not None:
         parser.error("--mask belongs to --image; the faces of --data have theirs in labels/")
     if options.image is not None and options.names is not None:
@@ -71,14 +71,14 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error(f"--style-mask belongs to a picture; --style {style} has its own regions")
     if (shape := getattr(options, "shape", None)) and Path(shape).suffix.lower() in NOT_FOR_LABELS:
         parser.error(
-            f"--shape {shape}: a label map is wanted as PNG; {Path(shape).suffix} does not keep numbers"
+            f"--shape {shape}: a label map must be a PNG, got {Path(shape).suffix}, which does not preserve labels"
         )
     for name in ("steps", "batch_size", "frames", "samples", "overview"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(options, name)}; wanted 1 or more")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     for part in getattr(options, "part", []):
         if not all(part.partition("=")[::2]):
-            parser.error(f"--part {part}; wanted REGIONS=OTHER, such as hair,u_lip=000012")
+            parser.error(f"--part must be REGIONS=OTHER, got {part}, such as hair,u_lip=000012")
 
 
 def _add_faces(task: argparse.ArgumentParser) -> None:
@@ -179,7 +179,9 @@ def _add_model(task: argparse.ArgumentParser) -> None:
 
 def _add_sampling(task: argparse.ArgumentParser) -> None:
     sampling = task.add_argument_group("sampling")
-    sampling.add_argument("--steps", type=int, help="calls of the network, 1..1000 (20; with --invert 50)")
+    sampling.add_argument(
+        "--steps", type=int, help="calls of the network, 1..1000 (10; 50 with --invert, ddim, plms or ddpm)"
+    )
     sampling.add_argument(
         "--solver", help="dpmpp_2m, unipc, ddim, plms or ddpm (dpmpp_2m; with --invert ddim)"
     )

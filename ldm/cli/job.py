@@ -25,7 +25,7 @@ from ldm.pipeline import FacePipeline, StyleCode
 from ldm.pipeline.options import SamplingOptions, inverting, sampling
 
 Styles = list[StyleCode]
-# What the command line passes on to the pipeline where it was given.
+# Options that are passed on to the pipeline if they were given.
 PASSED = ("steps", "solver", "spacing", "eta", "null", "guidance_interval", "seed")
 
 
@@ -104,7 +104,8 @@ class Job:
         if not self.columns:
             return f"{self.written} styles in {self.out}"
         shown = min(self.faces, self.options.overview)
-        return f"{self.written} pictures in {self.out}; {self.overview} shows {shown} faces"
+        faces = "1 face" if shown == 1 else f"{shown} faces"
+        return f"{self.written} pictures in {self.out}; {self.overview} shows {faces}"
 
     def _batches(self) -> Iterator[list[Face]]:
         batch: list[Face] = []
@@ -275,4 +276,6 @@ def _guidance(text: str) -> float | dict[str, float]:
         parts = [part.partition("=") for part in text.split(",")]
         return {name.strip(): float(value) for name, _, value in parts}
     except ValueError as error:
-        raise ValueError(f"--guidance {text}; wanted a number, or such as hair=2,skin=1.5") from error
+        raise ValueError(
+            f"--guidance must be a number, or by region such as hair=2,skin=1.5, got {text}"
+        ) from error

@@ -57,7 +57,7 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=path_argument,
         metavar="PATH",
-        help="face model (default: checkpoints/demo, synthetic faces)",
+        help="face model (default: checkpoints/faces/diffusion)",
     )
     task.add_argument(
         "--face",
@@ -86,7 +86,7 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         "faces that the model reconstructs well (default: auto)",
     )
     task.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
-    task.add_argument("--steps", type=int, default=20, help="solver steps, 1 to 1000 (default: 20)")
+    task.add_argument("--steps", type=int, default=10, help="solver steps, 1 to 1000 (default: 10)")
     task.add_argument("--gps", action="store_true", help="keep the GPS position in the metadata")
 
 

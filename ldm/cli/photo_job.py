@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm.checkpoints.fingerprint import fingerprint
-from ldm.checkpoints.locate import DEMO, FACE_PARSER
+from ldm.checkpoints.locate import FACE_PARSER, FACES
 from ldm.cli.photo_files import (
     REQUEST,
     is_finished,
@@ -72,7 +72,7 @@ class PhotoJob:
         self.colors = None if options.color is None else parse_colors(options.color)
         sampling(seed=options.seed, steps=options.steps)
         self.editor = PhotoEditor.from_pretrained(
-            options.checkpoint or DEMO, options.parser or FACE_PARSER, device=options.device
+            options.checkpoint or FACES, options.parser or FACE_PARSER, device=options.device
         )
         self.regions = (
             None if options.regions is None else [name.strip() for name in options.regions.split(",")]

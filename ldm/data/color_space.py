@@ -20,6 +20,8 @@ _SRGB_TO_XYZ = np.array(  # adapted to D50 by Bradford's matrix, as in sRGB's ow
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, 0.0, 0.0)  # parametric type 3
 _PARAMETERS = (1, 3, 4, 5, 7)  # number of parameters of each type of parametric curve
 _CODES = np.linspace(0, 1, 4096)
+_BISECTIONS = 7  # for the chroma of a colour at the gamut's boundary, to 1 %
+_TOLERANCE = 1e-3  # of linear light: colours of the gamut's boundary are inside in spite of rounding
 
 
 class ColorProfileError(ValueError):
@@ -83,11 +85,39 @@ class ColorSpace:
         """Return codes in [0, 1], float32 (..., 3), of CIELAB; out-of-gamut colours are clipped."""
         return self.from_linear(lab_to_linear(lab, self.matrix))
 
+    def in_gamut(self, lab: np.ndarray) -> np.ndarray:
+        """Return CIELAB (..., 3) with the chroma of out-of-gamut colours reduced until they are inside.
+
+        Lightness and hue are kept, which clipping the channels does not: strands of saturated hair stay visible.
+        """
+        outside = self._outside(lab)
+        if not outside.any():
+            return lab
+        colours = lab[outside]
+        colours[:, 0] = colours[:, 0].clip(0, 100)
+        low, high = np.zeros(len(colours), np.float32), np.ones(len(colours), np.float32)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            beyond = self._outside(_with_chroma(colours, middle))
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        result = lab.copy()
+        result[outside] = _with_chroma(colours, low)
+        return result
+
+    def _outside(self, lab: np.ndarray) -> np.ndarray:
+        linear = lab_to_linear(lab, self.matrix)
+        outside: np.ndarray = np.any((linear < -_TOLERANCE) | (linear > 1 + _TOLERANCE), axis=-1)
+        return outside
+
     @cached_property
     def _tables(self) -> np.ndarray:
         """Return (3, 256): the linear light of every byte."""
         bytes_ = np.arange(256) / 255
         return np.stack([np.interp(bytes_, _CODES, curve) for curve in self.curves]).astype(np.float32)
+
+
+def _with_chroma(lab: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.concatenate([lab[:, :1], lab[:, 1:] * scale[:, None]], -1)
 
 
 def linear_to_lab(linear: np.ndarray, matrix: np.ndarray) -> np.ndarray:

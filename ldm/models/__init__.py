@@ -1,1 +1,1 @@
-"""What is trained: the first stage and the diffusion."""
+"""Trainable models: first stage, diffusion and face parser."""

@@ -89,7 +89,7 @@ class AdamWInBackward(AdamW):
 
 
 def _halved(moment: Tensor, before: Tensor | None) -> Tensor:
-    """Return a moment in bfloat16, reusing the memory of `before` to avoid heap fragmentation."""
+    """Return a moment in bfloat16, reusing the memory of `before` to avoid fragmented memory."""
     if before is None or before.dtype != torch.bfloat16:
         return moment.to(torch.bfloat16)
     return before.copy_(moment)

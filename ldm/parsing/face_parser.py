@@ -1,8 +1,9 @@
-"""FaceParser: a photo becomes a label map, with a network trained here or one of transformers' format."""
+"""FaceParser: segments photos into label maps, with a network of this project or one in transformers' format."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.checkpoints.io import build_model
 from ldm.checkpoints.locate import FACE_PARSER, find_model, usable_device
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
+from ldm.parsing.class_check import check_classes, reference_face
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
-# What others call CelebAMask-HQ's regions; of each only the words, in lower case, count.
+# Names of CelebAMask-HQ's regions in other projects, compared by their words in lower case.
 ALIASES = {
     "bg": "background",
     "face": "skin",
@@ -55,10 +57,10 @@ ALIASES = {
 
 
 class FaceParser:
-    """Finds the regions of photos.
+    """Segments photos into regions.
 
     Attributes:
-        label_set: what its label maps number.
+        label_set: names of the labels in its label maps.
         missing: regions that the network cannot find.
     """
 
@@ -74,10 +76,10 @@ class FaceParser:
 
         Args:
             network: the network.
-            regions: the name of each class, in the network's order.
+            regions: name of each class, in the network's order.
             size: the (H, W) it was trained at; photos are resized to it.
-            normalise: mean and deviation of the pixels in 0..1 that it expects.
-            label_set: what the classes become, by name.
+            normalise: mean and standard deviation of its input, for pixels in [0, 1].
+            label_set: labels to which the classes are mapped, by name.
 
         Raises:
             CheckpointError: a class that `label_set` does not have.
@@ -102,22 +104,28 @@ class FaceParser:
             path: A run folder of main.py, a folder of `scripts/export_model.py`, or a network in transformers' format:
                 a folder, or owner/name on the hub.
             device: "cpu", "cuda", "mps"; by default the fastest there is.
-            label_set: What the label maps number.
+            label_set: Names of the labels in the label maps.
+
+        A network from elsewhere is run on a face whose label map is known. Left and right are exchanged, with a
+        warning, where its names have them the other way round.
 
         Raises:
-            CheckpointError: neither, or its classes have no names that `label_set` knows.
+            CheckpointError: neither, or its classes have no names that `label_set` knows, or names of other regions.
         """
         place = usable_device(device)
         folder = Path(path)
         if (folder / "config.json").is_file() or not folder.exists():
             network, regions, size, normalise = _from_transformers(path, place)
-            return cls(network, regions, size, normalise, label_set)
+            parser = cls(network, regions, size, normalise, label_set)
+            if label_set == CELEBAMASK_HQ:
+                parser._check_classes(str(path))
+            return parser
         checkpoint, config = find_model(path)
         model: Any = build_model(config, checkpoint, weights="raw")
         from ldm.models.segmenter import Segmenter
 
         if not isinstance(model, Segmenter):
-            raise CheckpointError(f"{checkpoint.path}: holds a {type(model).__name__}; wanted a face parser")
+            raise CheckpointError(f"{checkpoint.path}: expected a face parser, got a {type(model).__name__}")
         # Our networks take pixels in [-1, 1].
         return cls(
             model.to(place),
@@ -127,21 +135,34 @@ class FaceParser:
             label_set,
         )
 
+    def _check_classes(self, name: str) -> None:
+        """Correct exchanged sides; raise CheckpointError if a class is plainly another region."""
+        image, truth = reference_face()
+        exchanged = check_classes(self.parse(image), truth, name)
+        before = self._to_label.clone()
+        for pair in exchanged:
+            left, right = self.label_set.indices(pair)
+            self._to_label[before == left], self._to_label[before == right] = right, left
+        if exchanged:
+            listed = ", ".join(f"{left} and {right}" for left, right in exchanged)
+            warnings.warn(f"{name}: its names have {listed} exchanged; corrected", stacklevel=3)
+
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     @torch.no_grad()
     def parse(self, image: Tensor) -> Tensor:
-        """Return the label map of a photo (3, H, W) in [-1, 1], uint8 (H, W); of (B, 3, H, W) all of them.
+        """Return the label map, uint8 (H, W), of a photo (3, H, W) in [-1, 1], or (B, H, W) of a batch (B, 3, H, W).
 
         Raises:
-            ValueError: another shape, or values that are not finite.
+            ValueError: an unexpected shape, or non-finite values.
         """
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.isfinite().all():
             raise ValueError(
-                f"a tensor {tuple(image.shape)}; wanted a photo (3, H, W) or (B, 3, H, W) of finite values in [-1, 1]"
+                "expected a photo (3, H, W) or (B, 3, H, W) of finite values in [-1, 1], got a tensor "
+                f"{tuple(image.shape)}"
             )
         batch = image if image.ndim == 4 else image[None]
         logits = self.network(self._pixels(batch))
@@ -162,14 +183,14 @@ class FaceParser:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Return what the network's encoder sees last in images (B, 3, H, W) in [-1, 1], mean over places: (B, D)."""
+        """Return the encoder's last features, averaged over positions, (B, D), of images (B, 3, H, W) in [-1, 1]."""
         segmenter: Any = self.network.network
         if hasattr(segmenter, "encoder"):
             return segmenter.encoder(self._pixels(images))[-1].mean((2, 3))
         return segmenter.base_model(pixel_values=self._pixels(images)).last_hidden_state.mean((2, 3))
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """Return what the network takes."""
+        """Return the input of the network."""
         small = F.interpolate(
             images.float().to(self.device),
             size=self.size,
@@ -181,7 +202,7 @@ class FaceParser:
 
 
 class _Logits(nn.Module):
-    """A network of transformers that returns its logits alone."""
+    """Network of transformers that returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -193,8 +214,8 @@ class _Logits(nn.Module):
 
 def _from_transformers(path: str | Path, device: torch.device) -> tuple[Any, ...]:
     """Return the network, its classes in order, its size and its normalisation."""
-    wanted = "neither a run folder of main.py nor a segmentation network in transformers' format"
-    network = load_transformer("AutoModelForSemanticSegmentation", path, wanted)
+    problem = "neither a run folder of main.py nor a segmentation network in transformers' format"
+    network = load_transformer("AutoModelForSemanticSegmentation", path, problem)
     names = network.config.id2label
     regions = [names[i] for i in range(len(names))]
     size, normalise = _preprocessing(path)
@@ -202,23 +223,23 @@ def _from_transformers(path: str | Path, device: torch.device) -> tuple[Any, ...
 
 
 def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[float], Sequence[float]]]:
-    """Return what preprocessor_config.json says, or what SegFormers usually take where there is none."""
+    """Return size and normalisation from preprocessor_config.json; SegFormer's defaults without it."""
     from transformers.utils import cached_file
 
     try:
         file = cached_file(str(path), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
         file = None
-    said: Mapping[str, Any] = parse_json(Path(file).read_text()) if file else {}
-    size = said.get("size", 512)
+    settings: Mapping[str, Any] = parse_json(Path(file).read_text()) if file else {}
+    size = settings.get("size", 512)
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else next(iter(size.values()))
-    mean, deviation = said.get("image_mean", IMAGENET[0]), said.get("image_std", IMAGENET[1])
+    mean, deviation = settings.get("image_mean", IMAGENET[0]), settings.get("image_std", IMAGENET[1])
     return ((size, size) if isinstance(size, int) else (size[0], size[1])), (mean, deviation)
 
 
 def _translated(regions: Sequence[str], label_set: LabelSet) -> list[int]:
-    """Return the label of each class, found by its name: two orders of the same 19 classes circulate.
+    """Return the label of each class, found by its name: three orders of the same 19 classes circulate.
 
     Raises:
         CheckpointError: a name that `label_set` does not have.

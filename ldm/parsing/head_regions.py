@@ -67,14 +67,35 @@ def nearest_face(crop: Crop, others: Sequence[Crop], size: tuple[int, int]) -> T
 
 
 def flooded(seed: Tensor, area: Tensor, gap: int) -> Tensor:
-    """Return the pixels of `area` (H, W) that steps of at most `gap` pixels within it reach from `seed`."""
+    """Return the pixels of `area` (H, W) that steps of at most `gap` pixels within it reach from `seed`.
+
+    Steps go in all eight directions. Whole runs of a row or a column are filled at once, so that few rounds suffice.
+    """
     reached = seed & area
+    rows, columns = _runs(area, gap), _runs(area.T, gap)
     while True:
         grown = F.max_pool2d(reached[None, None].float(), 2 * gap + 1, 1, gap)[0, 0] > 0
-        grown &= area
+        grown = _filled(_filled(grown & area, area, rows).T, area.T, columns).T
         if torch.equal(grown, reached):
             return reached
         reached = grown
+
+
+def _runs(area: Tensor, gap: int) -> Tensor:
+    """Return the index of each pixel's run (H, W): pixels of `area` in one row, at most `gap` from the next."""
+    column = torch.arange(area.shape[1], device=area.device).expand_as(area)
+    last = torch.where(area, column, -gap - 1).cummax(1).values  # the last pixel of the area so far
+    before = F.pad(last[:, :-1], (1, 0), value=-gap - 1)
+    starts = area & (column - before > gap)
+    starts[:, 0] = True  # runs do not continue from the row above
+    return starts.flatten().cumsum(0).view_as(area) - 1
+
+
+def _filled(reached: Tensor, area: Tensor, runs: Tensor) -> Tensor:
+    """Return the runs of `area` with a reached pixel, bool (H, W)."""
+    found = torch.zeros(int(runs[-1, -1]) + 1, dtype=torch.bool, device=area.device)
+    found[runs[reached]] = True
+    return area & found[runs]
 
 
 def _labelled(labels: Tensor, label_set: LabelSet, regions: Sequence[str]) -> Tensor:

@@ -26,7 +26,7 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class PhotoRecord:
-    """What became of a photo; one line of the journal.
+    """Result of one photo; one line of the journal.
 
     Attributes:
         photo: path of the photo.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
+from ldm.pipeline import sharing
 from ldm.pipeline.edit_masks import area_of, soften
 from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
 from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
@@ -47,12 +48,17 @@ class FacePipeline:
         label_set: LabelSet,
         size: tuple[int, int],
         precision: Precision = "float32",
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a model in evaluation mode, its label set and the (H, W) of its training images."""
+        """Take a model in evaluation mode, its label set and the (H, W) of its training images.
+
+        `config`, the content of its YAML, is only needed by `save_pretrained` and `push_to_hub`.
+        """
         self.sampler = ImageSampler(model, label_set, working_dtype(precision, model))
         self.model = model
         self.label_set = label_set
         self.size = size
+        self.config = config
 
     @classmethod
     def from_pretrained(
@@ -85,10 +91,53 @@ class FacePipeline:
         """
         check_precision(precision)  # fail before loading takes minutes
         usable_device(device)
-        pipe = cls(*load_pretrained(path, config=config, weights=weights, device=device), precision)
+        found = load_pretrained(path, config=config, weights=weights, device=device)
+        pipe = cls(found.model, found.label_set, found.size, precision, found.config)
         if compile:
             compile_step(pipe.model)
         return pipe
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float16, **metadata: Any
+    ) -> Path:
+        """Write model.safetensors, config.yaml and a model card; `from_pretrained` and main.py read the folder.
+
+        Args:
+            folder: the folder; an existing README.md in it is kept.
+            dtype: of matrices and kernels in the file.
+            metadata: of the model card, such as license="mit" or datasets=["..."].
+
+        Raises:
+            CheckpointError: the pipeline has no config.
+        """
+        return sharing.save_pretrained(self, folder, dtype=dtype, name=str(folder), metadata=metadata)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype = torch.float16,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload model",
+        **metadata: Any,
+    ) -> str:
+        """Upload the files of `save_pretrained` to the Hugging Face hub as owner/name; return the commit's URL.
+
+        Args:
+            name: owner/name; created if it does not exist.
+            dtype: of matrices and kernels in the file.
+            private: visibility of a new repository; None for the owner's default.
+            token: access token; None for the one of `hf auth login`.
+            message: commit message.
+            metadata: of the model card, such as license="mit" or datasets=["..."].
+
+        Raises:
+            CheckpointError: no config, huggingface_hub is not installed, or the upload failed.
+        """
+        return sharing.push_to_hub(
+            self, name, dtype=dtype, metadata=metadata, private=private, token=token, message=message
+        )
 
     @property
     def device(self) -> torch.device:

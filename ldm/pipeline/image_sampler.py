@@ -95,7 +95,7 @@ class ImageSampler:
         if source is not None:
             photo = source.photo.to(device)
             if source.inputs is not None:
-                x = self.invert(photo, source.inputs, how.steps, how.used_spacing, report.of_stage())
+                x = self.invert(photo, source.inputs, how.used_steps, how.used_spacing, report.of_stage())
             if source.weights is not None:
                 weights = source.weights.to(device)
                 free = shrink(weights, self.model.first_stage_model.factor)
@@ -107,7 +107,7 @@ class ImageSampler:
                 predict,
                 x,
                 self.model.schedule,
-                steps=how.steps,
+                steps=how.used_steps,
                 solver=how.solver,
                 eta=how.eta,
                 spacing=how.used_spacing,

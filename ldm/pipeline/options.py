@@ -10,13 +10,15 @@ from typing import Literal, TypedDict, Unpack, cast, get_args
 from torch import Tensor
 
 from ldm.sampling.schedule import SPACINGS, Spacing
-from ldm.sampling.solvers import SOLVERS
+from ldm.sampling.solvers import MULTISTEP, SOLVERS
 
 Null = Literal["empty", "zero"]
 Progress = Callable[[int, int], None]  # steps done, total steps
 # Receives a function that decodes the current x0 estimate (B, 3, H, W); nothing is computed unless it is called.
 Preview = Callable[[Callable[[], Tensor]], None]
 
+# Steps that are no farther from 1,000 DDIM steps than 50 DDIM steps are (docs/sampling.md).
+DEFAULT_STEPS, SINGLE_STEP_STEPS = 10, 50  # of the multistep solvers, and of the others
 # Spacing with the lowest error at 20 steps (docs/sampling.md); other solvers use the published one.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
 
@@ -24,7 +26,7 @@ BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
 class SamplingOptions(TypedDict, total=False):
     """The keyword arguments of `Sampling`."""
 
-    steps: int
+    steps: int | None
     solver: str
     spacing: Spacing | None
     eta: float
@@ -43,7 +45,7 @@ class Sampling:
     """Sampling options.
 
     Attributes:
-        steps: number of solver steps, in [1, 1000].
+        steps: number of solver steps, in [1, 1000]; None for 10 of a multistep solver, 50 of another.
         solver: name in `ldm.sampling.SOLVERS`.
         spacing: timestep spacing, "uniform", "quadratic" or "logsnr"; None for the best of the solver.
         eta: stochasticity of DDIM, in [0, 1].
@@ -65,7 +67,7 @@ class Sampling:
         ValueError: an invalid value.
     """
 
-    steps: int = 20
+    steps: int | None = None
     solver: str = "dpmpp_2m"
     spacing: Spacing | None = None
     eta: float = 0.0
@@ -95,7 +97,7 @@ class Sampling:
         for seed in _listed(self.seed):
             if not 0 <= seed < 2**63:
                 raise ValueError(f"seed must be in [0, 2^63 - 1], got {seed}")
-        if not 1 <= self.steps <= 1000:
+        if self.steps is not None and not 1 <= self.steps <= 1000:
             raise ValueError(f"steps must be in [1, 1000], got {self.steps}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
@@ -109,6 +111,13 @@ class Sampling:
     def used_spacing(self) -> Spacing:
         """Timestep spacing, with None resolved to the best of the solver."""
         return self.spacing or BEST_SPACING.get(self.solver, "uniform")
+
+    @property
+    def used_steps(self) -> int:
+        """Number of steps, with None resolved to the solver's."""
+        if self.steps is not None:
+            return self.steps
+        return DEFAULT_STEPS if self.solver in MULTISTEP else SINGLE_STEP_STEPS
 
     def seeds(self, count: int) -> list[int]:
         """Return one seed per image; raise ValueError unless there are `count` or a single one."""

@@ -127,7 +127,7 @@ def paste(
         lab = space.to_lab(before)
         added = (edit(lab, crop_grid(crop, top, bottom, left, right)) - lab) * (strength * alpha)[..., None]
         # Adding the difference of two encodings cancels the rounding error of CIELAB.
-        step = np.rint(255 * (space.from_lab(lab + added) - space.from_lab(lab)))
+        step = np.rint(255 * (space.from_lab(space.in_gamut(lab + added)) - space.from_lab(lab)))
         result[top:bottom, left:right] = np.clip(before + step, 0, 255).astype(np.uint8)
     return result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ldm.checkpoints.locate import DEMO, FACE_PARSER
+from ldm.checkpoints.locate import FACE_PARSER, FACES
 from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import find_faces
@@ -35,7 +35,7 @@ class PhotoEditor:
     @classmethod
     def from_pretrained(
         cls,
-        checkpoint: str | Path = DEMO,
+        checkpoint: str | Path = FACES,
         parser: str | Path = FACE_PARSER,
         *,
         device: str | torch.device | None = None,
@@ -43,8 +43,7 @@ class PhotoEditor:
         """Load both networks.
 
         Args:
-            checkpoint: argument of `FacePipeline.from_pretrained`; by default the demo weights of the
-                repository, trained on synthetic faces.
+            checkpoint: argument of `FacePipeline.from_pretrained`; by default `checkpoints/faces/diffusion`.
             parser: argument of `FaceParser.from_pretrained`; by default the parser of the repository.
             device: "cpu", "cuda" or "mps"; by default the fastest available.
 

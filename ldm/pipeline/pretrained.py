@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 
@@ -22,14 +22,30 @@ Weights = Literal["ema", "raw"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+class Pretrained(NamedTuple):
+    """A loaded model.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        label_set: names of its regions.
+        size: (H, W) of its training images.
+        config: content of its config.yaml.
+    """
+
+    model: LatentDiffusion
+    label_set: LabelSet
+    size: tuple[int, int]
+    config: dict[str, Any]
+
+
 def load_pretrained(
     path: str | Path,
     *,
     config: str | Path | Mapping[str, Any] | None = None,
     weights: Weights | None = None,
     device: str | torch.device | None = None,
-) -> tuple[LatentDiffusion, LabelSet, tuple[int, int]]:
-    """Load a model, its label set and training size (H, W); arguments as in `FacePipeline.from_pretrained`."""
+) -> Pretrained:
+    """Load a model; arguments as in `FacePipeline.from_pretrained`."""
     place = usable_device(device)
     checkpoint, found = find_model(path, config)
     if weights is None:
@@ -42,7 +58,7 @@ def load_pretrained(
             f"{checkpoint.path}: expected the weights of a LatentDiffusion, got a {type(model).__name__}"
         )
     size = _trained_size(found, model)
-    return model.to(place), label_set_of(found, model), size
+    return Pretrained(model.to(place), label_set_of(found, model), size, found)
 
 
 def weights_in(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> tuple[Weights, ...]:

@@ -164,7 +164,7 @@ def _photo(text: str, pipe: FacePipeline) -> Tensor:
 def _options(how: Mapping[str, Any]) -> SamplingOptions:
     if not set(how) <= set(KEPT):
         raise RecipeError(f"the recipe holds unknown options: {', '.join(sorted(set(how) - set(KEPT)))}")
-    if not isinstance(how.get("seed", 0), int) or not isinstance(how.get("steps", 20), int):
+    if not isinstance(how.get("seed", 0), int) or not isinstance(how.get("steps", 1), int):
         raise RecipeError("the recipe's seed and steps must be integers")
     if isinstance(how.get("guidance"), float) and not math.isfinite(how["guidance"]):
         raise RecipeError("the recipe's guidance must be finite")

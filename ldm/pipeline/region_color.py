@@ -15,7 +15,7 @@ Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
 # Colours of hair and lips without CSS names; each is a mean over a region with shadows and highlights.
 NAMED = {
     "auburn": "#6d3524",
-    "black": "#17130f",
+    "black": "#221c19",
     "blond": "#b8935a",
     "blonde": "#b8935a",
     "brunette": "#3f2a1e",
@@ -27,6 +27,7 @@ NAMED = {
     "platinum": "#d3c7b1",
     "rose": "#b8586a",
 }
+HIGHLIGHT = 1.5  # lightness relative to the mean from which highlights keep their contrast
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
@@ -79,12 +80,27 @@ def lab_of(color: Color) -> np.ndarray:
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
 
-    Shading is preserved: lightness is scaled if the region becomes darker and shifted if it becomes lighter,
-    and chroma follows lightness, as on a lit surface.
+    Shading is preserved: chroma follows lightness, as on a lit surface. A region that becomes lighter is shifted.
+    A region that becomes darker follows a curve through black: pigment darkens what a surface scatters, but not
+    its highlights.
     """
     light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:
-        light = lab[..., 0] * (target[0] / max(float(mean[0]), 1))
+        light = _darkened(lab[..., 0], max(float(mean[0]), 1), float(target[0]))
     shade = np.clip(light / max(float(target[0]), 1), 0.3, 1.5)[..., None]
     chroma = target[1:] * shade + 0.3 * (lab[..., 1:] - mean[1:])
     return np.concatenate([np.clip(light, 0, 100)[..., None], chroma], -1)
+
+
+def _darkened(light: np.ndarray, mean: float, target: float) -> np.ndarray:
+    """Return lightness on a smooth curve through (0, 0) and (mean, target).
+
+    It is a parabola up to the lightness `HIGHLIGHT * mean`, where its slope is 1, and goes on with that slope. For
+    targets too dark for that, the parabola is less curved, so that shadows keep at least 0.3 of the mean's slope.
+    """
+    ratio = target / mean
+    bend = min((1 - ratio) / (2 * HIGHLIGHT - 1), 0.7 * ratio)  # of slope (ratio - bend) at black
+    bright = HIGHLIGHT * mean
+    below = np.minimum(light, bright)
+    curve = (ratio - bend) * below + bend * below**2 / mean
+    return curve + (ratio - bend + 2 * HIGHLIGHT * bend) * (light - below)

@@ -7,7 +7,7 @@ import gradio as gr
 from torch import Tensor
 
 from ldm.data.images import encode_png
-from ldm.pipeline.options import Preview, Progress
+from ldm.pipeline.options import DEFAULT_STEPS, Preview, Progress
 from ldm.pipeline.recipe import KEY
 from ldm.studio.controls import MOST_STEPS
 from ldm.studio.errors import with_user_errors
@@ -41,7 +41,7 @@ class Api:
         regions: list[str],
         source: str = "",
         seed: int = 0,
-        steps: int = 20,
+        steps: int = DEFAULT_STEPS,
         lock: bool = True,
         request: gr.Request | None = None,
     ) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ldm.pipeline.options import SamplingOptions
+from ldm.pipeline.options import DEFAULT_STEPS, SamplingOptions
 from ldm.sampling.solvers import SOLVERS
 
 MOST_STEPS, MOST_VARIANTS, SEEDS = 200, 8, 2**31
@@ -62,7 +62,9 @@ def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
             variants = gr.Slider(
                 1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants"
             )
-            steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130, elem_id="steps")
+            steps = gr.Slider(
+                1, MOST_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="steps"
+            )
             guidance = gr.Slider(
                 0,
                 6,

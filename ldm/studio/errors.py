@@ -18,13 +18,14 @@ log = logging.getLogger("studio")
 
 def sentence(error: Exception) -> str:
     """Return the message for the visitor; unexpected errors are logged with their traceback."""
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if isinstance(error, CancelledError):
         return "Stopped"
     if is_out_of_memory(error):
         return "Out of memory; close other programs or try again later."
-    if isinstance(error, ValueError) and said:  # errors of this project are written for users
-        return said[0].upper() + said[1:] + ("" if said[-1] in ".!?)" else ".")
+    if isinstance(error, ValueError) and message:  # errors of this project are written for users
+        first = message[0] if "." in message.split(maxsplit=1)[0] else message[0].upper()  # not of file names
+        return first + message[1:] + ("" if message[-1] in ".!?)" else ".")
     log.error("unexpected error", exc_info=error)
     return f"Unexpected error ({type(error).__name__}); your session is kept, try again. See the terminal for details."
 

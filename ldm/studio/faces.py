@@ -1,6 +1,6 @@
 """Face sources: a folder or synthetic faces, looked up by name; the browser never sends paths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -121,9 +121,9 @@ class FaceGallery:
 
 
 def face_gallery(
-    dataset: Path | None, examples: Path | None, label_set: LabelSet, size: tuple[int, int]
+    dataset: Path | None, examples: Mapping[str, Path], label_set: LabelSet, size: tuple[int, int]
 ) -> FaceGallery:
-    """Return the faces of the dataset, or else the examples and synthetic faces.
+    """Return the faces of the dataset, or else the folders of examples by name, and synthetic faces.
 
     Raises:
         FolderError: the folder is not a dataset.
@@ -131,8 +131,10 @@ def face_gallery(
     if dataset is not None:
         return FaceGallery({"Dataset": FolderSource(dataset, label_set, size)})
     sources: dict[str, Source] = {}
-    if examples is not None and (examples / "images").is_dir() and label_set == CELEBAMASK_HQ:
-        sources["Examples"] = FolderSource(examples, label_set, size)
+    if label_set == CELEBAMASK_HQ:
+        for name, folder in examples.items():
+            if (folder / "images").is_dir():
+                sources[name] = FolderSource(folder, label_set, size)
     if label_set == CELEBAMASK_HQ and size[0] == size[1]:
         sources["Generated"] = GeneratedSource(size)
     if not sources:

@@ -13,14 +13,14 @@ from typing import Any
 import gradio as gr
 
 from ldm.bundle import ROOT
-from ldm.checkpoints.locate import FACE_PARSER
+from ldm.checkpoints.locate import DEMO, FACE_PARSER
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
 from ldm.studio import page, widgets
 from ldm.studio.faces import face_gallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
-from ldm.studio.options import EXAMPLES, PASSWORD, USER, chosen_checkpoint
+from ldm.studio.options import DRAWN, PASSWORD, PHOTOS, USER, chosen_checkpoint
 from ldm.studio.server.guard import Guard
 from ldm.studio.server.logins import LoginDelay
 from ldm.studio.server.network import HostNames, free_port, in_url, without_proxies
@@ -37,7 +37,10 @@ def prepare(
         ValueError, OSError: an unusable argument.
     """
     models = Models(chosen_checkpoint(root, options.checkpoint), options)
-    found = face_gallery(options.dataset, root / EXAMPLES, models.pipe.label_set, models.pipe.size)
+    examples = {"Photos": root / PHOTOS, "Drawn": root / DRAWN}
+    if models.path.resolve() == DEMO.resolve():
+        examples.pop("Photos")  # its model knows drawn faces only
+    found = face_gallery(options.dataset, examples, models.pipe.label_set, models.pipe.size)
     parser, label_set = None, models.pipe.label_set
     if options.parser is not None or label_set.regions == CELEBAMASK_HQ.regions:
         parser = FaceParser.from_pretrained(

@@ -11,7 +11,7 @@ from ldm.data.faces import Face
 from ldm.data.images import encode_png
 from ldm.parsing.alignment import as_bytes
 from ldm.pipeline import FacePipeline, Recipe, RecipeError
-from ldm.pipeline.options import Preview, Progress
+from ldm.pipeline.options import DEFAULT_STEPS, Preview, Progress
 from ldm.pipeline.recipe import KEY, recipe_text, said_in
 from ldm.studio.controls import Settings
 from ldm.studio.jobs import Jobs, Report
@@ -209,7 +209,7 @@ class MakeEvents:
         if session.shown is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         how = session.shown.recipe.how
-        return True, how.get("steps", 20), how.get("solver", "dpmpp_2m"), how.get("guidance", 1.0)
+        return True, how.get("steps", DEFAULT_STEPS), how.get("solver", "dpmpp_2m"), how.get("guidance", 1.0)
 
     def show(self, request: gr.Request, chosen: gr.SelectData) -> dict[str, Any]:
         """Display an image of the history."""

@@ -8,8 +8,8 @@ from pathlib import Path
 PASSWORD = "SCA_DM_PASSWORD"  # environment variable, because command lines are visible to other users
 USER = "studio"
 HOME = "127.0.0.1"
-LAST, DEMO = Path("checkpoints/last.ckpt"), Path("checkpoints/demo")
-EXAMPLES = Path("assets/faces")
+LAST, FACES = Path("checkpoints/last.ckpt"), Path("checkpoints/faces/diffusion")
+PHOTOS, DRAWN = Path("assets/photos/aligned"), Path("assets/faces")  # example faces
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help=f"run folder of main.py, or weight file (default: {LAST} if it exists, else {DEMO})",
+        help=f"run folder of main.py, or weight file (default: {LAST} if it exists, else {FACES})",
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="config of a weight file without one")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
@@ -106,7 +106,7 @@ def close_environment() -> None:
 
 
 def chosen_checkpoint(root: Path, given: str | None) -> str:
-    """Return the given checkpoint, or else the last one or the demo weights under `root`."""
+    """Return the given checkpoint, or else the last one or the weights of real faces under `root`."""
     if given is not None:
         return given
-    return str(root / (LAST if (root / LAST).is_file() else DEMO))
+    return str(root / (LAST if (root / LAST).is_file() else FACES))

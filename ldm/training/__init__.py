@@ -1,1 +1,1 @@
-"""What happens around a training run: config, run folder, checkpoints, progress, pictures."""
+"""Training runs: config, run folder, checkpoints, progress, preview images."""

@@ -65,7 +65,7 @@ def load_config(
         for override in overrides:
             if "=" not in override:
                 raise ConfigError(
-                    f"override {override!r}: wanted dotted.key=value, such as data.params.batch_size=4"
+                    f"override {override!r}: expected dotted.key=value, such as data.params.batch_size=4"
                 )
             merged = _merged(merged, OmegaConf.from_dotlist([override]))
         check_extent(OmegaConf.to_container(merged), "the config")
@@ -138,7 +138,9 @@ def check_keys(config: Mapping[Any, Any]) -> None:
     for name, callback in _mapping_at(config, "lightning.callbacks").items():
         for key in callback if isinstance(callback, Mapping) else ():
             if key not in ("target", "params"):
-                raise ConfigError(f"unknown key 'lightning.callbacks.{name}.{key}'; wanted target and params")
+                raise ConfigError(
+                    f"unknown key 'lightning.callbacks.{name}.{key}'; expected target and params"
+                )
 
 
 def trainer_options(config: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _read_yaml(path: Path) -> DictConfig:
         raise ConfigError(f"there is no file {path}{hint}")
     loaded = OmegaConf.create(read_yaml(path))
     if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} holds no mapping; wanted model:, data: and lightning:")
+        raise ConfigError(f"{path} must be a mapping with model:, data: and lightning:")
     return loaded
 
 
@@ -195,7 +197,7 @@ def _mapping_at(config: Mapping[Any, Any], path: str) -> Mapping[Any, Any]:
         if here is None:
             return {}
         if not isinstance(here, Mapping):
-            raise ConfigError(f"config key {path!r} is {here!r}; wanted a mapping")
+            raise ConfigError(f"config key {path!r} is {here!r}; expected a mapping")
     return here
 
 

@@ -45,8 +45,9 @@ def read_run_config(options: Options, resumed: RunFolder | None) -> dict[str, An
     if resumed is not None and (started := resumed.started_in()) is not None:
         config["data"] = found_again(config["data"], started)
     if not options.trusted and (foreign := foreign_targets(config, options.allow_targets)):
-        packages = ",".join(sorted({target.partition(".")[0] for target in foreign}))
-        names = ", ".join(f"{target:.100}" for target in dict.fromkeys(foreign))
+        packages = ",".join(sorted({target.partition(".")[0] for target in foreign.values()}))
+        first = {target: where for where, target in reversed(foreign.items())}
+        names = ", ".join(f"{target:.100} at {where}" for target, where in reversed(first.items()))
         raise ConfigError(
             f"the config names classes outside of this project: {names}; building them runs their code. If you trust "
             f"them, add --allow-targets {packages:.100}"

@@ -56,7 +56,7 @@ class RunFolder:
     @classmethod
     def new(cls, logdir: Path, name: str) -> "RunFolder":
         """Make `<logdir>/<timestamp>_<name>`, which is this run's alone also if another starts in the same second."""
-        path = wanted = logdir / f"{datetime.now():%Y-%m-%dT%H-%M-%S}_{name}"
+        path = base = logdir / f"{datetime.now():%Y-%m-%dT%H-%M-%S}_{name}"
         if not is_first_process():  # the process of rank 0 makes and fills the folder
             return cls(Path(os.environ.get(FOLDER_VARIABLE, path)))
         first = not logdir.exists()
@@ -65,8 +65,8 @@ class RunFolder:
                 path.mkdir(parents=True)
             except FileExistsError:
                 if not logdir.is_dir():
-                    raise ConfigError(f"--logdir {logdir}: a file is there, wanted a folder") from None
-                path = logdir / f"{wanted.name}_{attempt}"
+                    raise ConfigError(f"--logdir {logdir}: must be a folder, got a file") from None
+                path = logdir / f"{base.name}_{attempt}"
             else:
                 break
         return cls(path, first_of_logdir=first)
@@ -94,7 +94,7 @@ class RunFolder:
             folder, checkpoint = run, run / "checkpoints" / "last.ckpt"
         if not folder.is_dir() or not (folder / "config.yaml").is_file():
             raise ConfigError(
-                f"--resume {run}: no run is there; wanted a folder with config.yaml and checkpoints/"
+                f"--resume {run}: no run there; expected a folder with config.yaml and checkpoints/"
             )
         if not checkpoint.is_file():
             raise ConfigError(

@@ -96,7 +96,7 @@ class Session:
         """Return the command that continues an interrupted run, as the end of a sentence."""
         if self.folder is None or not (self.folder.checkpoints / "last.ckpt").is_file():
             return ", before the first checkpoint"
-        packages = sorted({target.partition(".")[0] for target in foreign_targets(self.config)})
+        packages = sorted({target.partition(".")[0] for target in foreign_targets(self.config).values()})
         allowed = f" --allow-targets {','.join(packages)}" if packages else ""
         command = "python main.py" if self.options.program == "main.py" else self.options.program
         return f"; resume from the last checkpoint with: {command} --resume {self.folder.path} -t{allowed}"

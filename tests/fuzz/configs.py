@@ -103,12 +103,12 @@ def trainings() -> list[dict[str, Any]]:
     ]
 
 
-def training_cases(folder: Path, seed: int) -> Iterator[Case]:
+def training_cases(folder: Path) -> Iterator[Case]:
     """Configs of main.py: a third is trained for a step, with validation and preview grid, the others dry runs."""
     sound = trainings()
     number = 0
     while True:
-        rng = random.Random(f"{seed} training {number}")
+        rng = random.Random(f"training {number}")
         config, path, change = changed_value(rng, sound[number % 2])
         yield training_case(folder, number, config, path, change, "-t" if number % 3 == 0 else "--dry-run")
         number += 1
@@ -131,19 +131,19 @@ def training_case(
 
 
 def names_of(path: tuple[Any, ...], file: Path) -> tuple[str, ...]:
-    """Return what an error about the value at `path` may name: a key of it, or a foreign class itself."""
+    """Return what an error about the value at `path` may name: its key, or one beside which it makes no sense."""
     keys = [key for key in path if isinstance(key, str) and key not in ("params", "target")]
-    return (*keys[-2:], file.name, "os.system", "outside of this project")
+    return (*keys[-1:], file.name)
 
 
-def weights_cases(folder: Path, seed: int) -> Iterator[Case]:
+def weights_cases(folder: Path) -> Iterator[Case]:
     """Configs in the folder of a model, and in the metadata of a safetensors file."""
     model = small.diffusion(use_ema=False, **OPTIONAL)
     state = small.sensitive(model).state_dict()
     sound = {"model": model, "data": copy.deepcopy(REST["data"])}
     number = 0
     while True:
-        rng = random.Random(f"{seed} beside weights {number}")
+        rng = random.Random(f"config beside weights {number}")
         config, path, change = changed_value(rng, sound)
         yield weights_case(folder, number, state, config, path, change)
         number += 1

@@ -18,7 +18,7 @@ from ldm.atomic_files import PARTIAL
 
 SECONDS = 20
 MEMORY = 2 * 10**9  # bytes
-LONGEST = 2000  # characters; weights that do not fit a model list keys and reasons
+LONGEST = 3000  # characters of an error: the keys of weights that do not fit
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def test_one_backward_pass_for_both_losses_is_worth_two(tmp_path) -> None:
             p.grad = gradient
     for optimizer in optimizers:
         optimizer.step()
-    for (name, found), wanted in zip(m.named_parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5, msg=name)  # a step is 1e-3
+    for (name, found), parameter in zip(m.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter, rtol=0, atol=1e-5, msg=name)  # a step is 1e-3
 
 
 class Report(pl.Callback):

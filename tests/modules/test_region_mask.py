@@ -210,5 +210,5 @@ def test_a_grid_that_cannot_be_is_refused(options: dict, message: str) -> None:
 def test_places_in_half_precision_are_those_of_float32() -> None:
     mask = torch.zeros(1, 2, 256, 256)  # the first region is everywhere, the second nowhere
     mask[:, 0] = 1
-    found, wanted = places(mask.half(), (32, 32), GRID), places(mask, (32, 32), GRID)
-    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+    found, expected = places(mask.half(), (32, 32), GRID), places(mask, (32, 32), GRID)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)

@@ -87,7 +87,7 @@ def test_classes_without_names_are_an_error(tmp_path: Path) -> None:
 def test_what_is_no_parser_is_named(tmp_path: Path) -> None:
     config = small.diffusion()
     write_checkpoint(tmp_path / "run", small.sensitive(config).state_dict(), {"model": config})
-    with pytest.raises(CheckpointError, match="LatentDiffusion; wanted a face parser"):
+    with pytest.raises(CheckpointError, match="expected a face parser, got a LatentDiffusion"):
         FaceParser.from_pretrained(tmp_path / "run", device="cpu")
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     with pytest.raises(CheckpointError, match=r"neither a run folder of main\.py nor a segmentation network"):
@@ -96,7 +96,7 @@ def test_what_is_no_parser_is_named(tmp_path: Path) -> None:
 
 def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:
     parser = FaceParser.from_pretrained(saved(tmp_path, list(CELEBAMASK_HQ.regions)), device="cpu")
-    with pytest.raises(ValueError, match="wanted a photo"):
+    with pytest.raises(ValueError, match="expected a photo"):
         parser.parse(torch.zeros(1, 16, 16))
     with pytest.raises(ValueError, match="finite"):
         parser.parse(torch.full((3, 16, 16), torch.nan))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing.alignment import Crop
@@ -55,6 +56,21 @@ def test_flooding_follows_a_path_to_its_end() -> None:
     path[4, 8] = False
     assert int(flooded(seed, path, 1).sum()) == 9 + 3
     assert int(flooded(seed, path, 2).sum()) == 9 + 3 + 4 + 8
+
+
+@pytest.mark.parametrize("gap", [1, 3])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_flooding_reaches_what_single_steps_reach(gap: int, share: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    area = torch.rand(37, 23, generator=random) < share
+    seed = torch.rand(37, 23, generator=random) < 0.03
+    expected = before = seed & area
+    while True:
+        steps = F.max_pool2d(expected[None, None].float(), 2 * gap + 1, 1, gap)[0, 0] > 0
+        before, expected = expected, steps & area
+        if torch.equal(before, expected):
+            break
+    assert torch.equal(flooded(seed, area, gap), expected)
 
 
 def test_pixels_are_shared_with_a_neighbour_by_distance_and_size() -> None:

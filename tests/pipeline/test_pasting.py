@@ -93,3 +93,36 @@ def test_enlarge_at_the_centres_of_pixels_is_the_image() -> None:
     image = np.random.default_rng(0).random((5, 6, 3)).astype(np.float32)
     y, x = torch.meshgrid((torch.arange(5) * 2 + 1) / 5 - 1, (torch.arange(6) * 2 + 1) / 6 - 1, indexing="ij")
     assert np.abs(enlarge(image, torch.stack([x, y], -1)) - image).max() < 1e-5
+
+
+def test_darkened_regions_keep_their_highlights_contrast() -> None:
+    light = np.linspace(0, 100, 201, dtype=np.float32)
+    lab = np.stack([light, np.zeros_like(light), np.zeros_like(light)], -1)
+    mean = np.array([50, 0, 0], np.float32)
+    found = shifted(lab, mean, np.array([28, 0, 0], np.float32))[:, 0]
+    slopes = np.diff(found) / np.diff(light)
+    assert found[0] == 0 and abs(found[100] - 28) < 1e-4  # black stays black, the mean becomes the target
+    assert (slopes > 0.1).all() and (np.diff(slopes) > -1e-4).all()
+    np.testing.assert_allclose(slopes[151:], 1, atol=1e-4)
+
+
+def test_colours_outside_the_gamut_lose_chroma_not_lightness() -> None:
+    space = ColorSpace.srgb()
+    blue = lab_of("blue")
+    lab = np.stack([[light, *blue[1:]] for light in (10, 30, 60, 90)]).astype(np.float32)
+    inside = space.in_gamut(lab)
+    np.testing.assert_allclose(inside[:, 0], lab[:, 0])
+    np.testing.assert_allclose(
+        np.arctan2(inside[:, 2], inside[:, 1]), np.arctan2(lab[:, 2], lab[:, 1]), atol=1e-4
+    )
+    codes = np.rint(255 * space.from_lab(inside)).astype(np.uint8)
+    np.testing.assert_allclose(space.to_lab(codes)[:, 0], lab[:, 0], atol=0.7)
+    assert np.hypot(*inside[2, 1:]) > 40  # not grey
+
+
+def test_colours_of_pixels_are_inside_their_gamut() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (4096, 3), dtype=np.uint8)
+    codes[:8] = [[255 * (i >> c & 1) for c in range(3)] for i in range(8)]
+    space = ColorSpace.srgb()
+    lab = space.to_lab(codes)
+    assert space.in_gamut(lab) is lab

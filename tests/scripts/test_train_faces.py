@@ -1,5 +1,7 @@
 """train_faces.py, as a person runs it twice: from random weights, then from what the first call left."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -7,6 +9,7 @@ from omegaconf import OmegaConf
 from ldm.checkpoints.io import write_checkpoint
 from ldm.pipeline import FacePipeline
 from ldm.targets import instantiate_from_config
+from ldm.training.config import load_config
 from scripts import train_faces
 from tests import small
 
@@ -53,3 +56,13 @@ def test_join_parts_names_what_is_missing(tmp_path) -> None:
     first.unlink()
     with pytest.raises(FileNotFoundError, match=r"found model\.safetensors\.001, model\.safetensors\.002"):
         train_faces.join_parts(tmp_path, tmp_path)
+
+
+def test_half_size_halves_every_size_of_the_config() -> None:
+    config = load_config([Path(train_faces.CONFIG)], [])
+    halved = load_config([Path(train_faces.CONFIG)], train_faces.half_size(config))
+    before, after = config["model"]["params"], halved["model"]["params"]
+    assert (before["image_size"], after["image_size"]) == (32, 16)
+    assert after["unet_config"]["params"]["image_size"] == 16
+    assert after["cond_stage_config"]["params"]["reduce"] == 1  # codes are read at 128 x 128 in both
+    assert {halved["data"]["params"][part]["params"]["size"] for part in ("train", "validation")} == {128}

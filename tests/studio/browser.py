@@ -72,6 +72,13 @@ def tab(page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
+def open_advanced(page) -> None:
+    """Unfold the controls under Advanced, unless they are."""
+    if not page.is_visible("#seed input"):
+        page.click("#advanced button")
+        page.wait_for_selector("#seed input")
+
+
 def download(page, selector: str, folder: Path) -> Path:
     """Save what a link downloads."""
     with page.expect_download() as found:

@@ -10,40 +10,23 @@ from PIL import Image
 
 from ldm.data.label_text import labels_from_text
 from ldm.data.labels import CELEBAMASK_HQ
-from ldm.studio.options import PASSWORD
-from scripts import draw_studio
+from ldm.studio.server.upload_folder import MAX_BYTES
 from tests.studio import browser
-from tests.studio.browser import choose_regions, download, enter, make, pixels, recipe, says, set_number, tab
+from tests.studio.browser import (
+    choose_regions,
+    download,
+    enter,
+    make,
+    open_advanced,
+    pixels,
+    recipe,
+    says,
+    set_number,
+    tab,
+)
 
 EXAMPLES = browser.ROOT / "assets/faces"
 FIRST = "000005"
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    browser.chromium()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(PASSWORD, raising=False)
-        with draw_studio.studio() as found:
-            yield found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    path = browser.chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=draw_studio.FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def context(chromium) -> Iterator[object]:
-    opened = chromium.new_context(viewport={"width": 1440, "height": 900})
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -89,6 +72,7 @@ def test_the_same_picture_comes_from_its_recipe(page, context, address, tmp_path
     assert says(other, "done") == "Done"
     again = download(other, "#compare a", tmp_path / "again")
     assert (pixels(again) == pixels(first)).all()
+    open_advanced(other)
     browser.eventually(lambda: other.is_checked("#lock-seed input"))
     assert other.input_value("#seed input") == str(recipe(first)["how"]["seed"])
     other.close()
@@ -138,6 +122,7 @@ def test_painted_masks_are_exact_and_shape_the_picture(page, tmp_path) -> None:
 
 
 def seed(page) -> str:
+    open_advanced(page)
     return page.input_value("#seed input")
 
 
@@ -146,7 +131,7 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
     page.get_by_role("radio", name="hat", exact=True).check()
     page.focus("#painter canvas.labels")
     page.keyboard.press("Shift+ArrowUp")
-    assert "at 32, 24" in page.inner_text("#painter .says")
+    assert "at 256, 192" in page.inner_text("#painter .says")
     page.keyboard.press("Space")
     assert page.inner_text("#painter .says") == "Painted hat"
     assert page.is_enabled("#painter .undo")
@@ -156,7 +141,7 @@ def test_the_mask_is_painted_by_keyboard_too(page) -> None:
 
 def begin_many(page, steps: int) -> None:
     """Begin eight pictures, which take long enough to be met on the way."""
-    page.click("#advanced button")
+    open_advanced(page)
     set_number(page, "#steps", steps)
     set_number(page, "#variants", 8)
     page.click("#make")
@@ -215,7 +200,7 @@ def test_files_that_are_no_pictures_are_refused_in_a_sentence(page, tmp_path, co
 
 def test_files_with_too_many_bytes_or_pixels_are_refused(page, tmp_path) -> None:
     tab(page, "Upload")
-    (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20_000_001))
+    (tmp_path / "long.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(MAX_BYTES))
     page.set_input_files("#own-photo input", tmp_path / "long.png")
     assert "size" in page.wait_for_selector(".toast-body.error").inner_text().lower()
     page.locator(".toast-close").first.click()
@@ -262,6 +247,7 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
     choose_regions(page, "hair")
     tab(page, "Interpolation")
     set_number(page, "#frames", 4)
+    open_advanced(page)
     page.fill("#seed input", "3")
     page.check("#lock-seed input")
     make(page, "#make-strip")
@@ -285,9 +271,12 @@ def test_two_visitors_one_after_the_other(page, context, address) -> None:
     other.click("#make")
     other.wait_for_function("document.querySelector('#status .text').textContent == 'Queued, position 1'")
     page.click("#cancel")
-    assert says(page, "stopped").startswith("Stopped")
+    stopped = says(page, "stopped")
     assert says(other, "done") == "Done"
-    assert page.locator("#history img").count() == 0  # each has a history of their own
+    finished = re.search(r"; (\d) finished", stopped)  # on a fast machine, some are before the cancel
+    kept = int(finished[1]) if finished else 0
+    browser.eventually(lambda: page.locator("#history img").count() == kept)  # without the other's image
+    browser.eventually(lambda: other.locator("#history img").count() == 1)
     other.close()
 
 
@@ -295,6 +284,7 @@ def test_nothing_is_fetched_from_elsewhere_and_no_path_is_opened(page, address) 
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
+    tab(page, "Aligned faces")
     page.wait_for_selector("#shelf img")
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     for path in (
@@ -314,11 +304,13 @@ def test_a_path_in_the_place_of_an_upload_is_refused(page, address) -> None:
     forged = {"path": str(EXAMPLES / f"images/{FIRST}.png"), "meta": {"_type": "gradio.FileData"}}
 
     def answer(photo_sent, session: str) -> str:
-        sent = {"data": [None, {}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
+        sent = {"data": [{}, photo_sent, None, None], "fn_index": use["id"], "session_hash": session}
         assert page.request.post(f"{address}gradio_api/queue/join", data=sent).ok
         return page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text()
 
-    assert "Choose a photo first." in answer(None, "nothing-sent")  # so far the request is right
+    assert "choose your photo" in answer(
+        None, "no-session"
+    )  # our handler's error: so far the request is right
     refused = answer(forged, "forged")
     assert '"success":false' in refused and '"error":null' in refused  # before any code of ours had it
 

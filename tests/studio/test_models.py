@@ -32,7 +32,7 @@ def face(index: int) -> Face:
     return Face(f"face {index}", batch["image"][index], batch["labels"][index])
 
 
-def wanted(**changes) -> SampleRequest:
+def request(**changes) -> SampleRequest:
     part = Part(("hair",), face(1))
     arguments = {
         "parts": (part,),
@@ -47,7 +47,7 @@ def wanted(**changes) -> SampleRequest:
 def test_averaged_and_last_weights_make_different_pictures(models) -> None:
     assert models.kinds == ("ema", "raw")
     pictures = [
-        wanted().recipes(models.get(kind), "small")[0].make(models.pipe) for kind in ("ema", "raw", "ema")
+        request().recipes(models.get(kind), "small")[0].make(models.pipe) for kind in ("ema", "raw", "ema")
     ]
     assert torch.equal(pictures[0], pictures[2]) and not torch.equal(pictures[0], pictures[1])
     with pytest.raises(ValueError, match="available: ema and raw"):
@@ -56,21 +56,21 @@ def test_averaged_and_last_weights_make_different_pictures(models) -> None:
 
 def test_parts_variants_and_strips_become_recipes(models) -> None:
     pipe = models.get("ema")
-    three = wanted(variants=3).recipes(pipe, "small")
+    three = request(variants=3).recipes(pipe, "small")
     assert [recipe.how["seed"] for recipe in three] == [5, 6, 7]
     own = pipe.read_style(face(0).image, face(0).labels)
     other = pipe.read_style(face(1).image, face(1).labels)
     assert torch.equal(three[0].style["hair"], other["hair"]) and torch.equal(
         three[0].style["nose"], own["nose"]
     )
-    strip = wanted(frames=3).recipes(pipe, "small")
+    strip = request(frames=3).recipes(pipe, "small")
     assert torch.equal(strip[0].style.codes, own.codes) and torch.equal(
         strip[2].style.codes, three[0].style.codes
     )
     assert torch.allclose(strip[1].style["hair"], (own["hair"] + other["hair"]) / 2)
-    nothing = wanted(parts=(), no_style=True).recipes(pipe, "small")[0]
+    nothing = request(parts=(), no_style=True).recipes(pipe, "small")[0]
     assert torch.equal(nothing.style.codes, pipe.random_style(face(0).labels).codes)
-    half = wanted(parts=(Part(("hair",), face(1), 0.5), Part(("nose",), None))).recipes(pipe, "small")[0]
+    half = request(parts=(Part(("hair",), face(1), 0.5), Part(("nose",), None))).recipes(pipe, "small")[0]
     assert torch.allclose(half.style["hair"], strip[1].style["hair"])
     assert torch.equal(half.style["nose"], pipe.random_style(face(0).labels)["nose"])
 
@@ -78,8 +78,8 @@ def test_parts_variants_and_strips_become_recipes(models) -> None:
 def test_where_nothing_would_change_it_says_so() -> None:
     for changes in ({"parts": (), "lock": True}, {"parts": (), "frames": 4}):
         with pytest.raises(ValueError, match="nothing would change"):
-            wanted(**changes).check()
-    wanted(parts=(), lock=False).check()  # the model's own picture of the face
+            request(**changes).check()
+    request(parts=(), lock=False).check()  # the model's own picture of the face
     session = Session(face(0))
     with pytest.raises(ValueError, match="reference"):
         session.with_selection(["hair"], random=False, amount=1)

@@ -15,7 +15,7 @@ from ldm.studio.controls import Settings
 from ldm.studio.errors import sentence
 from ldm.studio.faces import FaceGallery, UnknownFaceError, face_gallery
 from ldm.studio.mask_painter import painted
-from ldm.studio.options import DEMO, LAST, PASSWORD, build_parser, check, chosen_checkpoint
+from ldm.studio.options import FACES, LAST, PASSWORD, build_parser, check, chosen_checkpoint
 from ldm.studio.uploads import MAX_BYTES, masked_face, read_mask
 from scripts import draw_faces
 
@@ -46,7 +46,7 @@ def test_this_machine_alone_needs_none(monkeypatch) -> None:
 
 
 def test_the_last_checkpoint_comes_before_the_demo_weights(tmp_path) -> None:
-    assert chosen_checkpoint(tmp_path, None) == str(tmp_path / DEMO)
+    assert chosen_checkpoint(tmp_path, None) == str(tmp_path / FACES)
     (tmp_path / LAST).parent.mkdir()
     (tmp_path / LAST).touch()
     assert chosen_checkpoint(tmp_path, None) == str(tmp_path / LAST)
@@ -102,7 +102,7 @@ def test_masks_hold_region_numbers_alone() -> None:
 
 def test_names_from_the_browser_are_looked_up_never_opened(tmp_path) -> None:
     draw_faces.main([str(tmp_path), "--count", "3", "--size", "16"])
-    found = face_gallery(tmp_path, None, CELEBAMASK_HQ, (16, 16))
+    found = face_gallery(tmp_path, {}, CELEBAMASK_HQ, (16, 16))
     assert found.face("Dataset", "000001").image.shape == (3, 16, 16)
     for name in ("../images/000001", str(tmp_path / "images/000001.png"), "/etc/passwd", ""):
         with pytest.raises(UnknownFaceError):
@@ -116,7 +116,7 @@ def test_a_large_folder_is_searched_by_name_and_only_shown_thumbnails_are_decode
         (tmp_path / folder).mkdir()
         for number in range(2000):
             (tmp_path / folder / f"{number}.png").write_bytes(b"not decoded before it is shown")
-    found = face_gallery(tmp_path, None, CELEBAMASK_HQ, (16, 16))
+    found = face_gallery(tmp_path, {}, CELEBAMASK_HQ, (16, 16))
     assert found.search("Dataset", "199") == ["199", "1199", *(str(1990 + n) for n in range(10))]
     names = found.search("Dataset", "")[: FaceGallery.PAGE]
     assert [name for _, name in found.thumbnails("Dataset", names)] == [str(n) for n in range(24)]
@@ -129,7 +129,7 @@ def test_settings_and_masks_of_the_browser_are_checked(tmp_path) -> None:
         with pytest.raises(ValueError, match="must be"):
             Settings.read(*good[:place], value, *good[place + 1 :])
     draw_faces.main([str(tmp_path), "--count", "2", "--size", "16"])
-    face = face_gallery(tmp_path, None, CELEBAMASK_HQ, (16, 16)).face("Dataset", "000000")
+    face = face_gallery(tmp_path, {}, CELEBAMASK_HQ, (16, 16)).face("Dataset", "000000")
     assert torch.equal(painted({}, face, CELEBAMASK_HQ), face.labels)
     with pytest.raises(ValueError, match="8 x 8"):
         painted({"labels": "8x8:64*0"}, face, CELEBAMASK_HQ)

@@ -73,7 +73,7 @@ def start_process(
 ) -> "subprocess.Popen[str]":
     """Start `python main.py -t` of `base`, or else the tiny model, under `folder`, or go on with `resume`.
 
-    As a process group if wanted.
+    As a process group on request.
     """
     start = (
         ["--resume", str(resume), "--allow-targets", "tests"]

@@ -54,10 +54,10 @@ def test_the_written_config_reads_back_to_the_same(base: Path, tmp_path: Path) -
         ("lightning.checkpoint.every_n_step=1", r"did you mean 'lightning.checkpoint.every_n_steps'"),
         (
             "lightning.callbacks.grid.parms.cell=1",
-            r"'lightning.callbacks.grid.parms'; wanted target and params",
+            r"'lightning.callbacks.grid.parms'; expected target and params",
         ),
-        ("lightning.trainer=fast", r"'lightning.trainer' is 'fast'; wanted a mapping"),
-        ("max_steps", r"override 'max_steps': wanted dotted.key=value"),
+        ("lightning.trainer=fast", r"'lightning.trainer' is 'fast'; expected a mapping"),
+        ("max_steps", r"override 'max_steps': expected dotted.key=value"),
         ("model.params.depth=${model.params.dpth}", r"dpth"),
     ],
 )
@@ -75,7 +75,7 @@ def test_files_that_cannot_be_read_are_named(base: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"x.yaml is not YAML: .*line "):
         load_config([broken])
     listed.write_text("- 1")
-    with pytest.raises(ConfigError, match=r"y.yaml holds no mapping"):
+    with pytest.raises(ConfigError, match=r"y.yaml must be a mapping"):
         load_config([listed])
     empty.write_text("data: {target: a.B}")
     with pytest.raises(ConfigError, match=r"no model.target"):

@@ -80,9 +80,9 @@ def train_alone(folder: Path, *overrides: str, base: Path) -> dict[str, Tensor]:
     return torch.load(folder / "kept" / "0.pt")["state"]
 
 
-def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
         torch.testing.assert_close(
             found[name], value, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
         )

@@ -55,12 +55,12 @@ def test_a_crashed_run_resumes_exactly(tmp_path: Path, whole: Path, every: int, 
     assert train_here(tmp_path / "run", "model.params.crash_at=-1", resume=only_run(tmp_path / "run")) == 0
     assert rows(tmp_path / "run") == rows(whole)
     for file in ("last.ckpt", "best.ckpt"):
-        weights, wanted = (
+        weights, expected = (
             torch.load(only_run(folder) / "checkpoints" / file, weights_only=True)["state_dict"]
             for folder in (tmp_path / "run", whole)
         )
-        assert weights.keys() == wanted.keys()
-        assert all(torch.equal(weights[key], wanted[key]) for key in wanted)
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -58,7 +58,7 @@ class TinyFaces(Dataset[dict[str, Any]]):
 
     def __init__(self, length: int, size: int = 8, broken: int = -1, unreadable: int = -1) -> None:
         if size % 4:
-            raise ValueError(f"size is {size}; wanted a multiple of 4")
+            raise ValueError(f"size is {size}; expected a multiple of 4")
         self.length, self.size, self.epoch = length, size, 0
         self.broken, self.unreadable = broken, unreadable
 

@@ -3,13 +3,15 @@
 A cache is a folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A shard holds `pixels` (N, 3, H, W) and
 `labels` (N, H, W), uint8, and `latents` (N, F, C, h, w), float32; F is 2 if the latents of the flipped images are
 included, otherwise 1. The digest is that of the pixels, the labels and the weights of the first stage, so that only
-shards whose content has changed are computed again.
+shards whose content has changed are computed again. The index has the CRC-32 of every shard, which is verified when a
+process opens the shard, and its own.
 """
 
 import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -39,6 +41,8 @@ INDEX_KEYS: dict[str, Any] = {
     "label_set": dict | None,
     "shards": list,
     "names": list,
+    "checksums": list,
+    "checksum": int,
 }
 SHARD_NAME = re.compile(r"\w[\w.-]*\.safetensors")  # no path: an index cannot name files elsewhere
 AGAIN = "run scripts/cache_latents.py again"
@@ -79,6 +83,7 @@ class CachedLatents(ShardedDataset):
         self.label_set: Any = index["label_set"]  # LabelSet, or None
         self.first_stage: str = index["first_stage"]
         self.shards: list[str] = index["shards"]
+        self._checksums: list[int] = index["checksums"]
         self.starts = np.cumsum([0, *(len(names) for names in index["names"])])
         self.names: list[str] = [name for names in index["names"] for name in names]
         if flips and self.label_set is None:
@@ -94,7 +99,7 @@ class CachedLatents(ShardedDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index, shard, row = self.locate(index)
-        opened = _open(str(self.path / self.shards[shard]))
+        opened = self._opened(shard)
         pixels, labels = opened.get_slice("pixels")[row], opened.get_slice("labels")[row]  # (3, H, W), (H, W)
         flipped = self.flips is not None and self.flips.is_flipped(index)
         latent = opened.get_slice("latents")[row, int(flipped)]  # (C, h, w)
@@ -104,11 +109,14 @@ class CachedLatents(ShardedDataset):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return `pixels`, `labels` and `latents` of all items, in the shapes of a shard."""
-        shards = [_open(str(self.path / shard)) for shard in self.shards]
+        shards = [self._opened(number) for number in range(len(self.shards))]
         return {
             name: torch.cat([shard.get_tensor(name) for shard in shards])
             for name in ("pixels", "labels", "latents")
         }
+
+    def _opened(self, shard: int) -> Any:
+        return _open(str(self.path / self.shards[shard]), self._checksums[shard])
 
     def files(self) -> list[Path]:
         """Return the index and the shards."""
@@ -146,6 +154,7 @@ def write_latents(
     label_set = getattr(dataset, "label_set", None)
     shards: list[str] = []
     names: list[list[str]] = []
+    checksums: list[int] = []
     computed = 0
     length = len(dataset)  # type: ignore[arg-type]
     for start in tqdm(range(0, length, shard_size), desc=str(folder), unit="shard"):
@@ -159,6 +168,7 @@ def write_latents(
             _save(shard, {"pixels": pixels, "labels": labels, "latents": latents})
             computed += 1
         shards.append(shard.name)
+        checksums.append(_checksum(shard))
         names.append([item["name"] for item in items])
     index = {
         "source": config,
@@ -167,8 +177,9 @@ def write_latents(
         "label_set": label_set and asdict(label_set),
         "shards": shards,
         "names": names,
+        "checksums": checksums,
     }
-    write_text(folder / INDEX, json.dumps(index))
+    write_text(folder / INDEX, json.dumps({**index, "checksum": _index_checksum(index)}))
     _remove_stale(folder, shards)
     return computed
 
@@ -258,14 +269,16 @@ def _read_index(folder: Path) -> dict[str, Any]:
         for key, kind in INDEX_KEYS.items():
             if not isinstance(index[key], kind):
                 raise ValueError(f"{key} is {index[key]!r:.40}")
-        if len(index["names"]) != len(index["shards"]):
-            raise ValueError(f"{len(index['shards'])} shards, but names of {len(index['names'])}")
+        if not len(index["names"]) == len(index["shards"]) == len(index["checksums"]):
+            raise ValueError("shards, names and checksums differ in number")
         for shard in index["shards"]:
             if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
                 raise ValueError(f"shards has {shard!r:.40}, expected NAME.safetensors")
         for names in index["names"]:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError(f"names has {names!r:.40}, expected a list of strings for each shard")
+        if index.pop("checksum") != _index_checksum(index):
+            raise ValueError("its checksum does not match")
         return {**index, "label_set": index["label_set"] and _label_set(index["label_set"])}
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
@@ -278,8 +291,14 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _open(file: str) -> Any:
-    """Memory-map a shard, once per process."""
+def _open(file: str, checksum: int) -> Any:
+    """Verify and memory-map a shard, once per process.
+
+    Raises:
+        LatentCacheError: the file was changed or damaged.
+    """
+    if _checksum(Path(file)) != checksum:
+        raise LatentCacheError(f"{file} is damaged: its checksum does not match; delete it, then {AGAIN}")
     return safetensors.safe_open(file, framework="pt").__enter__()
 
 
@@ -291,3 +310,17 @@ def _label_set(saved: Mapping[str, Any]) -> LabelSet:
     if not all(type(number) is int for number in (*mirror, *(part for colour in palette for part in colour))):
         raise ValueError("a number in label_set.palette or label_set.mirror is not an integer")
     return LabelSet(saved["name"], tuple(names), tuple(map(tuple, palette)), tuple(mirror))
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
+def _index_checksum(index: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of an index without its checksum."""
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ldm.data.labels import LabelSet
+from ldm.pipeline.options import DEFAULT_STEPS
 from ldm.studio import panels, widgets
 from ldm.studio.controls import MOST_STEPS
 from ldm.studio.mask_painter import mask_painter
@@ -59,7 +60,7 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                 label=f"Your photo, up to {MAX_BYTES // 1_000_000} MB",
                 file_types=FILE_TYPES,
                 type="filepath",
-                height=132,
+                height=80,
                 elem_id="photo-upload",
             )
             with gr.Row(elem_id="photo-pickers"):
@@ -94,7 +95,7 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                         0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed"
                     )
                     lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
-                    steps = gr.Slider(1, MOST_STEPS, 20, step=1, label="Steps", min_width=130)
+                    steps = gr.Slider(1, MOST_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130)
         with gr.Column(scale=7, min_width=320):
             status = widgets.status("status-photo")
             compare = gr.ImageSlider(
