@@ -117,24 +117,26 @@ def resolve(target: Any) -> type:
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
         raise ConfigError(
-            f"target {target!r} is not a dotted path, expected one such as {nearest(target, TARGETS)}"
+            f"target {target!r:.100} is not a dotted path, expected one such as {nearest(target, TARGETS)}"
         )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         hint = EXTRAS.get(package) or f"did you mean {nearest(target, TARGETS)}?"
-        raise ConfigError(f"target {target!r}: there is no module {error.name!r} here; {hint}") from error
+        raise ConfigError(
+            f"target {target!r:.100}: there is no module {error.name!r} here; {hint}"
+        ) from error
     except (ImportError, SyntaxError, ValueError, TypeError) as error:
-        raise ConfigError(f"target {target!r}: {module_name} cannot be imported ({error})") from error
+        raise ConfigError(f"target {target!r:.100}: {module_name} cannot be imported ({error})") from error
     except AttributeError as error:
         module = importlib.import_module(module_name)
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise ConfigError(
-            f"target {target!r}: {module_name} has no {class_name!r}; did you mean {nearest(class_name, classes)}?"
+            f"target {target!r:.100}: {module_name} has no {class_name!r}; did you mean {nearest(class_name, classes)}?"
         ) from error
     if not inspect.isclass(found):
-        raise ConfigError(f"target {target!r} is a {type(found).__name__}, not a class")
+        raise ConfigError(f"target {target!r:.100} is a {type(found).__name__}, not a class")
     return found
 
 
@@ -264,9 +266,10 @@ def foreign_targets(config: Any, packages: Collection[str] = ()) -> dict[str, st
     """
     found = {}
     for where, target in located_targets(config):
-        if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        parts = target.split(".") if isinstance(target, str) else []
+        if len(parts) < 2 or not all(part.isidentifier() for part in parts):
             raise ConfigError(f"{where}.target must be the dotted name of a class, got {shown(target)}")
-        if canonical(target) not in BUILDABLE and target.partition(".")[0] not in packages:
+        if canonical(target) not in BUILDABLE and parts[0] not in packages:
             found[where] = target
     return found
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ldm.arguments import path_argument
 from ldm.atomic_files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,9 +23,9 @@ COLUMNS = ("PSNR", "whole swap", "hair: error", "leakage", "lips: error", "rando
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ablation", type=Path, help="YAML of the study")
+    parser.add_argument("ablation", type=path_argument, help="YAML of the study")
     parser.add_argument(
-        "--out", type=Path, required=True, help="output folder: one folder per variant, and table.md"
+        "--out", type=path_argument, required=True, help="output folder: one folder per variant, and table.md"
     )
     parser.add_argument(
         "--only", action="append", default=[], help="name of a variant; may be repeated (default: all)"

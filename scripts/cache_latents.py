@@ -11,6 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
+from ldm.arguments import path_argument
 from scripts.dataset_export import add_config_options, load_data_config, user_errors
 
 SPLITS = ("train", "validation")
@@ -21,7 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_options(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="output folder, for train/ and validation/"
+        "--out",
+        type=path_argument,
+        required=True,
+        metavar="FOLDER",
+        help="output folder, for train/ and validation/",
     )
     parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest available)")
     parser.add_argument(

@@ -8,14 +8,20 @@ import argparse
 import sys
 from pathlib import Path
 
+from ldm.arguments import path_argument
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("input", help="a file or folder with a first stage")
-    parser.add_argument("output", type=Path, help="the folder to write; for compvis a file NAME.ckpt")
+    parser.add_argument(
+        "output", type=path_argument, help="the folder to write; for compvis a file NAME.ckpt"
+    )
     parser.add_argument("--to", required=True, choices=("ours", "diffusers", "compvis"))
-    parser.add_argument("--config", type=Path, help="the YAML, for weight files that come without one")
+    parser.add_argument(
+        "--config", type=path_argument, help="the YAML, for weight files that come without one"
+    )
     options = parser.parse_args(arguments)
 
     # Imports that --help does not need.

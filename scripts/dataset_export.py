@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from ldm.arguments import path_argument
 
 
 def add_config_options(parser: argparse.ArgumentParser, base: Any = None) -> None:
@@ -13,7 +14,7 @@ def add_config_options(parser: argparse.ArgumentParser, base: Any = None) -> Non
         "-b",
         "--base",
         nargs="+",
-        type=Path,
+        type=path_argument,
         required=base is None,
         metavar="YAML",
         help="configs, as for main.py",

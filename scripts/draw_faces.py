@@ -2,13 +2,14 @@
 
 import argparse
 import sys
-from pathlib import Path
+
+from ldm.arguments import path_argument
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="output folder, for images/N.png and labels/N.png")
+    parser.add_argument("out", type=path_argument, help="output folder, for images/N.png and labels/N.png")
     parser.add_argument("--count", type=int, default=8, help="number of faces (default: 8)")
     parser.add_argument(
         "--size", type=int, default=256, help="side in pixels, a multiple of 4 (default: 256)"

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
+from ldm.arguments import path_argument
+
+ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("reconstruct", "swap", "random", "noise")
 
 
@@ -40,7 +42,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", default=",".join(TASKS), metavar="A,B", help=f"some of {', '.join(TASKS)} (default: all)"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="output folder")
     for name, text in (
         ("first", "number of the first face"),
         ("last", "number of the last face"),
@@ -72,7 +74,7 @@ def _add_metric_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric-networks",
         "--judges",
-        type=Path,
+        type=path_argument,
         default=Path("checkpoints/judges"),
         metavar="FOLDER",
         help="folder to look for metric networks in (default: checkpoints/judges)",
@@ -84,7 +86,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--weights", required=True, metavar="PATH", help="run folder of main.py, or weight file"
     )
     parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="config of a weight file that has none of its own"
+        "--config",
+        type=path_argument,
+        metavar="YAML",
+        help="config of a weight file that has none of its own",
     )
     parser.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
     parser.add_argument(

@@ -9,13 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ldm.arguments import path_argument
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a run folder of main.py, a weight file, or owner/name on the hub")
-    parser.add_argument("out", type=Path, help="the folder to write")
-    parser.add_argument("--config", type=Path, help="the YAML, for weight files that come without one")
+    parser.add_argument("out", type=path_argument, help="the folder to write")
+    parser.add_argument(
+        "--config", type=path_argument, help="the YAML, for weight files that come without one"
+    )
     parser.add_argument(
         "--weights", choices=("ema", "raw"), help="averaged (where there are any) or last ones"
     )

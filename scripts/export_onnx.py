@@ -7,15 +7,18 @@ size is dynamic; images have the size that the model was trained at. docs/onnx.m
 import argparse
 import sys
 from importlib.util import find_spec
-from pathlib import Path
+
+from ldm.arguments import path_argument
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", help="a run folder of main.py, a weight file, or owner/name on the hub")
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="where the files are written")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="config of a weight file without one")
+    parser.add_argument("out", type=path_argument, metavar="FOLDER", help="where the files are written")
+    parser.add_argument(
+        "--config", type=path_argument, metavar="YAML", help="config of a weight file without one"
+    )
     parser.add_argument(
         "--parser", metavar="PATH", help="also export this face parser, such as checkpoints/faces/parser"
     )

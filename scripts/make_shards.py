@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
+from ldm.arguments import path_argument
 from scripts.dataset_export import add_config_options, load_data_config, user_errors
 
 
@@ -19,7 +20,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, metavar="FOLDER", help="folder with images/ and labels/")
+    source.add_argument(
+        "--data", type=path_argument, metavar="FOLDER", help="folder with images/ and labels/"
+    )
     add_config_options(parser, source)
     parser.add_argument(
         "--split", default="train", help="dataset of the config: train, validation or test (default: train)"
@@ -27,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label-set", default="CelebAMask-HQ", help="label set of --data (default: CelebAMask-HQ)"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="output folder")
     parser.add_argument(
         "--per-shard", type=int, default=1000, metavar="N", help="images per shard (default: 1000)"
     )

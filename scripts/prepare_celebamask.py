@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.arguments import path_argument
 from ldm.atomic_files import PARTIAL, WriteError, write_file, write_text
 from ldm.output_files import OutputError, check_outputs
 
@@ -101,8 +102,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("download", type=Path, help=f"unpacked download with {PHOTOS}/ and {PARTS}/")
-    parser.add_argument("output", type=Path, help="output folder")
+    parser.add_argument("download", type=path_argument, help=f"unpacked download with {PHOTOS}/ and {PARTS}/")
+    parser.add_argument("output", type=path_argument, help="output folder")
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument(
         "--names",

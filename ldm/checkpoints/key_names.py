@@ -8,7 +8,7 @@ MODEL, EMA, FIRST_STAGE = "model.", "model_ema.", "first_stage_model."
 STYLE_ENCODER, STYLE_EMA = "cond_stage_model.", "cond_stage_ema."
 EMA_COPIES = ((MODEL, EMA), (STYLE_ENCODER, STYLE_EMA))  # (weights, their EMA copies)
 EMA_STATE = ("decay", "num_updates")  # buffers of an EMA that are not copies of weights
-SHOWN = 10  # keys in an error message; the rest is counted
+SHOWN = 5  # keys in an error message; the rest is counted
 
 # Components that torch.compile, FSDP, activation checkpointing and Lightning insert anywhere in a key.
 INSERTED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")

@@ -1,9 +1,8 @@
 """The arguments of the task `dataset`. Imports nothing heavy."""
 
 import argparse
-from pathlib import Path
 
-from ldm.cli.arguments import output_path
+from ldm.arguments import path_argument
 
 DESCRIPTION = "make a training set from photos: aligned faces with label maps"
 
@@ -16,7 +15,7 @@ def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]
     task.add_argument("photo", nargs="+", metavar="PHOTO", help="photos, folders of photos, or patterns")
     task.add_argument(
         "out",
-        type=output_path,
+        type=path_argument,
         metavar="FOLDER",
         help="output folder: images/, labels/, data.yaml for main.py, dropped.txt and contact sheets",
     )
@@ -32,7 +31,7 @@ def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     task.add_argument(
         "--parser",
-        type=Path,
+        type=path_argument,
         metavar="PATH",
         help="face parser: a run folder of main.py, or a folder in transformers' format "
         "(default: checkpoints/faces/parser)",

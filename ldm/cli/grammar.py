@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ldm.cli.arguments import output_path
+from ldm.arguments import path_argument
 from ldm.cli.commands import add_commands
 from ldm.cli.dataset_grammar import add_dataset_task, check_dataset
 from ldm.cli.photo_grammar import PHOTO_TASKS, add_photo_tasks, check_photo
@@ -64,7 +64,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error("--mask belongs to --image; the faces of --data have theirs in labels/")
     if options.image is not None and options.names is not None:
         parser.error("--names chooses faces of --data; --image is a single one")
-    if options.names is not None and not options.names.strip(", "):
+    if options.names is not None and not options.names.replace(",", "").strip():
         parser.error("--names is empty; name faces, such as 000007,900-999, or omit it for all")
     style = getattr(options, "style", "")
     if getattr(options, "style_mask", None) is not None and (style == "next" or style.endswith(".style")):
@@ -84,13 +84,15 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 def _add_faces(task: argparse.ArgumentParser) -> None:
     faces = task.add_argument_group("faces")
     faces.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder with images/ and labels/, paired by name"
+        "--data", type=path_argument, metavar="FOLDER", help="folder with images/ and labels/, paired by name"
     )
     faces.add_argument(
         "--names", metavar="A,B-C", help="which faces of the folder: names, or ranges of numbers (all)"
     )
-    faces.add_argument("--image", type=Path, metavar="FILE", help="a single photo, instead of a folder")
-    faces.add_argument("--mask", type=Path, metavar="FILE", help="the photo's label map")
+    faces.add_argument(
+        "--image", type=path_argument, metavar="FILE", help="a single photo, instead of a folder"
+    )
+    faces.add_argument("--mask", type=path_argument, metavar="FILE", help="the photo's label map")
 
 
 def _add_task(task: argparse.ArgumentParser, name: str) -> None:
@@ -102,7 +104,10 @@ def _add_task(task: argparse.ArgumentParser, name: str) -> None:
             help=f"where the style comes from: {OTHER}, or a picture (then --style-mask is its label map)",
         )
         task.add_argument(
-            "--style-mask", type=Path, metavar="FILE", help="label map of the picture that --style names"
+            "--style-mask",
+            type=path_argument,
+            metavar="FILE",
+            help="label map of the picture that --style names",
         )
     if name in WITH_REGIONS:
         task.add_argument(
@@ -152,13 +157,13 @@ def _add_model(task: argparse.ArgumentParser) -> None:
     model = task.add_argument_group("model")
     model.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_argument,
         required=True,
         metavar="PATH",
         help="a run folder of main.py, or a weight file",
     )
     model.add_argument(
-        "--config", type=Path, metavar="YAML", help="for weight files that come without a config"
+        "--config", type=path_argument, metavar="YAML", help="for weight files that come without a config"
     )
     model.add_argument(
         "--weights", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)"
@@ -205,7 +210,7 @@ def _add_sampling(task: argparse.ArgumentParser) -> None:
 def _add_output(task: argparse.ArgumentParser, name: str) -> None:
     output = task.add_argument_group("output")
     output.add_argument(
-        "--out", type=output_path, metavar="FOLDER", help=f"where the results go (results/{name})"
+        "--out", type=path_argument, metavar="FOLDER", help=f"where the results go (results/{name})"
     )
     output.add_argument("--batch-size", type=int, default=8, help="faces that are loaded at once (8)")
     if name != "style":

@@ -1,9 +1,8 @@
 """The arguments of the tasks `photo` and `faces`. Imports nothing heavy."""
 
 import argparse
-from pathlib import Path
 
-from ldm.cli.arguments import output_path
+from ldm.arguments import path_argument
 
 PHOTO_TASKS = {
     "photo": "edit regions of a face in photos; each result is the whole photo",
@@ -26,11 +25,11 @@ def add_photo_tasks(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]"
             )
         else:
             task.add_argument(
-                "photo", type=Path, metavar="PHOTO", help="the photo: JPEG, PNG, WebP, TIFF, ..."
+                "photo", type=path_argument, metavar="PHOTO", help="the photo: JPEG, PNG, WebP, TIFF, ..."
             )
         task.add_argument(
             "--parser",
-            type=Path,
+            type=path_argument,
             metavar="PATH",
             help="face parser: a run folder of main.py, or a folder in transformers' format "
             "(default: checkpoints/faces/parser)",
@@ -40,21 +39,23 @@ def add_photo_tasks(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]"
             _add_edit(task)
             _add_masks(task)
         else:
-            task.add_argument("-o", "--out", type=output_path, metavar="FILE", help="PNG with numbered faces")
+            task.add_argument(
+                "-o", "--out", type=path_argument, metavar="FILE", help="PNG with numbered faces"
+            )
 
 
 def _add_edit(task: argparse.ArgumentParser) -> None:
     task.add_argument(
         "-o",
         "--out",
-        type=output_path,
+        type=path_argument,
         required=True,
         metavar="PATH",
         help="the edited photo, or a folder; edited photos that exist there already are skipped",
     )
     task.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_argument,
         metavar="PATH",
         help="face model (default: checkpoints/faces/diffusion)",
     )
@@ -92,13 +93,13 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
 def _add_masks(task: argparse.ArgumentParser) -> None:
     task.add_argument(
         "--mask-out",
-        type=output_path,
+        type=path_argument,
         metavar="PATH",
         help="also write the label map, a palette PNG of the photo's size; a folder for several photos",
     )
     task.add_argument(
         "--mask-in",
-        type=Path,
+        type=path_argument,
         metavar="PATH",
         help="use this label map, a PNG of the photo's size such as an edited --mask-out; a folder with NAME.png for "
         "several photos",

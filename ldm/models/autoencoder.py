@@ -62,6 +62,10 @@ class VQModel(pl.LightningModule):
         scale_equivariance: float = 0.0,
     ) -> None:
         super().__init__()
+        if ddconfig.get("double_z", True):
+            raise ValueError(
+                "ddconfig.double_z must be false, got true: a codebook takes no mean and variance"
+            )
         self.anneal_steps = anneal_steps
         self.scale_equivariance = scale_equivariance
         self.codebook_reset_after = codebook_reset_after

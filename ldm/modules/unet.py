@@ -93,6 +93,11 @@ class UNet(nn.Module):
         self.region_frames = check_frames(region_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
         self.factor = 2 ** (len(channel_mult) - 1)  # sides of latents must be divisible by it
+        if image_size % self.factor:
+            raise ValueError(
+                f"image_size must be a multiple of {self.factor}, one factor 2 for each level of channel_mult "
+                f"but the first, got {image_size}"
+            )
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
         # Present in published checkpoints but unused, therefore frozen.

@@ -101,12 +101,10 @@ class Sampling:
             raise ValueError(f"steps must be in [1, 1000], got {self.steps}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
-        if (
-            self.guidance_interval is not None
-            and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]
-        ):
+        interval = self.guidance_interval
+        if interval is not None and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
             raise ValueError(
-                f"guidance_interval must be (low, high) in sigma with 0 <= low < high, got {self.guidance_interval}"
+                f"guidance_interval must be (low, high) in sigma with 0 <= low < high, got {interval}"
             )
 
     @property

@@ -129,6 +129,8 @@ def load_style(path: str | Path, label_set: LabelSet) -> StyleCode:
         raise StyleError(
             f"{path}: expected the regions of {label_set.name}, got a style with those of {facts.get('label_set')}"
         )
+    if not codes.is_floating_point():
+        raise StyleError(f"{path}: codes must be floating-point numbers, got {codes.dtype}")
     try:
         return StyleCode(codes, label_set, facts.get("encoder", ""))
     except StyleError as error:

@@ -5,6 +5,7 @@ import difflib
 import sys
 from pathlib import Path
 
+from ldm.arguments import path_argument
 from ldm.bundle import find_config
 
 SEEDS = 2**32
@@ -37,14 +38,22 @@ def build_parser(program: str = "main.py") -> argparse.ArgumentParser:
     ):
         action.add_argument(*flags, action="store_const", dest="action", const=name, help=text)
     parser.add_argument(
-        "-r", "--resume", type=Path, metavar="RUN", help="resume a run folder, or from a checkpoint in it"
+        "-r",
+        "--resume",
+        type=path_argument,
+        metavar="RUN",
+        help="resume a run folder, or from a checkpoint in it",
     )
     parser.add_argument(
         "-n", "--name", help="name of the run folder, after the timestamp (default: the first YAML's)"
     )
     parser.add_argument("-s", "--seed", type=int, help="random seed (default: the config's, or 23)")
     parser.add_argument(
-        "-l", "--logdir", type=Path, default=Path("runs"), help="parent of the run folders (default: runs/)"
+        "-l",
+        "--logdir",
+        type=path_argument,
+        default=Path("runs"),
+        help="parent of the run folders (default: runs/)",
     )
     parser.add_argument(
         "--allow-targets",

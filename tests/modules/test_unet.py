@@ -235,3 +235,8 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         unet(x, t, style, mask[:, :4])
     with pytest.raises(ValueError, match="must be multiples of 2"):
         unet(x[..., :7], t, style, mask)
+
+
+def test_the_image_size_fits_the_levels() -> None:
+    with pytest.raises(ValueError, match=r"image_size must be a multiple of 2\b.*got 7"):
+        UNet(**{**SMALL, "image_size": 7})

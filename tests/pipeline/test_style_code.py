@@ -1,5 +1,6 @@
 """StyleCode: mixing, saving, and what does not fit."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
-from ldm.pipeline.style_code import StyleCode, StyleError, load_style
+from ldm.pipeline.style_code import FORMAT, StyleCode, StyleError, _checksum, load_style
 
 HAIR, LIP = CELEBAMASK_HQ.indices(["hair", "u_lip"])
 
@@ -86,3 +87,18 @@ def test_codes_that_do_not_fit() -> None:
         StyleCode(torch.full((19, 8), torch.nan), CELEBAMASK_HQ, "e")
     with pytest.raises(ValueError, match="did you mean one of: hair"):
         code(0).swap(code(1), ["hare"])
+
+
+def test_a_damaged_style_file_is_an_error_that_names_it(tmp_path) -> None:
+    codes, file = code(0).codes, tmp_path / "anna.style"
+    code(0).save(file)
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StyleError, match=r"anna\.style: damaged, its checksum"):
+        load_style(file, CELEBAMASK_HQ)
+    for wrong in (codes[:18].clone(), codes.int(), codes * float("nan")):
+        facts = {"format": FORMAT, "regions": json.dumps(CELEBAMASK_HQ.regions), "checksum": _checksum(wrong)}
+        save_file({"codes": wrong}, file, facts)
+        with pytest.raises(StyleError, match=r"anna\.style: codes"):
+            load_style(file, CELEBAMASK_HQ)

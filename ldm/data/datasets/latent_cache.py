@@ -10,6 +10,7 @@ process opens the shard, and its own.
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ INDEX_KEYS: dict[str, Any] = {
     "checksums": list,
     "checksum": int,
 }
+SHARD_NAME = re.compile(r"\w[\w.-]*\.safetensors")  # no path: an index cannot name files elsewhere
 AGAIN = "run scripts/cache_latents.py again"
 READERS = min(16, os.cpu_count() or 1)  # threads
 
@@ -78,15 +80,14 @@ class CachedLatents(ShardedDataset):
             )
         if flips and not index["mirrored"]:
             raise LatentCacheError(f"{self.path} has no latents of flipped images; {AGAIN}")
-        saved = index["label_set"]
-        self.label_set = saved and LabelSet(
-            saved["name"], *(tuple(map(_as_tuple, saved[k])) for k in ("regions", "palette", "mirror"))
-        )
+        self.label_set: Any = index["label_set"]  # LabelSet, or None
         self.first_stage: str = index["first_stage"]
         self.shards: list[str] = index["shards"]
         self._checksums: list[int] = index["checksums"]
         self.starts = np.cumsum([0, *(len(names) for names in index["names"])])
         self.names: list[str] = [name for names in index["names"] for name in names]
+        if flips and self.label_set is None:
+            raise LatentCacheError(f"{self.path / INDEX} has no label set, which flips need; {AGAIN}")
         self.flips = EpochFlips(seed) if flips else None
         shapes = {
             _latent_shape(self.path / shard, len(names))
@@ -270,9 +271,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{key} is {index[key]!r:.40}")
         if not len(index["names"]) == len(index["shards"]) == len(index["checksums"]):
             raise ValueError("shards, names and checksums differ in number")
+        for shard in index["shards"]:
+            if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+                raise ValueError(f"shards has {shard!r:.40}, expected NAME.safetensors")
+        for names in index["names"]:
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"names has {names!r:.40}, expected a list of strings for each shard")
         if index.pop("checksum") != _index_checksum(index):
             raise ValueError("its checksum does not match")
-        return index
+        return {**index, "label_set": index["label_set"] and _label_set(index["label_set"])}
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise LatentCacheError(f"{folder / INDEX} is damaged ({reason}); {AGAIN}") from error
@@ -295,6 +302,16 @@ def _open(file: str, checksum: int) -> Any:
     return safetensors.safe_open(file, framework="pt").__enter__()
 
 
+def _label_set(saved: Mapping[str, Any]) -> LabelSet:
+    """Return the label set of an index; raise ValueError, KeyError or TypeError if it is not one."""
+    names, palette, mirror = saved["regions"], saved["palette"], saved["mirror"]
+    if not all(isinstance(name, str) for name in (saved["name"], *names)):
+        raise ValueError("a name in label_set is not a string")
+    if not all(type(number) is int for number in (*mirror, *(part for colour in palette for part in colour))):
+        raise ValueError("a number in label_set.palette or label_set.mirror is not an integer")
+    return LabelSet(saved["name"], tuple(names), tuple(map(tuple, palette)), tuple(mirror))
+
+
 def _checksum(path: Path) -> int:
     """Return the CRC-32 of a file."""
     found = 0
@@ -307,7 +324,3 @@ def _checksum(path: Path) -> int:
 def _index_checksum(index: Mapping[str, Any]) -> int:
     """Return the CRC-32 of an index without its checksum."""
     return zlib.crc32(json.dumps(index, sort_keys=True).encode())
-
-
-def _as_tuple(value: Sequence[int] | str | int) -> Any:
-    return tuple(value) if isinstance(value, list) else value

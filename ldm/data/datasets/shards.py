@@ -65,7 +65,7 @@ class ShardIndex:
             return cls(LABEL_SETS[found["label_set"]], *zip(*rows, strict=True))
         except (ValueError, KeyError, TypeError) as error:
             raise ShardError(
-                f"{path} is no index of shards ({error!r}); write it with scripts/make_shards.py"
+                f"{path} is no index of shards ({error!r:.200}); write it with scripts/make_shards.py"
             ) from error
 
 

@@ -115,6 +115,29 @@ def test_damaged_indexes_are_refused(key, value, tmp_path) -> None:
         CachedLatents(tmp_path, SOURCE)
 
 
+@pytest.mark.parametrize(
+    "change", [{"palette": []}, {"mirror": ["x"] * 19}, {"regions": [{}] * 19}, {"name": 3}, None], ids=str
+)
+def test_damaged_label_sets_are_refused(change, tmp_path) -> None:
+    build(tmp_path, lambda image: image[:, :, ::4, ::4])
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["label_set"] = change and index["label_set"] | change
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(LatentCacheError, match=r"index\.json"):
+        CachedLatents(tmp_path, SOURCE)
+
+
+@pytest.mark.parametrize(
+    "change", [{"shards": ["../a.safetensors", "b", "c"]}, {"shards": [1, 2, 3]}, {"names": [3, 4, 5]}], ids=str
+)
+def test_shards_and_names_of_an_index_are_strings_without_paths(change, tmp_path) -> None:
+    build(tmp_path, lambda image: image[:, :, ::4, ::4])
+    index = json.loads((tmp_path / "index.json").read_text()) | change
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(LatentCacheError, match=rf"index\.json is damaged.*{next(iter(change))} has"):
+        CachedLatents(tmp_path, SOURCE)
+
+
 def test_damaged_shards_are_refused(tmp_path) -> None:
     build(tmp_path, lambda image: image[:, :, ::4, ::4])
     shard = sorted(tmp_path.glob("*.safetensors"))[1]
