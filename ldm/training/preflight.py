@@ -30,7 +30,8 @@ def check_validation_interval(trainer: pl.Trainer, batches: int) -> None:
     validates = trainer.limit_val_batches is None or trainer.limit_val_batches > 0
     counted_by_epoch = trainer.check_val_every_n_epoch is not None
     if isinstance(every, int) and every > batches and validates and counted_by_epoch:
-        limited = "" if limit is None else f" (lightning.trainer.limit_train_batches is {limit})"
+        whole = limit is None or (isinstance(limit, float) and limit == 1)  # 1 is one batch, 1.0 is all
+        limited = "" if whole else f" (lightning.trainer.limit_train_batches is {limit})"
         raise ConfigError(
             f"lightning.trainer.val_check_interval is {every}, but an epoch has {batches} batches{limited}; lower it, "
             "or set lightning.trainer.check_val_every_n_epoch=null to count batches across epochs"

@@ -128,7 +128,9 @@ def test_damaged_label_sets_are_refused(change, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"shards": ["../a.safetensors", "b", "c"]}, {"shards": [1, 2, 3]}, {"names": [3, 4, 5]}], ids=str
+    "change",
+    [{"shards": ["../a.safetensors", "b", "c"]}, {"shards": [1, 2, 3]}, {"names": [3, 4, 5]}],
+    ids=str,
 )
 def test_shards_and_names_of_an_index_are_strings_without_paths(change, tmp_path) -> None:
     build(tmp_path, lambda image: image[:, :, ::4, ::4])
