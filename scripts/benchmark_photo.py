@@ -23,7 +23,9 @@ from PIL import Image
 from ldm.bundle import ROOT
 from ldm.data.color_space import ColorSpace
 from ldm.pipeline import PhotoEditor
+from ldm.pipeline.options import DEFAULT_STEPS
 from ldm.pipeline.photo import EditedPhoto, Photo
+from ldm.pipeline.region_color import lab_of
 from scripts.benchmarking import peak_memory, processor
 
 PORTRAIT = ROOT / "assets" / "photos" / "astronaut.jpg"
@@ -88,7 +90,10 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     step("parse", photo.labels)
     hair = step("hair to a color", lambda: photo.edit(color="auburn", regions=["hair"]))
     style = photo.random_style()
-    step("hair to a random style, 20 steps", lambda: photo.edit(style=style, regions=["hair"], seed=0))
+    step(
+        f"hair to a random style, {DEFAULT_STEPS} steps",
+        lambda: photo.edit(style=style, regions=["hair"], seed=0),
+    )
     step("save as JPEG", lambda: hair.save(folder / "edited.jpg"))
     print(
         f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
@@ -116,8 +121,6 @@ def _fidelity(photo: Photo) -> None:
 
 
 def _row(photo: Photo, color: str, edited: EditedPhoto) -> str:
-    from ldm.pipeline.region_color import lab_of
-
     before, inside = photo.file.pixels, edited.matte > 0.999
     outside = int((edited.pixels != before)[edited.matte == 0].sum())
     mean = ColorSpace.srgb().to_lab(edited.pixels[inside]).mean(0)

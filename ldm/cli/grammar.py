@@ -78,7 +78,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     for part in getattr(options, "part", []):
         if not all(part.partition("=")[::2]):
-            parser.error(f"--part must be REGIONS=OTHER, got {part}, such as hair,u_lip=000012")
+            parser.error(f"--part must be REGIONS=OTHER, such as hair,u_lip=000012; got {part}")
 
 
 def _add_faces(task: argparse.ArgumentParser) -> None:

@@ -107,8 +107,7 @@ class LatentNetworks(pl.LightningModule):
             train: measure forward and backward pass of a training step instead of a sampling step.
         """
         unet, training = self.unet, self.unet.training
-        blocks = -(-unet.image_size // unet.factor) if unet.image_size <= LARGE else 2
-        side = blocks * unet.factor  # the image_size of a config may not be a multiple
+        side = unet.image_size if unet.image_size <= LARGE else 2 * unet.factor
         x = torch.zeros(1, unet.in_channels, side, side, device=self.device)
         t = torch.zeros(1, dtype=torch.long, device=self.device)
         style = x.new_zeros(1, unet.num_regions, unet.context_dim)

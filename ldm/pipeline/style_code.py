@@ -121,7 +121,9 @@ def load_style(path: str | Path, label_set: LabelSet) -> StyleCode:
             if facts.get("format") != FORMAT or names != ["codes"]:
                 raise StyleError(f"{path}: not a style code file; write one with StyleCode.save")
             codes = file.get_tensor("codes")
-            if facts.get("checksum") != _checksum(codes):
+            if "checksum" not in facts:
+                raise StyleError(f"{path}: has no checksum, as those of earlier versions; write it again")
+            if facts["checksum"] != _checksum(codes):
                 raise StyleError(f"{path}: damaged, its checksum does not match; write it again")
     except (OSError, safetensors.SafetensorError) as error:
         raise StyleError(f"{path}: cannot be read as a style code ({error})") from error

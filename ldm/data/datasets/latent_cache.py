@@ -4,14 +4,11 @@ A cache is a folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A s
 `labels` (N, H, W), uint8, and `latents` (N, F, C, h, w), float32; F is 2 if the latents of the flipped images are
 included, otherwise 1. The digest is that of the pixels, the labels and the weights of the first stage, so that only
 shards whose content has changed are computed again. The index has the CRC-32 of every shard, which is verified when a
-process opens the shard, and its own.
+process opens the shard; see `latent_index`.
 """
 
 import hashlib
-import json
 import os
-import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -27,30 +24,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ldm.atomic_files import write_at, write_text
-from ldm.checkpoints.config_files import parse_json
+from ldm.atomic_files import write_at
 from ldm.data.datasets.flips import EpochFlips
+from ldm.data.datasets.latent_index import (
+    AGAIN,
+    LatentCacheError,
+    checksum,
+    read_index,
+    shard_checksums,
+    write_index,
+)
 from ldm.data.datasets.sharded_dataset import INDEX, ShardedDataset
 from ldm.data.images import as_unit, to_uint8
-from ldm.data.labels import LabelSet
 
-INDEX_KEYS: dict[str, Any] = {
-    "source": dict,
-    "mirrored": bool,
-    "first_stage": str,
-    "label_set": dict | None,
-    "shards": list,
-    "names": list,
-    "checksums": list,
-    "checksum": int,
-}
-SHARD_NAME = re.compile(r"\w[\w.-]*\.safetensors")  # no path: an index cannot name files elsewhere
-AGAIN = "run scripts/cache_latents.py again"
 READERS = min(16, os.cpu_count() or 1)  # threads
-
-
-class LatentCacheError(ValueError):
-    """A latent cache is unusable; the message says why and what to do."""
 
 
 class CachedLatents(ShardedDataset):
@@ -72,7 +59,7 @@ class CachedLatents(ShardedDataset):
 
     def __init__(self, path: str | Path, source: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        index = _read_index(self.path)
+        index = read_index(self.path)
         source, flips, seed = without_flips(source)
         if index["source"] != source:
             raise LatentCacheError(
@@ -149,6 +136,7 @@ def write_latents(
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
+    known = shard_checksums(folder)
     (folder / INDEX).unlink(missing_ok=True)  # without an index the cache is incomplete
     config, flips, _ = without_flips(source)
     label_set = getattr(dataset, "label_set", None)
@@ -163,23 +151,20 @@ def write_latents(
         pixels = torch.stack([_pixels(item["image"]) for item in items])  # (N, 3, H, W)
         labels = torch.stack([item["labels"] for item in items])  # (N, H, W)
         shard = folder / f"{len(shards):05d}-{_digest(first_stage, flips, pixels, labels)}.safetensors"
-        if not shard.is_file():
+        found = checksum(shard) if shard.is_file() else None
+        if found is None or found != known.get(shard.name, found):  # missing, or damaged since it was written
             latents = _encode(pixels, encode, flips, batch_size)
             _save(shard, {"pixels": pixels, "labels": labels, "latents": latents})
+            found = checksum(shard)
             computed += 1
         shards.append(shard.name)
-        checksums.append(_checksum(shard))
+        checksums.append(found)
         names.append([item["name"] for item in items])
-    index = {
-        "source": config,
-        "mirrored": flips,
-        "first_stage": first_stage,
-        "label_set": label_set and asdict(label_set),
-        "shards": shards,
-        "names": names,
-        "checksums": checksums,
-    }
-    write_text(folder / INDEX, json.dumps({**index, "checksum": _index_checksum(index)}))
+    facts = {"source": config, "mirrored": flips, "first_stage": first_stage}
+    saved = label_set and asdict(label_set)
+    write_index(
+        folder, {**facts, "label_set": saved, "shards": shards, "names": names, "checksums": checksums}
+    )
     _remove_stale(folder, shards)
     return computed
 
@@ -258,69 +243,13 @@ def _latent_shape(file: Path, count: int) -> tuple[int, int, int]:
     return latents[2], latents[3], latents[4]
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the index of a complete cache.
-
-    Raises:
-        LatentCacheError: no index, or a damaged one.
-    """
-    try:
-        index = parse_json((folder / INDEX).read_text())
-        for key, kind in INDEX_KEYS.items():
-            if not isinstance(index[key], kind):
-                raise ValueError(f"{key} is {index[key]!r:.40}")
-        if not len(index["names"]) == len(index["shards"]) == len(index["checksums"]):
-            raise ValueError("shards, names and checksums differ in number")
-        for shard in index["shards"]:
-            if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
-                raise ValueError(f"shards has {shard!r:.40}, expected NAME.safetensors")
-        for names in index["names"]:
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"names has {names!r:.40}, expected a list of strings for each shard")
-        if index.pop("checksum") != _index_checksum(index):
-            raise ValueError("its checksum does not match")
-        return {**index, "label_set": index["label_set"] and _label_set(index["label_set"])}
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise LatentCacheError(f"{folder / INDEX} is damaged ({reason}); {AGAIN}") from error
-    except FileNotFoundError:
-        raise LatentCacheError(
-            f"{folder} has no complete latent cache; run scripts/cache_latents.py, which also continues an "
-            "interrupted one"
-        ) from None
-
-
 @lru_cache(maxsize=64)
-def _open(file: str, checksum: int) -> Any:
+def _open(file: str, expected: int) -> Any:
     """Verify and memory-map a shard, once per process.
 
     Raises:
         LatentCacheError: the file was changed or damaged.
     """
-    if _checksum(Path(file)) != checksum:
-        raise LatentCacheError(f"{file} is damaged: its checksum does not match; delete it, then {AGAIN}")
+    if checksum(Path(file)) != expected:
+        raise LatentCacheError(f"{file} is damaged: its checksum does not match; {AGAIN}")
     return safetensors.safe_open(file, framework="pt").__enter__()
-
-
-def _label_set(saved: Mapping[str, Any]) -> LabelSet:
-    """Return the label set of an index; raise ValueError, KeyError or TypeError if it is not one."""
-    names, palette, mirror = saved["regions"], saved["palette"], saved["mirror"]
-    if not all(isinstance(name, str) for name in (saved["name"], *names)):
-        raise ValueError("a name in label_set is not a string")
-    if not all(type(number) is int for number in (*mirror, *(part for colour in palette for part in colour))):
-        raise ValueError("a number in label_set.palette or label_set.mirror is not an integer")
-    return LabelSet(saved["name"], tuple(names), tuple(map(tuple, palette)), tuple(mirror))
-
-
-def _checksum(path: Path) -> int:
-    """Return the CRC-32 of a file."""
-    found = 0
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            found = zlib.crc32(chunk, found)
-    return found
-
-
-def _index_checksum(index: Mapping[str, Any]) -> int:
-    """Return the CRC-32 of an index without its checksum."""
-    return zlib.crc32(json.dumps(index, sort_keys=True).encode())

@@ -1,12 +1,14 @@
 """Latent cache: items and losses of training on images, incremental writing, errors."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from ldm.data.datamodule import DataModuleFromConfig
-from ldm.data.datasets.latent_cache import CachedLatents, LatentCacheError, write_latents
+from ldm.data.datasets.latent_cache import CachedLatents, write_latents
+from ldm.data.datasets.latent_index import LatentCacheError, write_index
 from ldm.data.synthetic.dataset import SyntheticFaces
 from ldm.targets import instantiate_from_config
 from tests import small
@@ -121,9 +123,10 @@ def test_damaged_indexes_are_refused(key, value, tmp_path) -> None:
 def test_damaged_label_sets_are_refused(change, tmp_path) -> None:
     build(tmp_path, lambda image: image[:, :, ::4, ::4])
     index = json.loads((tmp_path / "index.json").read_text())
+    del index["checksum"]
     index["label_set"] = change and index["label_set"] | change
-    (tmp_path / "index.json").write_text(json.dumps(index))
-    with pytest.raises(LatentCacheError, match=r"index\.json"):
+    write_index(tmp_path, index)  # with the right checksum: it is the label set that is refused
+    with pytest.raises(LatentCacheError, match=r"index\.json.*label.set"):
         CachedLatents(tmp_path, SOURCE)
 
 
@@ -138,6 +141,34 @@ def test_shards_and_names_of_an_index_are_strings_without_paths(change, tmp_path
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(LatentCacheError, match=rf"index\.json is damaged.*{next(iter(change))} has"):
         CachedLatents(tmp_path, SOURCE)
+
+
+def test_a_changed_index_is_refused(tmp_path) -> None:
+    build(tmp_path, lambda image: image[:, :, ::4, ::4])
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["names"][0].reverse()
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(LatentCacheError, match=r"index\.json is damaged.*checksum"):
+        CachedLatents(tmp_path, SOURCE)
+
+
+def test_a_flipped_bit_in_a_shard_is_refused_and_computed_again(tmp_path) -> None:
+    encode = Counting()
+    build(tmp_path, encode)
+    expected = [item["latent"] for item in CachedLatents(tmp_path, SOURCE)]
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]  # faces 4 to 7
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tmp_path, damaged)  # opened shards are kept by path
+    (damaged / shard.name).write_bytes(content)
+    cached = CachedLatents(damaged, SOURCE)
+    cached[0]
+    with pytest.raises(LatentCacheError, match=f"{shard.name} is damaged: its checksum does not match"):
+        cached[4]
+    encode.count = 0
+    assert build(damaged, encode) == 1 and encode.count == 8  # four faces and their mirror images
+    assert torch.equal(CachedLatents(damaged, SOURCE)[7]["latent"], expected[7])
 
 
 def test_damaged_shards_are_refused(tmp_path) -> None:
