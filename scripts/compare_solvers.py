@@ -1,7 +1,7 @@
 """Compare solvers, steps, guidance and precision by the distance of their latents from 1,000 steps of DDIM.
 
 The distance is the root mean square difference, relative to the standard deviation of the latents. Prints the tables
-of docs/sampling.md for any weights:
+of docs/sampling.md for any weights; bfloat16 only on devices that have it natively:
 
   python scripts/compare_solvers.py checkpoints/demo --data assets/faces
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.images import load_image, load_labels
+from ldm.modules.precision import native_bfloat16
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.image_sampler import ImageSampler, SamplingInputs
 from ldm.pipeline.options import sampling
@@ -70,28 +71,30 @@ def _inputs(pipe: FacePipeline, data: Path, count: int) -> SamplingInputs:
 
 def _compare(pipe: FacePipeline, inputs: SamplingInputs, guidance: float) -> None:
     """Print the table of one guidance scale."""
-    float32 = LatentSampler(pipe.model, pipe.label_set, torch.float32)
-    bfloat16 = LatentSampler(pipe.model, pipe.label_set, torch.bfloat16)
+    samplers = {"float32": LatentSampler(pipe.model, pipe.label_set, torch.float32)}
+    if native_bfloat16(pipe.device):
+        samplers["bfloat16"] = LatentSampler(pipe.model, pipe.label_set, torch.bfloat16)
 
     def latents(sampler: LatentSampler, **how: Any) -> Tensor:
         return sampler.sample(
             inputs, sampling(guidance=guidance, seed=list(range(len(inputs.labels))), **how)
         )
 
-    exact = latents(float32, solver="ddim", steps=REFERENCE)
+    exact = latents(samplers["float32"], solver="ddim", steps=REFERENCE)
 
     def distance(found: Tensor) -> str:
         return f"{float((found - exact).square().mean().sqrt() / exact.std()):.4f}"
 
-    print(f"\nguidance {guidance:g}\n\n| solver | steps | float32 | bfloat16 |\n| --- | ---: | ---: | ---: |")
+    header = f"| solver | steps | {' | '.join(samplers)} |\n| --- | ---: |{' ---: |' * len(samplers)}"
+    print(f"\nguidance {guidance:g}\n\n{header}")
     for solver, all_steps in SOLVERS.items():
         for steps in all_steps:
-            row = [distance(latents(one, solver=solver, steps=steps)) for one in (float32, bfloat16)]
+            row = [distance(latents(one, solver=solver, steps=steps)) for one in samplers.values()]
             print(f"| {solver} | {steps} | {' | '.join(row)} |", flush=True)
     if guidance != 1:
         print("\n| guidance only for sigma in | distance from guidance at all steps |\n| --- | ---: |")
         for interval in INTERVALS:
-            found = latents(float32, solver="dpmpp_2m", steps=20, guidance_interval=interval)
+            found = latents(samplers["float32"], solver="dpmpp_2m", steps=20, guidance_interval=interval)
             print(f"| {'all' if interval is None else interval} | {distance(found)} |", flush=True)
 
 

@@ -15,8 +15,17 @@ def area_of(regions: list[int], *label_maps: Tensor) -> Tensor:
     return area
 
 
-def soften(area: Tensor, border: int) -> Tensor:
-    """Return weights (B, 1, H, W): 1 in `area` (B, H, W), decreasing linearly to 0 over `border` pixels."""
+def soften(area: Tensor, border: int | None = None) -> Tensor:
+    """Return weights (B, 1, H, W): 1 in `area` (B, H, W), decreasing linearly to 0 over `border` pixels.
+
+    The default border is 1/64 of the height.
+
+    Raises:
+        ValueError: a negative border.
+    """
+    border = max(1, round(area.shape[-2] / 64)) if border is None else border
+    if border < 0:
+        raise ValueError(f"border must be at least 0 pixels, got {border}")
     inside = area[:, None].float()
     rings = [F.max_pool2d(inside, 2 * reach + 1, 1, reach) for reach in range(border + 1)]
     return torch.stack(rings).mean(0)

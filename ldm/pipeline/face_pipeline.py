@@ -14,6 +14,7 @@ from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
 from ldm.pipeline import sharing
+from ldm.pipeline.batches import broadcast, check_finite, check_images, stack_codes, with_batch
 from ldm.pipeline.edit_masks import area_of, soften
 from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
 from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
@@ -164,8 +165,8 @@ class FacePipeline:
             ValueError: sizes that differ, unknown labels, or an image with non-finite values.
         """
         single = image.ndim == 3 and labels.ndim == 2
-        image, labels = _aligned({"images": _batched(image, 4), "label maps": _batched(labels, 3)})
-        self._check_image(image, labels)
+        image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
+        check_images(image, labels)
         codes = self.model.get_learned_conditioning(image.to(self.device), self.sampler.mask(labels))
         styles = [StyleCode(code, self.label_set, self.encoder) for code in codes]
         return styles[0] if single else styles
@@ -188,9 +189,8 @@ class FacePipeline:
     def reconstruct(self, image: Tensor) -> Tensor:
         """Encode and decode an image with the first stage, an upper bound on sample quality."""
         self.sampler.latent_size(image)
-        if not image.isfinite().all():
-            raise ValueError("the image has non-finite values (NaN or inf); check how it was loaded")
-        z = self.model.encode_first_stage(_batched(image, 4).to(self.device))
+        check_finite(image)
+        z = self.model.encode_first_stage(with_batch(image, 4).to(self.device))
         return self.model.decode_first_stage(z).clamp(-1, 1).view(image.shape)
 
     @torch.no_grad()
@@ -210,7 +210,7 @@ class FacePipeline:
         """
         how = sampling(**options)
         single = labels.ndim == 2 and isinstance(style, StyleCode)
-        labels, codes = _aligned({"label maps": _batched(labels, 3), "styles": self._codes(style)})
+        labels, codes = broadcast({"label maps": with_batch(labels, 3), "styles": self._codes(style)})
         self._check_labels(labels)
         images = self.sampler.sample(SamplingInputs(labels, codes), how)
         return images[0] if single else images
@@ -254,28 +254,23 @@ class FacePipeline:
         rows = self.label_set.indices(regions)
         new_labels = labels if new_labels is None else new_labels
         single = image.ndim == 3 and labels.ndim == new_labels.ndim == 2 and isinstance(style, StyleCode)
-        image, labels, target, codes = _aligned(
+        image, labels, target, codes = broadcast(
             {
-                "images": _batched(image, 4),
-                "label maps": _batched(labels, 3),
-                "new label maps": _batched(new_labels, 3),
+                "images": with_batch(image, 4),
+                "label maps": with_batch(labels, 3),
+                "new label maps": with_batch(new_labels, 3),
                 "styles": self._codes(style),
             }
         )
         self._check_labels(target)
-        self._check_image(image, labels)
+        check_images(image, labels)
         if target.shape[-2:] != labels.shape[-2:]:
             raise ValueError(
                 f"new_labels must have the size of the image, {tuple(labels.shape[-2:])}, "
                 f"got {tuple(target.shape[-2:])}"
             )
-        weights = None
-        if lock:
-            width = max(1, round(image.shape[-2] / 64)) if border is None else border
-            if width < 0:
-                raise ValueError(f"border must be at least 0 pixels, got {border}")
-            weights = soften(area_of(rows, labels, target), width)
-        own = SamplingInputs(labels, _stacked(self.read_style(image, labels))) if invert else None
+        weights = soften(area_of(rows, labels, target), border) if lock else None
+        own = SamplingInputs(labels, stack_codes(self.read_style(image, labels))) if invert else None
         images = self.sampler.sample(SamplingInputs(target, codes), how, EditSource(image, weights, own))
         return images[0] if single else images
 
@@ -290,8 +285,8 @@ class FacePipeline:
         progress: Progress | None = None,
     ) -> Tensor:
         """Return the DDIM inversion (B, C, h, w): noise from which DDIM approximately reconstructs the image."""
-        image, labels = _aligned({"images": _batched(image, 4), "label maps": _batched(labels, 3)})
-        own = SamplingInputs(labels, _stacked(self.read_style(image, labels)))
+        image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
+        own = SamplingInputs(labels, stack_codes(self.read_style(image, labels)))
         return self.sampler.invert(image, own, steps, spacing, progress)
 
     # --- checks ---
@@ -304,42 +299,9 @@ class FacePipeline:
         R, D = self.model.num_regions, self.model.unet.context_dim
         for one in styles:
             check_encoder(one, (R, D), self.encoder)
-        return _stacked(styles)
+        return stack_codes(styles)
 
     def _check_labels(self, labels: Tensor) -> None:
         self.sampler.latent_size(labels)
         for one in labels:  # validate all before sampling the first
             self.sampler.mask(one[None])
-
-    def _check_image(self, image: Tensor, labels: Tensor) -> None:
-        if image.shape[0] != labels.shape[0] or image.shape[-2:] != labels.shape[-2:] or image.shape[1] != 3:
-            raise ValueError(
-                f"images and label maps must be (B, 3, H, W) and (B, H, W), got {tuple(image.shape)} and "
-                f"{tuple(labels.shape)}"
-            )
-        if not image.isfinite().all():
-            raise ValueError("the image has non-finite values (NaN or inf); check how it was loaded")
-
-
-def _stacked(styles: Sequence[StyleCode]) -> Tensor:
-    """Stack codes to (B, R, D)."""
-    return torch.stack([style.codes for style in styles])
-
-
-def _batched(tensor: Tensor, ndim: int) -> Tensor:
-    """Add the batch dimension if it is missing."""
-    if tensor.ndim == ndim - 1:
-        return tensor[None]
-    if tensor.ndim != ndim:
-        expected = "an image (3, H, W) or (B, 3, H, W)" if ndim == 4 else "a label map (H, W) or (B, H, W)"
-        raise ValueError(f"expected {expected}, got a tensor of shape {tuple(tensor.shape)}")
-    return tensor
-
-
-def _aligned(parts: Mapping[str, Tensor]) -> list[Tensor]:
-    """Broadcast all parts (B, ...), given by name, to the largest batch size."""
-    count = max(map(len, parts.values()))
-    if any(len(part) not in (1, count) for part in parts.values()):
-        found = " and ".join(f"{len(part)} {name}" for name, part in parts.items())
-        raise ValueError(f"batch sizes must be equal or 1, got {found}")
-    return [part.expand(count, *part.shape[1:]) for part in parts.values()]
