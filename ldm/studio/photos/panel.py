@@ -21,28 +21,35 @@ DRAWN = (
 
 
 @dataclass(frozen=True)
-class PhotoPanel:
-    """Components of the photo tab."""
+class ReferencePanel:
+    """Choice of the reference: its kind, and one group of components per kind."""
 
-    upload: gr.File
-    faces: gr.HTML
-    picker: gr.HTML
-    reference: gr.Radio
+    kind: gr.Radio
     note: gr.Markdown
     color_group: gr.Group
     color: gr.HTML
     gallery_group: gr.Group
     gallery: panels.GalleryPanel
     chosen: gr.Markdown
-    other_group: gr.Group
-    other: gr.File
+    photo_group: gr.Group
+    photo: gr.File
+
+
+@dataclass(frozen=True)
+class AdvancedPanel:
+    """Options of an edit that most people leave alone."""
+
     strength: gr.Slider
     detail: gr.Radio
     seed: gr.Number
     lock_seed: gr.Checkbox
     steps: gr.Slider
-    apply: gr.Button
-    cancel: gr.Button
+
+
+@dataclass(frozen=True)
+class ResultPanel:
+    """The photo before and after, and what can be done with it."""
+
     status: gr.HTML
     compare: gr.ImageSlider
     undo: gr.Button
@@ -52,83 +59,86 @@ class PhotoPanel:
     painter: gr.HTML
 
 
+@dataclass(frozen=True)
+class PhotoPanel:
+    """Components of the photo tab."""
+
+    upload: gr.File
+    faces: gr.HTML
+    picker: gr.HTML
+    reference: ReferencePanel
+    apply: gr.Button
+    cancel: gr.Button
+    advanced: AdvancedPanel
+    result: ResultPanel
+
+
 def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> PhotoPanel:
     """Lay out the tab: photo and reference on the left, the result on the right."""
     with gr.Row(elem_id="photo-studio", elem_classes="columns"):
         with gr.Column(scale=6, min_width=320):
-            upload = gr.File(
-                label=f"Your photo, up to {MAX_BYTES // 1_000_000} MB",
-                file_types=FILE_TYPES,
-                type="filepath",
-                height=80,
-                elem_id="photo-upload",
-            )
+            upload = _photo_file(f"Your photo, up to {MAX_BYTES // 1_000_000} MB", "photo-upload", 80)
             with gr.Row(elem_id="photo-pickers"):
                 faces = photo_faces()
                 picker = widgets.face_picker(label_set, "face-photo", "Face", pickable=True)
-            kinds = [COLOR, FACE, PHOTO, RANDOM]
-            reference = gr.Radio(kinds, value=COLOR, label="Reference", elem_id="photo-reference")
-            note = gr.Markdown("" if transfers_styles else DRAWN, visible=False, elem_id="photo-note")
-            with gr.Group() as color_group:
-                color = color_choice("auburn")
-            with gr.Group(visible=False) as gallery_group:
-                cards = panels.gallery(sources, "photo-", with_role=False)
-                chosen = gr.Markdown("No reference chosen", elem_id="photo-chosen")
-            with gr.Group(visible=False) as other_group:
-                other = gr.File(
-                    label="The other photo; its largest face is the reference",
-                    file_types=FILE_TYPES,
-                    type="filepath",
-                    height=132,
-                    elem_id="photo-other",
-                )
+            reference = _reference(sources, transfers_styles)
             with gr.Row(elem_id="photo-go", elem_classes="go"):
                 apply = gr.Button("Apply", variant="primary", elem_id="photo-apply", scale=3)
                 cancel = gr.Button("Cancel", elem_id="photo-cancel", scale=1, min_width=90)
-            with gr.Accordion("Advanced", open=False, elem_id="photo-advanced"):
-                strength = gr.Slider(0, 100, 100, step=5, label="Strength in %", elem_id="photo-strength")
-                detail = gr.Radio(
-                    list(DETAILS), value=next(iter(DETAILS)), label="Detail", elem_id="photo-detail"
-                )
-                with gr.Row():
-                    seed = gr.Number(
-                        0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed"
-                    )
-                    lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
-                    steps = gr.Slider(
-                        1,
-                        MOST_STEPS,
-                        DEFAULT_STEPS,
-                        step=1,
-                        label="Steps",
-                        min_width=130,
-                        elem_id="photo-steps",
-                    )
+            advanced = _advanced()
         with gr.Column(scale=7, min_width=320):
-            status = widgets.status("status-photo")
-            compare = gr.ImageSlider(
-                label="Before and after",
-                show_label=False,
-                type="filepath",
-                interactive=False,
-                buttons=["fullscreen"],
-                max_height=760,
-                elem_id="photo-compare",
+            result = _result(label_set)
+    return PhotoPanel(upload, faces, picker, reference, apply, cancel, advanced, result)
+
+
+def _photo_file(label: str, elem_id: str, height: int) -> gr.File:
+    return gr.File(label=label, file_types=FILE_TYPES, type="filepath", height=height, elem_id=elem_id)
+
+
+def _reference(sources: list[str], transfers_styles: bool) -> ReferencePanel:
+    kind = gr.Radio([COLOR, FACE, PHOTO, RANDOM], value=COLOR, label="Reference", elem_id="photo-reference")
+    note = gr.Markdown("" if transfers_styles else DRAWN, visible=False, elem_id="photo-note")
+    with gr.Group() as color_group:
+        color = color_choice("auburn")
+    with gr.Group(visible=False) as gallery_group:
+        gallery = panels.gallery(sources, "photo-", with_role=False)
+        chosen = gr.Markdown("No reference chosen", elem_id="photo-chosen")
+    with gr.Group(visible=False) as photo_group:
+        photo = _photo_file("The other photo; its largest face is the reference", "photo-other", 132)
+    return ReferencePanel(kind, note, color_group, color, gallery_group, gallery, chosen, photo_group, photo)
+
+
+def _advanced() -> AdvancedPanel:
+    with gr.Accordion("Advanced", open=False, elem_id="photo-advanced"):
+        strength = gr.Slider(0, 100, 100, step=5, label="Strength in %", elem_id="photo-strength")
+        detail = gr.Radio(list(DETAILS), value=next(iter(DETAILS)), label="Detail", elem_id="photo-detail")
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed")
+            lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
+            steps = gr.Slider(
+                1, MOST_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="photo-steps"
             )
-            with gr.Row(elem_id="photo-after"):
-                undo = gr.Button("Undo", elem_id="photo-undo", interactive=False, min_width=90, size="md")
-                redo = gr.Button("Redo", elem_id="photo-redo", interactive=False, min_width=90, size="md")
-                download = gr.DownloadButton(
-                    "Download",
-                    elem_id="photo-download",
-                    interactive=False,
-                    min_width=110,
-                    size="md",
-                )
-            edits = gr.Markdown(elem_id="photo-edits")
-            with gr.Accordion("Correct the regions", open=False, elem_id="photo-mask"):
-                painter = mask_painter(label_set, "painter-photo")
-    return PhotoPanel(
-        upload, faces, picker, reference, note, color_group, color, gallery_group, cards, chosen, other_group, other,
-        strength, detail, seed, lock_seed, steps, apply, cancel, status, compare, undo, redo, download, edits, painter,
-    )  # fmt: skip
+    return AdvancedPanel(strength, detail, seed, lock_seed, steps)
+
+
+def _result(label_set: LabelSet) -> ResultPanel:
+    status = widgets.status("status-photo")
+    compare = gr.ImageSlider(
+        label="Before and after",
+        show_label=False,
+        type="filepath",
+        interactive=False,
+        buttons=["fullscreen"],
+        max_height=760,
+        elem_id="photo-compare",
+    )
+    with gr.Row(elem_id="photo-after"):
+        undo = gr.Button("Undo", elem_id="photo-undo", interactive=False, min_width=90, size="md")
+        redo = gr.Button("Redo", elem_id="photo-redo", interactive=False, min_width=90, size="md")
+        download = gr.DownloadButton(
+            "Download", elem_id="photo-download", interactive=False, min_width=110, size="md"
+        )
+    edits = gr.Markdown(elem_id="photo-edits")
+    with gr.Accordion("Correct the regions", open=False, elem_id="photo-mask"):
+        painter = mask_painter(label_set, "painter-photo")
+    return ResultPanel(status, compare, undo, redo, download, edits, painter)

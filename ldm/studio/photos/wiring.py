@@ -7,7 +7,7 @@ import gradio as gr
 from ldm.studio.errors import with_user_errors
 from ldm.studio.face_events import FaceEvents
 from ldm.studio.photos.events import COLOR, FACE, PHOTO, PhotoEvents
-from ldm.studio.photos.panel import PhotoPanel
+from ldm.studio.photos.panel import PhotoPanel, ReferencePanel
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -23,46 +23,47 @@ def wire(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel, opened: Any)
         panel: the components.
         opened: event after the session was created.
     """
+    reference, advanced, result = panel.reference, panel.advanced, panel.result
     out = [
-        panel.status, panel.faces, panel.picker, panel.compare, panel.download, panel.undo, panel.redo, panel.edits,
-        panel.painter,
+        result.status, panel.faces, panel.picker, result.compare, result.download, result.undo, result.redo,
+        result.edits, result.painter,
     ]  # fmt: skip
     opened.then(photos.begin, None, out, **QUIET)
     panel.upload.upload(photos.open, [panel.upload], out, **QUIET)
     parser: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "parser", **QUIET}
     panel.faces.input(with_user_errors(photos.select), [panel.faces, panel.picker], out, **parser)
-    panel.painter.input(
+    result.painter.input(
         with_user_errors(photos.paint),
-        [panel.painter, panel.picker],
+        [result.painter, panel.picker],
         out,
         trigger_mode="always_last",
         **QUIET,
     )
     edit = [
-        panel.picker, panel.reference, panel.color, panel.other, panel.strength, panel.detail, panel.seed,
-        panel.lock_seed, panel.steps,
+        panel.picker, reference.kind, reference.color, reference.photo, advanced.strength, advanced.detail,
+        advanced.seed, advanced.lock_seed, advanced.steps,
     ]  # fmt: skip
-    panel.apply.click(photos.edit, edit, [*out, panel.seed], **QUIET)
+    panel.apply.click(photos.edit, edit, [*out, advanced.seed], **QUIET)
     panel.cancel.click(photos.cancel, None, None, queue=False, **QUIET)
-    for button, by in ((panel.undo, -1), (panel.redo, 1)):
+    for button, by in ((result.undo, -1), (result.redo, 1)):
         button.click(with_user_errors(photos.step), [gr.State(by), panel.picker], out, **parser)
-    panel.reference.change(
+    _wire_reference(photos, faces, reference)
+
+
+def _wire_reference(photos: PhotoEvents, faces: FaceEvents, reference: ReferencePanel) -> None:
+    reference.kind.change(
         lambda kind: [gr.update(visible=kind != COLOR), *(gr.update(visible=kind == one) for one in KINDS)],
-        [panel.reference],
-        [panel.note, panel.color_group, panel.gallery_group, panel.other_group],
+        [reference.kind],
+        [reference.note, reference.color_group, reference.gallery_group, reference.photo_group],
         queue=False,
         **QUIET,
     )
-    _wire_gallery(photos, faces, panel)
-
-
-def _wire_gallery(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel) -> None:
-    cards, number = panel.gallery, gr.State(0)
+    cards, number = reference.gallery, gr.State(0)
     page_of: list[Any] = [cards.source, cards.search]
     found = [cards.gallery, cards.said, number]
-    panel.reference.select(with_user_errors(faces.first_page), page_of, found, **QUIET)
+    reference.kind.select(with_user_errors(faces.first_page), page_of, found, **QUIET)
     for event in (cards.source.change, cards.search.change):
         event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
     for button, by in ((cards.back, -1), (cards.on, 1)):
         button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **QUIET)
-    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], panel.chosen, **QUIET)
+    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], reference.chosen, **QUIET)
