@@ -13,12 +13,11 @@ from ldm.data.labels import check_labels, one_hot
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.diffusion_config import (
     EMASettings,
+    InitialWeights,
     LossSettings,
     build_networks,
     check_published,
     make_noise,
-    matches,
-    read_start,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
 from ldm.models.optimizers import OptimizerSettings
@@ -78,7 +77,7 @@ class LatentDiffusion(LatentNetworks):
             steps faster; true, or the name of a backend.
         ckpt_path: checkpoint to initialise the weights from.
         ignore_keys: patterns such as "cond_stage_model.*" of weights that are not loaded from it, for
-            networks that have changed in part; the EMA then restarts.
+            networks that have changed in part, or have layers that it lacks; the EMA then restarts.
         num_timesteps_cond, log_every_t: keys of published YAMLs without effect here.
 
     Raises:
@@ -129,13 +128,13 @@ class LatentDiffusion(LatentNetworks):
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
         optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, half_first_moment)
-        start = read_start(ckpt_path, ignore_keys)
+        start = InitialWeights.read(ckpt_path, ignore_keys)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
         noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
         super().__init__(*networks, *noise, scale_factor, store_scale=scale_by_std)
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.monitor, self.sample_steps = monitor, sample_steps
-        self.measures_scale = scale_by_std and "scale_factor" not in start
+        self.measures_scale = scale_by_std and "scale_factor" not in start.weights
         self.optimization, self.compiled_by = optimization, compile
         self.batch_index: BatchIndex | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
@@ -148,7 +147,7 @@ class LatentDiffusion(LatentNetworks):
         self.loss = loss.build(noise, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
         self._start_averages(EMASettings(use_ema, ema_decay, ema_style_encoder))
-        self._start_from(start, ignore_keys)
+        self._start_from(start)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -163,14 +162,13 @@ class LatentDiffusion(LatentNetworks):
         both = ema.unet and ema.style_encoder
         self.cond_stage_ema = EMA(self.cond_stage_model, ema.decay) if both else None
 
-    def _start_from(self, weights: dict[str, Tensor], ignore_keys: Sequence[str] | None) -> None:
+    def _start_from(self, start: InitialWeights) -> None:
         """Load the initial weights, if any; EMAs, first stage and scale that they lack keep their values."""
-        if not weights:
+        if not (weights := start.weights):
             return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
-        ignored = [key for key in self.state_dict() if matches(key, ignore_keys)]
-        load_weights(self, weights, ignore_prefixes=[*one_sided, *ignored])
+        load_weights(self, weights, ignore_prefixes=[*one_sided, *start.ignored(self.state_dict())])
         self._averages().restart_absent(weights)
 
     def _averages(self) -> Averages:

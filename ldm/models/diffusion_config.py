@@ -1,10 +1,10 @@
 """Networks, noise schedule and loss of a diffusion model, built from the keys of its YAML."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -30,36 +30,65 @@ class Noise(NamedTuple):
     parameterization: Parameterization
 
 
-def read_start(path: str | None, ignore_keys: Sequence[str] | None) -> dict[str, Tensor]:
-    """Return the initial weights without those that match `ignore_keys`; empty without a path.
+class InitialWeights(NamedTuple):
+    """Initial weights of a training.
 
-    With `ignore_keys` the EMAs are left out too, because they average the ignored weights.
-
-    Raises:
-        ValueError: a pattern that matches no weight.
-        CheckpointError: a file that cannot be read.
+    Attributes:
+        path: the checkpoint, None for random weights.
+        weights: those to load, by key; empty without a path.
+        ignore_keys: patterns of weights that keep their random values.
+        unmatched: those patterns that match no weight of the checkpoint.
     """
-    weights = {} if path is None else dict(read_checkpoint(path).state_dict)
-    if not weights or not ignore_keys:
-        return weights
-    if idle := [pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)]:
-        raise ValueError(
-            f"ignore_keys: no weight of {path} matches {', '.join(idle)}; correct or remove the pattern"
-        )
-    averages = ("model_ema.*", "cond_stage_ema.*")
-    return {key: value for key, value in weights.items() if not matches(key, [*ignore_keys, *averages])}
+
+    path: str | None
+    weights: Mapping[str, Tensor]
+    ignore_keys: Sequence[str]
+    unmatched: Sequence[str]
+
+    @classmethod
+    def read(cls, path: str | None, ignore_keys: Sequence[str] | None) -> Self:
+        """Read the initial weights without those that match `ignore_keys`.
+
+        With `ignore_keys` the EMAs are left out too, because they average the ignored weights.
+
+        Raises:
+            CheckpointError: a file that cannot be read.
+        """
+        weights = {} if path is None else dict(read_checkpoint(path).state_dict)
+        if not weights or not ignore_keys:
+            return cls(path, weights, (), ())
+        unmatched = [
+            pattern for pattern in ignore_keys if not any(matches(key, [pattern]) for key in weights)
+        ]
+        averages = ("model_ema.*", "cond_stage_ema.*")
+        kept = {key: value for key, value in weights.items() if not matches(key, [*ignore_keys, *averages])}
+        return cls(path, kept, ignore_keys, unmatched)
+
+    def ignored(self, keys: Collection[str]) -> list[str]:
+        """Return those keys of a model that keep their random values.
+
+        Raises:
+            ValueError: a pattern that matches neither a key of the model nor a weight of the checkpoint.
+        """
+        idle = [pattern for pattern in self.unmatched if not any(matches(key, [pattern]) for key in keys)]
+        if idle:
+            raise ValueError(
+                f"ignore_keys: no weight of {self.path} or of the model matches {', '.join(idle)}; correct or "
+                "remove the pattern"
+            )
+        return [key for key in keys if matches(key, self.ignore_keys)]
 
 
-def matches(key: str, patterns: Sequence[str] | None) -> bool:
+def matches(key: str, patterns: Sequence[str]) -> bool:
     """Return whether a weight's name matches one of the shell-style patterns."""
-    return any(fnmatchcase(key, pattern) for pattern in patterns or ())
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def build_networks(
     unet: Mapping[str, Any],
     first_stage: Mapping[str, Any],
     style_encoder: Mapping[str, Any],
-    start: Mapping[str, Tensor],
+    start: InitialWeights,
 ) -> Networks:
     """Build the networks of three configs `{target, params}`.
 
@@ -68,7 +97,7 @@ def build_networks(
     Raises:
         ValueError: the style encoder's codes do not fit the UNet.
     """
-    if has_first_stage(start):
+    if has_first_stage(start.weights):
         first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
     networks = Networks(*(instantiate_from_config(config) for config in (unet, first_stage, style_encoder)))
     _check_codes(networks.unet, networks.style_encoder)

@@ -51,6 +51,8 @@ class UNet(nn.Module):
             published.
         region_frames: {region: region frame of its grid}, where the frame is another region or "image" for
             the whole image; by default a region's own.
+        style_input: add a convolution of the style grid to the features of the first convolution, so that the
+            network sees each latent pixel's style at its own resolution; needs a style_grid.
         use_spatial_transformer: key of published YAMLs; only true is supported.
 
     Raises:
@@ -81,6 +83,7 @@ class UNet(nn.Module):
         mask_shares: bool = False,
         style_grid: int = 1,
         region_frames: Mapping[int, int | str] | None = None,
+        style_input: bool = False,
         use_spatial_transformer: bool = True,
     ) -> None:
         super().__init__()
@@ -89,6 +92,8 @@ class UNet(nn.Module):
         self.image_size, self.in_channels, self.model_channels = image_size, in_channels, model_channels
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
+        if style_input and style_grid == 1:
+            raise ValueError("style_input: true needs a style_grid of 2 or more, got 1")
         self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
         self.region_frames = check_frames(region_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
@@ -107,7 +112,9 @@ class UNet(nn.Module):
         residuals = Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden)
         token, heads = context_dim // style_grid**2, (num_head_channels, num_heads)
         transformers = Transformers(token, transformer_depth, *heads, use_mask_attn, norm_groups)
-        layout = Layout(widths, attended, num_res_blocks, resblock_updown, residuals, transformers)
+        layout = Layout(
+            widths, attended, num_res_blocks, resblock_updown, residuals, transformers, style_input
+        )
         self.input_blocks, skips = layout.encoder(in_channels, model_channels)
         self.middle_block = layout.middle()
         self.output_blocks = layout.decoder(skips)

@@ -3,14 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.modules.attention import SpatialTransformer, StyleConditioning
-from ldm.modules.layers import Downsample, Upsample, conv3x3
+from ldm.modules.layers import Downsample, Upsample, conv3x3, zero_init
 from ldm.modules.region_mask import RegionMask
 from ldm.modules.res_block import BlockModulation, Resample, ResBlock, SpadeResBlock
 
-LayerConditioning = BlockModulation | list[StyleConditioning] | None
+LayerConditioning = BlockModulation | list[StyleConditioning] | Tensor | None
+
+
+class StyleInput(nn.Module):
+    """Adds a convolution of the style at each latent pixel to the features; initially the identity.
+
+    The style grid reaches the transformers at half the latents' resolution or less. Here it enters at their own,
+    so that colours need not be found by attention.
+    """
+
+    def __init__(self, token: int, channels: int) -> None:
+        super().__init__()
+        self.token = token
+        self.conv = zero_init(conv3x3(token, channels))
+
+    def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> Tensor:
+        """Map style (B, R, D) to the features to add, (B, C, h, w)."""
+        mixed = mask.mix(style.reshape(style.shape[0], -1, self.token), size)  # (B, h*w, d)
+        return self.conv(rearrange(mixed, "b (h w) d -> b d h w", h=size[0]))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h, w)."""
+        return x + style
 
 
 class Stage(nn.Sequential):
@@ -22,7 +45,7 @@ class Stage(nn.Sequential):
         for layer in self:
             if isinstance(layer, SpadeResBlock):
                 parts.append(layer.condition(mask, size))
-            elif isinstance(layer, SpatialTransformer):
+            elif isinstance(layer, SpatialTransformer | StyleInput):
                 parts.append(layer.condition(style, mask, size))
             else:
                 parts.append(None)
@@ -35,6 +58,8 @@ class Stage(nn.Sequential):
         for layer, part in zip(self, parts, strict=True):
             if isinstance(layer, SpadeResBlock):
                 x = layer(x, emb, part)
+            elif isinstance(layer, StyleInput):
+                x = layer(x, part)
             elif isinstance(layer, SpatialTransformer):
                 x = layer(x, part, logits)
             elif isinstance(layer, ResBlock):
@@ -136,6 +161,7 @@ class Layout:
         blocks: residual blocks per level of the encoder; the decoder has one more.
         residual_resampling: resample with residual blocks instead of convolutions.
         residuals, transformers: arguments of the layers.
+        style_input: let the style enter the first stage, too.
     """
 
     widths: Sequence[int]
@@ -144,10 +170,12 @@ class Layout:
     residual_resampling: bool
     residuals: Residuals
     transformers: Transformers
+    style_input: bool = False
 
     def encoder(self, in_channels: int, channels: int) -> tuple[nn.ModuleList, list[int]]:
         """Build the encoder's stages, the first with `channels`, and return them with their output channels."""
-        stages, skips = nn.ModuleList([Stage(conv3x3(in_channels, channels))]), [channels]
+        style = [StyleInput(self.transformers.context_dim, channels)] if self.style_input else []
+        stages, skips = nn.ModuleList([Stage(conv3x3(in_channels, channels), *style)]), [channels]
         for level, width in enumerate(self.widths):
             for _ in range(self.blocks):
                 stages.append(Stage(self.residuals.plain(skips[-1], width), *self._attention(level)))

@@ -63,6 +63,20 @@ def test_weights_of_a_network_that_changed_in_part_are_a_start(tmp_path) -> None
         instantiate_from_config(wider)
 
 
+def test_weights_are_a_start_for_a_network_with_another_layer(tmp_path) -> None:
+    config = small.diffusion()
+    config["params"]["unet_config"]["params"] |= {"style_grid": 2, "mask_shares": True}
+    file = write_checkpoint(tmp_path / "w.safetensors", instantiate_from_config(config).state_dict())
+    config["params"]["unet_config"]["params"]["style_input"] = True
+    config["params"]["ckpt_path"] = str(file)
+    with pytest.raises(CheckpointError):
+        instantiate_from_config(config)
+    config["params"]["ignore_keys"] = ["*.input_blocks.0.1.conv.*"]
+    started = instantiate_from_config(config)
+    assert not started.unet.input_blocks[0][1].conv.weight.any()
+    assert int(started.model_ema.num_updates) == 0
+
+
 def test_training_on_from_weights_keeps_their_scale(tmp_path) -> None:
     file = write_checkpoint(tmp_path / "w.safetensors", model(scale_by_std=True, scale_factor=3).state_dict())
     m = model(scale_by_std=True, ckpt_path=str(file))

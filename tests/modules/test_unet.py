@@ -109,6 +109,7 @@ def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
         {"num_head_channels": -1, "num_heads": 2},
         {"dropout": 0.3},
         {"attention_resolutions": []},
+        {"style_grid": 2, "style_input": True},
         {"channel_mult": [1, 2, 2], "num_res_blocks": 2},
     ],
     ids=str,
@@ -206,12 +207,30 @@ def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
     assert all(stage[0] is not None for stage in conditioning.decoder)
 
 
+def test_the_style_input_adds_a_convolution_of_each_pixels_style() -> None:
+    plain = {**SMALL, "style_grid": 2, "mask_shares": True}
+    without = randomised(UNet(**plain)).double()
+    unet = UNet(**plain, style_input=True).double()
+    missing = unet.load_state_dict(without.state_dict(), strict=False).missing_keys
+    assert missing == ["input_blocks.0.1.conv.weight", "input_blocks.0.1.conv.bias"]
+    x, t, style, mask = (value.double() for value in inputs())
+    assert torch.equal(unet(x, t, style, mask), without(x, t, style, mask))  # starts as the identity
+    layer = unet.input_blocks[0][1]
+    torch.nn.init.normal_(layer.conv.weight)
+    mixed = RegionMask(mask, True, 2, exclusive=True).mix(style.reshape(2, -1, 3), (8, 8))
+    expected = layer.conv(mixed.transpose(1, 2).unflatten(2, (8, 8)))
+    added = unet.condition(style, mask, (8, 8)).encoder[0][1]
+    torch.testing.assert_close(added, expected)
+    assert not torch.allclose(unet(x, t, style, mask), without(x, t, style, mask))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_heads": 2}, "one of num_head_channels and num_heads"),
         ({"num_head_channels": 48}, "not divisible by num_head_channels = 48"),
         ({"use_spatial_transformer": False}, "use_spatial_transformer must be true"),
+        ({"style_input": True}, "needs a style_grid of 2 or more, got 1"),
     ],
 )
 def test_contradicting_settings(options: dict, message: str) -> None:
