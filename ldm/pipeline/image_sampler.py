@@ -16,6 +16,7 @@ from ldm.data.labels import UNLABELLED, LabelSet, one_hot
 from ldm.pipeline.edit_masks import blend, shrink
 from ldm.pipeline.memory import SHARE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling
+from ldm.pipeline.preview_decoder import PreviewDecoder
 from ldm.sampling import guide, invert, sample
 from ldm.sampling.locking import lock
 from ldm.sampling.noise import draw, seeded
@@ -64,6 +65,7 @@ class ImageSampler:
     def __init__(self, model: LatentDiffusion, label_set: LabelSet, dtype: torch.dtype) -> None:
         """Take a model in evaluation mode, its label set, and the dtype of UNet and decoder."""
         self.model, self.label_set, self.dtype = model, label_set, dtype
+        self.preview_decoder: PreviewDecoder | None = None  # None for the model's own decoder
 
     def sample(self, inputs: SamplingInputs, how: Sampling, source: EditSource | None = None) -> Tensor:
         """Sample all images in batches; return (B, 3, H, W) in [-1, 1]."""
@@ -163,11 +165,12 @@ class ImageSampler:
     def _with_preview(self, predict: Predict, preview: Preview) -> Predict:
         """Wrap `predict` to also pass the current estimate of x0 to `preview`."""
         bar = self.model.schedule.alpha_bar.tolist()
+        decode = self.preview_decoder or self._decoded
 
         def with_preview(x: Tensor, t: Tensor) -> Tensor:
             eps, a = predict(x, t), bar[int(t[0])]
             if a > 0:  # x0 is undefined at pure noise
-                preview(lambda: self._decoded((x - (1 - a) ** 0.5 * eps) / a**0.5))
+                preview(lambda: decode((x - (1 - a) ** 0.5 * eps) / a**0.5))
             return eps
 
         return with_preview

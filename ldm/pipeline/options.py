@@ -61,7 +61,8 @@ class Sampling:
         cache: compute the step-independent conditioning once per image. False recomputes it at every step,
             which is slower, keeps nothing between steps, and has the same peak memory.
         progress: callback after every step, with the steps done and the total; exceptions abort sampling.
-        preview: callback at every step with a function that decodes the current x0 estimate.
+        preview: callback at every step with a function that decodes the current x0 estimate; cheap after
+            `FacePipeline.fit_preview`.
 
     Raises:
         ValueError: an invalid value.

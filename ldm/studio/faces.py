@@ -1,11 +1,12 @@
 """Face sources: a folder or synthetic faces, looked up by name; the browser never sends paths."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
+from torch import Tensor
 
 from ldm.data.faces import Face, FaceFiles
 from ldm.data.images import ImageError, open_image, read_rgb, to_uint8
@@ -113,6 +114,15 @@ class FaceGallery:
         if name not in found.names:
             raise UnknownFaceError(f"no face {name[:40]!r} in {source}; search for part of a name")
         return found.face(name)
+
+    def images(self) -> Iterator[Tensor]:
+        """Yield the readable photos of all sources, (3, H, W) in [-1, 1]."""
+        for source in self.sources.values():
+            for name in source.names:
+                try:
+                    yield source.face(name).image
+                except ImageError:
+                    continue
 
     def _source(self, source: str) -> Source:
         if source not in self.sources:

@@ -41,6 +41,7 @@ def prepare(
     if models.path.resolve() == DEMO.resolve():
         examples.pop("Photos")  # its model knows drawn faces only
     found = face_gallery(options.dataset, examples, models.pipe.label_set, models.pipe.size)
+    models.fit_previews(found.images)
     parser, label_set = None, models.pipe.label_set
     if options.parser is not None or label_set.regions == CELEBAMASK_HQ.regions:
         parser = FaceParser.from_pretrained(

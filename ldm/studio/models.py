@@ -2,7 +2,10 @@
 
 import threading
 from argparse import Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from torch import Tensor
 
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.pretrained import Weights, weights_in
@@ -24,8 +27,14 @@ class Models:
         self.checkpoint = Path(path).name
         self.kinds: tuple[Weights, ...] = weights_in(path, options.config)
         self._lock = threading.Lock()
+        self._images: Callable[[], Iterable[Tensor]] = tuple
         self._kind: Weights = self.kinds[0]
         self.pipe = self._load(self._kind)
+
+    def fit_previews(self, images: Callable[[], Iterable[Tensor]]) -> None:
+        """Make previews cheap, now and for weights loaded later, by a fit to images (3, H, W) of the model's size."""
+        self._images = images
+        self.pipe.fit_preview(images())
 
     def get(self, kind: str) -> FacePipeline:
         """Return the model with these weights, loading them if necessary.
@@ -42,6 +51,8 @@ class Models:
             return self.pipe
 
     def _load(self, kind: Weights) -> FacePipeline:
-        return FacePipeline.from_pretrained(
+        pipe = FacePipeline.from_pretrained(
             self._given, config=self._config, weights=kind, device=self._device
         )
+        pipe.fit_preview(self._images())
+        return pipe

@@ -54,6 +54,15 @@ def test_averaged_and_last_weights_make_different_pictures(models) -> None:
         models.get("best")
 
 
+def test_previews_are_fitted_for_both_kinds_of_weights(models) -> None:
+    models.get("ema")
+    models.fit_previews(lambda: iter([face(0).image, face(1).image]))
+    for kind in ("ema", "raw", "ema"):
+        assert models.get(kind).sampler.preview_decoder is not None
+    models.fit_previews(tuple)
+    assert models.get("raw").sampler.preview_decoder is None
+
+
 def test_parts_variants_and_strips_become_recipes(models) -> None:
     pipe = models.get("ema")
     three = request(variants=3).recipes(pipe, "small")
