@@ -78,6 +78,6 @@ def test_a_training_step(options: list[str], tmp_path: Path, capsys, monkeypatch
     seconds = {row["part"]: row["seconds"] for row in report["rows"]}
     whole = seconds.pop("whole step")
     assert set(seconds) == {"forward", "backward", "optimiser, after the backward pass", "averages"}
-    assert sum(seconds.values()) == pytest.approx(whole, rel=0.1)
+    assert 0 < sum(seconds.values()) <= whole
     assert report["floor_s"] >= 0 and report["peak_memory_gib"] > 0
     assert "images/s" in capsys.readouterr().out
