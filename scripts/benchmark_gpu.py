@@ -202,7 +202,7 @@ def _gflop(call: Callable[[], Any]) -> float:
 def _training(
     report: Report, model: LatentDiffusion, name: str, batch: int, settings: Settings, compiled: bool
 ) -> None:
-    """Measure a training step in bfloat16: forward and backward pass, optimiser and averages."""
+    """Measure a training step in bfloat16: forward and backward pass, optimizer and averages."""
     device = report.device
 
     def measure() -> Found:

@@ -1,6 +1,6 @@
 """Measure a training step on this machine, part by part, against the operations it takes and the machine's own rate.
 
-The step is the trainer's: cached latents, the recipe's optimiser and averages, random weights. Operations are those of
+The step is the trainer's: cached latents, the recipe's optimizer and averages, random weights. Operations are those of
 the forward and the backward pass.
 """
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         rates.append(matrix_rate(options.precision, device))
         print(f"matrix rate {rates[-1]:.0f} GFLOP/s; {gflop:,.0f} GFLOP a step", file=sys.stderr, flush=True)
         runs.append(parts.take())
-    runs, rate = runs[1:], statistics.median(rates[1:])  # the first step makes the optimiser's state
+    runs, rate = runs[1:], statistics.median(rates[1:])  # the first step makes the optimizer's state
     rows = []
     for name in runs[0]:
         seconds = statistics.median(run[name] for run in runs)
@@ -162,7 +162,7 @@ class _Step:
         started = time.perf_counter()
         self.optimizer.step(closure)
         finish(self.device)
-        seconds["optimiser, after the backward pass"] = (
+        seconds["optimizer, after the backward pass"] = (
             time.perf_counter() - started - seconds["forward"] - seconds["backward"]
         )
         timed("averages", move_averages)

@@ -1,7 +1,7 @@
 """Files of `torch.save`, the zip form and the one before torch 1.6, read without torch.load.
 
 torch.load hands TorchScript archives to torch.jit.load and tar files to an extractor; here the two containers
-are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimiser's share of a
+are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimizer's share of a
 training checkpoint is never read. The archive's checksums are verified.
 """
 

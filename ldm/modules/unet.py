@@ -149,11 +149,11 @@ class UNet(nn.Module):
             size = stage.size_after(size)
         return parts, size
 
-    def freeze_idle(self) -> None:
-        """Freeze parameters that get no gradient, for which data-parallel training would wait."""
+    def freeze_unused(self) -> None:
+        """Freeze parameters that get no gradient; data-parallel training would wait for their gradients."""
         for module in self.modules():
             if isinstance(module, TransformerBlock):
-                module.freeze_idle()
+                module.freeze_unused()
 
     def _check(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> None:
         R, D = self.num_regions, self.context_dim
@@ -204,8 +204,8 @@ class UNet(nn.Module):
         logits: list[Tensor] | None,
     ) -> Tensor:
         # Recomputation would append the attention logits twice.
-        what = self.use_checkpoint if logits is None else False
-        return recomputing(stage, x, emb, part, logits, what=what)  # (B, C', h', w')
+        mode = self.use_checkpoint if logits is None else False
+        return recomputing(stage, x, emb, part, logits, mode=mode)  # (B, C', h', w')
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""

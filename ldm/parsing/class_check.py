@@ -15,8 +15,8 @@ from ldm.data.labels import CELEBAMASK_HQ
 REFERENCE = ROOT / "assets" / "photos" / "aligned"
 SIDE = 512  # of the image that is parsed
 PAIRS = (("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear"))
-LEAST_SHARE = 0.0005  # of the image: fewer pixels are noise
-LEAST_AREA = 0.005  # of the image: regions whose names are checked
+MIN_SHARE = 0.0005  # of the image: fewer pixels are noise
+MIN_AREA = 0.005  # of the image: regions whose names are checked
 SAME, OTHER = 0.5, 0.1  # IoU from which a class is another region, and below which it is not its own
 
 
@@ -51,12 +51,12 @@ def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
     regions = CELEBAMASK_HQ.regions
     sides = {index for pair in PAIRS for index in CELEBAMASK_HQ.indices(pair)}
     large = [
-        index for index in range(len(regions)) if index not in sides and _mean(truth == index) >= LEAST_AREA
+        index for index in range(len(regions)) if index not in sides and _mean(truth == index) >= MIN_AREA
     ]
     found = {}
     for index in range(len(regions)):
         mask = labels == index
-        if _mean(mask) < LEAST_SHARE or _iou(mask, truth == index) >= OTHER:
+        if _mean(mask) < MIN_SHARE or _iou(mask, truth == index) >= OTHER:
             continue
         for other in large:
             if other != index and _iou(mask, truth == other) >= SAME:
@@ -89,7 +89,7 @@ def _exchanged(labels: Tensor, left: str, right: str) -> bool | None:
     columns = []
     for index in CELEBAMASK_HQ.indices((left, right)):
         mask = labels == index
-        if _mean(mask) < LEAST_SHARE:
+        if _mean(mask) < MIN_SHARE:
             return None
         columns.append(float(mask.nonzero()[:, 1].float().mean()))
     return columns[0] < columns[1]

@@ -26,7 +26,7 @@ from ldm.studio.widgets import face_value
 
 REFERENCE, RANDOM, NO_STYLE = "Reference", "Random", "Random face"
 STYLES = (REFERENCE, RANDOM, NO_STYLE)
-MOST_FRAMES = 25
+MAX_FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class MakeEvents:
 
     def make_strip(self, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
         """Sample an interpolation from the face's own style to the selected one."""
-        if not 2 <= int(frames) <= MOST_FRAMES:
-            yield failed(ValueError(f"frames must be in [2, {MOST_FRAMES}], got {frames}"))
+        if not 2 <= int(frames) <= MAX_FRAMES:
+            yield failed(ValueError(f"frames must be in [2, {MAX_FRAMES}], got {frames}"))
             return
         yield from self._shown(request, values, frames=int(frames))
 

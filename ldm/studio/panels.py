@@ -7,7 +7,7 @@ import gradio as gr
 from ldm.data.labels import LabelSet
 from ldm.studio import widgets
 from ldm.studio.face_events import MINE, REFERENCE
-from ldm.studio.make_events import MOST_FRAMES, STYLES
+from ldm.studio.make_events import MAX_FRAMES, STYLES
 from ldm.studio.mask_painter import mask_painter
 from ldm.studio.server.upload_folder import MAX_BYTES
 
@@ -200,7 +200,7 @@ def strip() -> StripPanel:
     """Lay out the interpolation."""
     gr.Markdown("Interpolate the selected regions from your face's style to the selected style.")
     with gr.Row(elem_id="strip-row"):
-        frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
+        frames = gr.Slider(2, MAX_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
         make = gr.Button("Generate interpolation", size="md", elem_id="make-strip", min_width=140)
     return StripPanel(frames, make, widgets.film())
 

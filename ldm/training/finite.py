@@ -46,7 +46,7 @@ class FiniteLossGuard(pl.Callback):
         self._names = [str(name) for name in names] if names is not None else []
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss before the backward pass, a hook of both automatic and manual optimisation."""
+        """Note the loss before the backward pass, a hook of both automatic and manual optimization."""
         self._pending.append(_Step(self._where(trainer), loss.detach().clone()))
         every = self.every_n_steps or (1 if loss.device.type == "cpu" else INTERVAL)
         if len(self._pending) >= every:

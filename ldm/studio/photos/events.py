@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from ldm.pipeline.options import Preview, Progress, SamplingOptions
-from ldm.studio.controls import MOST_STEPS, SEEDS
+from ldm.studio.controls import MAX_STEPS, SEEDS
 from ldm.studio.errors import sentence
 from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import CancelledError, Jobs, Report
@@ -265,8 +265,8 @@ def _options(seed: Any, lock_seed: Any, steps: Any) -> SamplingOptions:
         seed, steps = int(seed or 0), int(steps)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("seed and steps must be numbers") from error
-    if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"steps must be in [1, {MOST_STEPS}], got {steps}")
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must be in [1, {MAX_STEPS}], got {steps}")
     return {"seed": seed if lock_seed else secrets.randbelow(SEEDS), "steps": steps}
 
 

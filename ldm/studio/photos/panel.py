@@ -7,7 +7,7 @@ import gradio as gr
 from ldm.data.labels import LabelSet
 from ldm.pipeline.options import DEFAULT_STEPS
 from ldm.studio import panels, widgets
-from ldm.studio.controls import MOST_STEPS
+from ldm.studio.controls import MAX_STEPS
 from ldm.studio.mask_painter import mask_painter
 from ldm.studio.photos.events import COLOR, DETAILS, FACE, PHOTO, RANDOM
 from ldm.studio.photos.widgets import color_choice, photo_faces
@@ -97,7 +97,7 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                     lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
                     steps = gr.Slider(
                         1,
-                        MOST_STEPS,
+                        MAX_STEPS,
                         DEFAULT_STEPS,
                         step=1,
                         label="Steps",
