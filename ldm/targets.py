@@ -170,7 +170,7 @@ def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
     for key in config:
         if key not in CONFIG_KEYS:
             raise ConfigError(
-                f"{place}unknown key {key!r} beside `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
+                f"{place}unknown key {key!r} next to `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
             )
     params = config.get("params")
     if params is not None and not isinstance(params, Mapping):

@@ -6,7 +6,7 @@ from pathlib import Path
 from ldm.data.faces import FaceFiles
 from ldm.output_files import OutputError, check_outputs
 
-MAX_FILES = 10_000_000  # more are a slip of the hand, and their names alone would fill the memory
+MAX_FILES = 10_000_000  # more are a typing error, and their names would fill the memory
 
 
 def check_output_folder(options: argparse.Namespace, files: FaceFiles, out: Path) -> None:

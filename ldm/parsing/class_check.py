@@ -1,6 +1,6 @@
 """Check the class names of a face parser from elsewhere on a face whose label map is known.
 
-Copies of the same networks circulate with the names of left and right exchanged, or with the names of another order
+Copies of the same networks circulate with the names of left and right swapped, or with the names of another order
 of the classes. Both load without an error and give wrong label maps.
 """
 
@@ -29,20 +29,20 @@ def reference_face() -> tuple[Tensor, Tensor]:
     )
 
 
-def exchanged_sides(labels: Tensor) -> list[tuple[str, str]]:
-    """Return the pairs of regions whose left and right are exchanged in a label map (H, W) of the reference face.
+def swapped_sides(labels: Tensor) -> list[tuple[str, str]]:
+    """Return the pairs of regions whose left and right are swapped in a label map (H, W) of the reference face.
 
     l_eye, l_brow and l_ear are the person's left, on the right of the image. A pair of which a region was not found
-    follows the others if these agree.
+    is assumed to be like the others if these agree.
     """
-    order = {pair: _exchanged(labels, *pair) for pair in PAIRS}
+    order = {pair: _swapped(labels, *pair) for pair in PAIRS}
     known = {found for found in order.values() if found is not None}
     unseen = known == {True}
     return [pair for pair, found in order.items() if (unseen if found is None else found)]
 
 
 def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
-    """Return the classes that are plainly another region: {name of the class: region that it finds}.
+    """Return the misnamed classes: {name of the class: region that it actually segments}.
 
     Args:
         labels: label map (H, W) of the parser.
@@ -65,26 +65,26 @@ def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
 
 
 def check_classes(labels: Tensor, truth: Tensor, name: str) -> list[tuple[str, str]]:
-    """Return the pairs of regions to exchange.
+    """Return the pairs of regions to swap.
 
     Args:
-        labels: what the parser makes of the reference face (H, W).
+        labels: label map of the reference face by the parser (H, W).
         truth: label map of the reference face (H, W).
         name: of the parser, for the error.
 
     Raises:
-        CheckpointError: a class is plainly not the region that its name says.
+        CheckpointError: a class segments another region than its name says.
     """
     if wrong := misnamed(labels, truth):
-        listed = ", ".join(f"'{named}' finds {region}" for named, region in wrong.items())
+        listed = ", ".join(f"'{named}' segments {region}" for named, region in wrong.items())
         raise CheckpointError(
-            f"{name}: its class names do not match what the network finds in a known face: {listed}; correct "
+            f"{name}: its class names do not match what the network segments in a reference face: {listed}; correct "
             "id2label in its config.json"
         )
-    return exchanged_sides(labels)
+    return swapped_sides(labels)
 
 
-def _exchanged(labels: Tensor, left: str, right: str) -> bool | None:
+def _swapped(labels: Tensor, left: str, right: str) -> bool | None:
     """Return whether the person's left lies on the left of the image, None if a region was not found."""
     columns = []
     for index in CELEBAMASK_HQ.indices((left, right)):
