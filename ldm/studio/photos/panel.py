@@ -14,9 +14,9 @@ from ldm.studio.photos.widgets import color_choice, photo_faces
 from ldm.studio.server.upload_folder import MAX_BYTES
 
 FILE_TYPES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"]
-DRAWN = (
-    "This model was trained on drawn faces: on photos only **Color** gives good results. Start the studio with "
-    "`--checkpoint` and a model of real faces for the other references."
+SYNTHETIC_NOTE = (
+    "This model was trained on synthetic faces: on photos, only **Color** gives good results. For the other "
+    "references, start the studio with `--checkpoint` and a model trained on photos."
 )
 
 
@@ -68,15 +68,17 @@ def build(label_set: LabelSet, sources: list[str], transfers_styles: bool) -> Ph
                 picker = widgets.face_picker(label_set, "face-photo", "Face", pickable=True)
             kinds = [COLOR, FACE, PHOTO, RANDOM]
             reference = gr.Radio(kinds, value=COLOR, label="Reference", elem_id="photo-reference")
-            note = gr.Markdown("" if transfers_styles else DRAWN, visible=False, elem_id="photo-note")
+            note = gr.Markdown(
+                "" if transfers_styles else SYNTHETIC_NOTE, visible=False, elem_id="photo-note"
+            )
             with gr.Group() as color_group:
                 color = color_choice("auburn")
             with gr.Group(visible=False) as gallery_group:
                 cards = panels.gallery(sources, "photo-", with_role=False)
-                chosen = gr.Markdown("No reference chosen", elem_id="photo-chosen")
+                chosen = gr.Markdown("No reference selected", elem_id="photo-chosen")
             with gr.Group(visible=False) as other_group:
                 other = gr.File(
-                    label="The other photo; its largest face is the reference",
+                    label="Reference photo (its largest face is used)",
                     file_types=FILE_TYPES,
                     type="filepath",
                     height=132,

@@ -9,7 +9,7 @@ from ldm.studio.face_events import FaceEvents
 from ldm.studio.photos.events import COLOR, FACE, PHOTO, PhotoEvents
 from ldm.studio.photos.panel import PhotoPanel
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 KINDS = (COLOR, FACE, PHOTO)  # those with further components
 
@@ -27,23 +27,23 @@ def wire(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel, opened: Any)
         panel.status, panel.faces, panel.picker, panel.compare, panel.download, panel.undo, panel.redo, panel.edits,
         panel.painter,
     ]  # fmt: skip
-    opened.then(photos.begin, None, out, **QUIET)
-    panel.upload.upload(photos.open, [panel.upload], out, **QUIET)
-    parser: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "parser", **QUIET}
+    opened.then(photos.begin, None, out, **PRIVATE)
+    panel.upload.upload(photos.open, [panel.upload], out, **PRIVATE)
+    parser: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "parser", **PRIVATE}
     panel.faces.input(with_user_errors(photos.select), [panel.faces, panel.picker], out, **parser)
     panel.painter.input(
         with_user_errors(photos.paint),
         [panel.painter, panel.picker],
         out,
         trigger_mode="always_last",
-        **QUIET,
+        **PRIVATE,
     )
     edit = [
         panel.picker, panel.reference, panel.color, panel.other, panel.strength, panel.detail, panel.seed,
         panel.lock_seed, panel.steps,
     ]  # fmt: skip
-    panel.apply.click(photos.edit, edit, [*out, panel.seed], **QUIET)
-    panel.cancel.click(photos.cancel, None, None, queue=False, **QUIET)
+    panel.apply.click(photos.edit, edit, [*out, panel.seed], **PRIVATE)
+    panel.cancel.click(photos.cancel, None, None, queue=False, **PRIVATE)
     for button, by in ((panel.undo, -1), (panel.redo, 1)):
         button.click(with_user_errors(photos.step), [gr.State(by), panel.picker], out, **parser)
     panel.reference.change(
@@ -51,7 +51,7 @@ def wire(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel, opened: Any)
         [panel.reference],
         [panel.note, panel.color_group, panel.gallery_group, panel.other_group],
         queue=False,
-        **QUIET,
+        **PRIVATE,
     )
     _wire_gallery(photos, faces, panel)
 
@@ -59,10 +59,10 @@ def wire(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel, opened: Any)
 def _wire_gallery(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel) -> None:
     cards, number = panel.gallery, gr.State(0)
     page_of: list[Any] = [cards.source, cards.search]
-    found = [cards.gallery, cards.said, number]
-    panel.reference.select(with_user_errors(faces.first_page), page_of, found, **QUIET)
+    found = [cards.gallery, cards.status, number]
+    panel.reference.select(with_user_errors(faces.first_page), page_of, found, **PRIVATE)
     for event in (cards.source.change, cards.search.change):
-        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
-    for button, by in ((cards.back, -1), (cards.on, 1)):
-        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **QUIET)
-    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], panel.chosen, **QUIET)
+        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **PRIVATE)
+    for button, by in ((cards.previous, -1), (cards.next, 1)):
+        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **PRIVATE)
+    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], panel.chosen, **PRIVATE)
