@@ -318,10 +318,12 @@ class LatentDiffusion(LatentNetworks):
     # --- samples ---
 
     @torch.no_grad()
-    def sample_images(self, cond: Condition, size: tuple[int, int], seeds: list[int], **how: Any) -> Tensor:
+    def sample_images(
+        self, cond: Condition, size: tuple[int, int], seeds: list[int], **options: Any
+    ) -> Tensor:
         """Sample images (B, 3, H, W) in [-1, 1] for `cond` with latents of `size` = (h, w), one seed per image."""
-        how = {"steps": self.sample_steps, "solver": "ddim", **how}
-        return sample_from_seeds(self, cond, (self.channels, *size), seeds, how)
+        options = {"steps": self.sample_steps, "solver": "ddim", **options}
+        return sample_from_seeds(self, cond, (self.channels, *size), seeds, options)
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:

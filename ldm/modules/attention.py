@@ -147,8 +147,8 @@ class TransformerBlock(nn.Module):
     def freeze_unused(self) -> None:
         """Freeze queries and keys of mask attention, which an exclusive mask makes unnecessary."""
         if self.attn2.masked:
-            for idle in (self.attn2.to_q, self.attn2.to_k, self.norm2):
-                idle.requires_grad_(False)
+            for unused in (self.attn2.to_q, self.attn2.to_k, self.norm2):
+                unused.requires_grad_(False)
 
 
 class SpatialTransformer(nn.Module):
