@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from ldm.out_of_memory import is_out_of_memory
-from ldm.signatures import ConfigError, shown
+from ldm.signatures import ConfigError, format_value
 
 # Raised by Python and torch wherever a wrong value is used; their messages do not name the value.
 VALUE_ERRORS = (
@@ -77,7 +77,7 @@ def blamed(error: BaseException, sections: Mapping[int, tuple[str, Mapping[str, 
 
 def _values(names: set[str], params: Mapping[str, Any]) -> str:
     """Return `key: value` of up to three parameters with these names."""
-    return ", ".join([f"{key}: {shown(value)}" for key, value in params.items() if key in names][:3])
+    return ", ".join([f"{key}: {format_value(value)}" for key, value in params.items() if key in names][:3])
 
 
 def _innermost_first(error: BaseException) -> list[TracebackType]:

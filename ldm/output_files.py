@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-LONGEST_NAME = 255  # bytes, of the file systems in use
+MAX_NAME_BYTES = 255  # bytes, of the file systems in use
 
 
 class OutputError(ValueError):
@@ -26,10 +26,10 @@ def check_outputs(files: Sequence[Path], inputs: Iterable[Path], size: int = 0) 
     """
     read = {identity: path for path in inputs if (identity := _identity(path)) is not None}
     for file in files:
-        if len(os.fsencode(file.name)) > LONGEST_NAME:
+        if len(os.fsencode(file.name)) > MAX_NAME_BYTES:
             raise OutputError(
                 f"{file.name[:40]}... has {len(os.fsencode(file.name))} bytes, a file's name at most "
-                f"{LONGEST_NAME}; rename the input"
+                f"{MAX_NAME_BYTES}; rename the input"
             )
         if (identity := _identity(file)) in read:
             raise OutputError(

@@ -84,7 +84,7 @@ def check_types(cls: type, params: Mapping[str, Any], name: str, limits: Limits 
     hints = typing.get_type_hints(inspect.getattr_static(cls, "__init__"))
     for key, value in params.items():
         if (expected := mismatch(hints.get(key, Any), value)) is not None:
-            raise ConfigError(f"{name}: {key} must be {expected}, got {shown(value)}")
+            raise ConfigError(f"{name}: {key} must be {expected}, got {format_value(value)}")
         _check_range(key, value, f"{name}: {key}", LIMITS if limits is None else limits)
 
 
@@ -162,10 +162,10 @@ def _check_range(key: str, value: Any, name: str, limits: Limits) -> None:
     for number in numbers:
         if type(number) in (int, float) and not low <= number <= high:
             expected = f"at least {low:,}" if high == math.inf else f"in [{low:,}, {high:,}]"
-            raise ConfigError(f"{name} must be {expected}, got {shown(number)}")
+            raise ConfigError(f"{name} must be {expected}, got {format_value(number)}")
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as YAML writes it, cut to 60 characters."""
     if type(value) is int and abs(value) >= 10**60:  # Python refuses to print larger ones
         return "a number of more than 60 digits"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ldm.config_errors import explained_build
-from ldm.signatures import ConfigError, check_params, nearest, shown
+from ldm.signatures import ConfigError, check_params, format_value, nearest
 
 __all__ = [
     "ConfigError",
@@ -112,7 +112,7 @@ def resolve(target: Any) -> type:
         ConfigError: no such module or class, or the target is not a class.
     """
     if not isinstance(target, str):
-        raise ConfigError(f"target must be the dotted name of a class, got {shown(target)}")
+        raise ConfigError(f"target must be the dotted name of a class, got {format_value(target)}")
     path = TARGETS.get(target, target)
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
@@ -170,7 +170,7 @@ def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
     for key in config:
         if key not in CONFIG_KEYS:
             raise ConfigError(
-                f"{place}unknown key {key!r} beside `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
+                f"{place}unknown key {key!r} next to `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
             )
     params = config.get("params")
     if params is not None and not isinstance(params, Mapping):
@@ -250,8 +250,8 @@ def require_networks(config: Any) -> None:
         table = MODELS if position == 0 else NETWORKS
         if canonical(target) not in table:
             raise ConfigError(
-                f"the config that came with the weights has {where}.target: {shown(target)}, which is not one of this "
-                f"project's {'models' if position == 0 else 'networks'}, so nothing was built. There are: "
+                f"the config that came with the weights has {where}.target: {format_value(target)}, which is not one "
+                f"of this project's {'models' if position == 0 else 'networks'}, so nothing was built. There are: "
                 f"{', '.join(sorted(table))}"
             )
 
@@ -268,7 +268,9 @@ def foreign_targets(config: Any, packages: Collection[str] = ()) -> dict[str, st
     for where, target in located_targets(config):
         parts = target.split(".") if isinstance(target, str) else []
         if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-            raise ConfigError(f"{where}.target must be the dotted name of a class, got {shown(target)}")
+            raise ConfigError(
+                f"{where}.target must be the dotted name of a class, got {format_value(target)}"
+            )
         if canonical(target) not in BUILDABLE and parts[0] not in packages:
             found[where] = target
     return found

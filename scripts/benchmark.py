@@ -1,4 +1,4 @@
-"""Measure a model on this machine: every part against the operations it takes and the rate the machine reaches."""
+"""Benchmark sampling part by part: time, FLOPs, and the share of this machine's matrix rate."""
 
 from __future__ import annotations
 
@@ -55,29 +55,37 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--config",
         type=Path,
         default=Path("configs/latent-diffusion/celebamask-hq.yaml"),
-        help="the YAML of the model, which gets random weights: time does not depend on them (the published model)",
+        help="config of the model, which gets random weights (default: the published model)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (256)")
-    parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest available)")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="measurements of each part; the median counts (3)"
+        "--repeats",
+        type=int,
+        default=3,
+        help="measurements of each part, of which the median is reported (default: 3)",
     )
     parser.add_argument(
         "--batches",
         type=_batches,
         default=[1, 2, 4],
-        help="batch sizes of the cached step, besides 1 (1,2,4)",
+        help="batch sizes of the cached step in addition to 1 (default: 1,2,4)",
     )
     parser.add_argument(
         "--precisions",
         type=_precisions,
-        help="of the cached step, besides float32, such as bfloat16,float16 (bfloat16; on a CPU, where it may have to "
-        "be emulated, none)",
+        help="precisions of the cached step in addition to float32, such as bfloat16,float16 (default: bfloat16, "
+        "and none on a CPU, which may emulate it)",
     )
-    parser.add_argument("--compile", action="store_true", help="also the cached step through torch.compile")
-    parser.add_argument("--steps", type=int, default=20, help="of the whole image that is measured (20)")
     parser.add_argument(
-        "--out", type=Path, default=Path("results/benchmark.json"), help="(results/benchmark.json)"
+        "--compile", action="store_true", help="also measure the cached step with torch.compile"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="solver steps of the whole image (default: 20)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/benchmark.json"),
+        help="output file (default: results/benchmark.json)",
     )
     return parser.parse_args(arguments)
 

@@ -143,17 +143,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", help="cuda, cpu (the fastest there is)")
+    parser.add_argument("--device", help="cuda or cpu (default: the fastest available)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="every row in small, for a machine without a GPU"
+        "--dry-run", action="store_true", help="run every row with small models, on a machine without a GPU"
     )
-    parser.add_argument("--resume", action="store_true", help="keep the rows that --out has")
-    parser.add_argument("--seconds", type=float, default=70, help="no row starts later than this (70)")
+    parser.add_argument("--resume", action="store_true", help="keep the rows already in --out")
     parser.add_argument(
-        "--compile", action="store_true", help="also compiled, which takes minutes to compile"
+        "--seconds", type=float, default=70, help="start no row later than this (default: 70)"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="also measure with torch.compile, which takes minutes"
     )
     out = Path("results/benchmark_gpu.json")
-    parser.add_argument("--out", type=Path, default=out, help=f"({out})")
+    parser.add_argument("--out", type=Path, default=out, help=f"output file (default: {out})")
     return parser.parse_args(arguments)
 
 
@@ -202,7 +204,7 @@ def _gflop(call: Callable[[], Any]) -> float:
 def _training(
     report: Report, model: LatentDiffusion, name: str, batch: int, settings: Settings, compiled: bool
 ) -> None:
-    """Measure a training step in bfloat16: forward and backward pass, optimiser and averages."""
+    """Measure a training step in bfloat16: forward and backward pass, optimizer and averages."""
     device = report.device
 
     def measure() -> Found:

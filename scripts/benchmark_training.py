@@ -1,6 +1,6 @@
-"""Measure a training step on this machine, part by part, against the operations it takes and the machine's own rate.
+"""Benchmark a training step part by part: time, FLOPs, and the share of this machine's matrix rate.
 
-The step is the trainer's: cached latents, the recipe's optimiser and averages, random weights. Operations are those of
+The step is the trainer's: cached latents, the recipe's optimizer and averages, random weights. Operations are those of
 the forward and the backward pass.
 """
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         rates.append(matrix_rate(options.precision, device))
         print(f"matrix rate {rates[-1]:.0f} GFLOP/s; {gflop:,.0f} GFLOP a step", file=sys.stderr, flush=True)
         runs.append(parts.take())
-    runs, rate = runs[1:], statistics.median(rates[1:])  # the first step makes the optimiser's state
+    runs, rate = runs[1:], statistics.median(rates[1:])  # the first step makes the optimizer's state
     rows = []
     for name in runs[0]:
         seconds = statistics.median(run[name] for run in runs)
@@ -73,21 +73,28 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--config",
         type=Path,
         default=Path("configs/latent-diffusion/celebamask-hq.yaml"),
-        help="the YAML of the model, which gets random weights: time does not depend on them (the published model)",
+        help="config of the model, which gets random weights (default: the published model)",
     )
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (256)")
-    parser.add_argument("--batch", type=int, default=1, help="images of a step (1)")
-    parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(float32)")
-    parser.add_argument("--compile", action="store_true", help="the UNet through torch.compile")
+    parser.add_argument("--batch", type=int, default=1, help="batch size (default: 1)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest available)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="precision (default: float32)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the UNet with torch.compile")
     parser.add_argument(
         "--published",
         action="store_true",
-        help="AdamW after the backward pass, all in float32, usual order of memory, all activations kept",
+        help="baseline: AdamW after the backward pass, float32 moments, contiguous memory format, no recomputation",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="steps; the median counts (3)")
     parser.add_argument(
-        "--out", type=Path, default=Path("results/benchmark_training.json"), help="(results/...)"
+        "--repeats", type=int, default=3, help="steps, of which the median is reported (default: 3)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/benchmark_training.json"),
+        help="output file (default: results/benchmark_training.json)",
     )
     return parser.parse_args(arguments)
 
@@ -162,7 +169,7 @@ class _Step:
         started = time.perf_counter()
         self.optimizer.step(closure)
         finish(self.device)
-        seconds["optimiser, after the backward pass"] = (
+        seconds["optimizer, after the backward pass"] = (
             time.perf_counter() - started - seconds["forward"] - seconds["backward"]
         )
         timed("averages", move_averages)

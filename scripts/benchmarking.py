@@ -77,7 +77,7 @@ def matrix_rate(precision: str, device: torch.device, repeats: int = 3, side: in
 
 
 def finish(device: torch.device) -> None:
-    """Wait for what the device still computes."""
+    """Synchronize with the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -85,7 +85,7 @@ def finish(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory in use so far, in bytes: the device's, or the process's on a CPU."""
+    """Return the peak memory in bytes: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -102,7 +102,7 @@ def processor() -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what a benchmark's readers want to know of the machine, and the most memory in use so far."""
+    """Return the name of the device, versions, and the peak memory so far, for a benchmark report."""
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
@@ -121,7 +121,7 @@ def publish(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """Lay rows out as a Markdown table."""
+    """Format rows as a Markdown table."""
     lines = ["| part | GFLOP | seconds | share of matrix rate | |", "| --- | ---: | ---: | ---: | --- |"]
     for row in rows:
         share = "" if row.share is None else f"{100 * row.share:.0f} %"

@@ -45,8 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, default=Path("assets/faces"), help="folder of images/ and labels/"
     )
-    parser.add_argument("--count", type=int, default=6, help="faces (6)")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5], help="scales (1 1.5)")
+    parser.add_argument("--count", type=int, default=6, help="number of faces (default: 6)")
+    parser.add_argument(
+        "--guidance", type=float, nargs="+", default=[1.0, 1.5], help="guidance scales (default: 1 1.5)"
+    )
     parser.add_argument("--device", default=None, help="cpu, cuda or mps (default: the fastest available)")
     options = parser.parse_args(arguments)
     pipe = FacePipeline.from_pretrained(options.checkpoint, device=options.device, precision="float32")

@@ -1,4 +1,4 @@
-"""Convert a first stage (VQ-F4 and its kin) between our folders, CompVis' .ckpt files and diffusers' folders.
+"""Convert a first stage (such as VQ-F4) between our folders, CompVis' .ckpt files and diffusers' folders.
 
 What the input is, it finds out: a run folder, a weight file, the first stage inside a whole diffusion's checkpoint,
 or a folder of the diffusers library, its model's own or a pipeline's with vqvae/. No number changes on the way.
@@ -19,9 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         "output", type=path_argument, help="the folder to write; for compvis a file NAME.ckpt"
     )
     parser.add_argument("--to", required=True, choices=("ours", "diffusers", "compvis"))
-    parser.add_argument(
-        "--config", type=path_argument, help="the YAML, for weight files that come without one"
-    )
+    parser.add_argument("--config", type=path_argument, help="config of a weight file that has none")
     options = parser.parse_args(arguments)
 
     # Imports that --help does not need.

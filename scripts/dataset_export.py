@@ -23,7 +23,7 @@ def add_config_options(parser: argparse.ArgumentParser, base: Any = None) -> Non
 
 
 def load_data_config(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the config of --base with the overrides; it may lack what only training needs."""
+    """Return the config of --base with the overrides; it may omit keys that only training needs."""
     from ldm.training.config import load_config
 
     return load_config(options.base, options.overrides, complete=False)

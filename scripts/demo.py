@@ -54,16 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
         f"lightning.trainer.val_check_interval={STEPS}",
         f"lightning.trainer.accelerator={options.device}",
     )
-    print(f"\nDone in {time.monotonic() - started:.0f} s. The pictures:")
-    for picture in sorted(
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The images:")
+    for image in sorted(
         [*out.glob("*.png"), *out.glob("*.jpg"), *out.glob("*/overview.png"), *out.glob("*/*.gif")]
     ):
-        print(f"  {picture}")
+        print(f"  {image}")
     return 0
 
 
 def _run(script: str, *arguments: object) -> None:
-    """Print a command and run it; leave with its exit code if it fails."""
+    """Print a command and run it; exit with its status if it fails."""
     words = [script, *map(str, arguments)]
     print(f"\n$ python {shlex.join(words)}", flush=True)
     code = subprocess.run([sys.executable, ROOT / script, *words[1:]]).returncode

@@ -1,4 +1,4 @@
-"""Write generated faces and their label maps to a folder that main.py and sample_sem.py read as data."""
+"""Write synthetic faces and their label maps to a folder that main.py and sample_sem.py accept as data."""
 
 import argparse
 import sys

@@ -63,9 +63,11 @@ def studio(*arguments: str) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "assets/studio.png", help="the picture")
-    parser.add_argument("--width", type=int, default=1440, help="of the page, in pixels (1440)")
-    parser.add_argument("--height", type=int, default=1010, help="of the page, in pixels (1010)")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets/studio.png", help="output file")
+    parser.add_argument("--width", type=int, default=1440, help="width of the page in pixels (default: 1440)")
+    parser.add_argument(
+        "--height", type=int, default=1010, help="height of the page in pixels (default: 1010)"
+    )
     parser.add_argument("--dark", action="store_true", help="as on a dark desktop")
     options = parser.parse_args(arguments)
     browser = shutil.which("chromium")
@@ -76,10 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     with studio() as address:
         screen = _photograph(address, browser, options)
-    picture = Image.open(io.BytesIO(screen)).convert("RGB")
-    # A palette halves the file; dithered, nobody sees it.
-    palette = picture.quantize(method=Image.Quantize.FASTOCTREE)
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(options.out, optimize=True)
+    screenshot = Image.open(io.BytesIO(screen)).convert("RGB")
+    # A palette halves the file; with dithering, the difference is not visible.
+    palette = screenshot.quantize(method=Image.Quantize.FASTOCTREE)
+    screenshot.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(options.out, optimize=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
     return 0
 

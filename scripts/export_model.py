@@ -1,4 +1,4 @@
-"""Write the weights of a run as a folder to pass on: model.safetensors and config.yaml.
+"""Write the weights of a run as a folder to share: model.safetensors and config.yaml.
 
 One set of weights, the averaged ones where the run has them, matrices in half precision; the first stage is inside.
 Every command takes the folder, and so does training as a start: model.params.ckpt_path=FOLDER.
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.ema_length is not None and options.weights:
-        parser.error("--ema-length makes averaged weights of its own; leave out --weights")
+        parser.error("--ema-length computes averaged weights itself; remove --weights")
 
     import torch  # imports that --help does not need
 

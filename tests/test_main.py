@@ -72,7 +72,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         (["-b", "BASE", "-t", "data.params.train.params.size=7"], "size is 7; expected a multiple of 4"),
         (["-b", "BASE", "-t", "data.params.batch_size=31"], "too few for one batch of 31"),
         (["-b", "BASE", "-t", "data.params.train=null"], "no 'train' dataset"),
-        (["-b", "BASE", "-t", "model.params.width=???"], "leaves model.params.width open"),
+        (["-b", "BASE", "-t", "model.params.width=???"], "no value for model.params.width"),
         (["-b", "BASE", "--test"], "no 'test' dataset"),
         (
             ["-b", "BASE", "-t", "lightning.trainer.max_stpes=1"],

@@ -204,7 +204,7 @@ def test_a_first_stage_trains_with_the_loss_that_published_yamls_name(tmp_path, 
     assert process.returncode == 0, output
     found = rows(tmp_path)
     joined = [float(row["train/disc_loss"]) > 0 for row in found if row.get("train/disc_loss")]
-    assert joined == [False, False, True, True]  # batches, not optimiser steps
+    assert joined == [False, False, True, True]  # batches, not optimizer steps
     assert any(row.get("val/rec_loss") for row in found)
     stage = read_first_stage(only_run(tmp_path))  # and the foreign package is not needed
     assert "taming" not in sys.modules and stage.params["n_embed"] == 64

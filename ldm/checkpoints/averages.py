@@ -68,7 +68,7 @@ def weights_from_ema(state_dict: Mapping[str, Tensor], names: Iterable[str]) -> 
         unknown = [key for key in state_dict if key.startswith(ema) and key not in known]
         if unknown:
             raise CheckpointError(
-                f"the file has EMA weights alone, and {len(unknown)} of them are of no weight of this model: "
+                f"the file has only EMA weights, and {len(unknown)} of them belong to no weight of this model: "
                 f"{listed(unknown)}; use the config that the file was trained with"
             )
         result |= {name: state_dict[copy] for name, copy in copies.items() if copy in state_dict}

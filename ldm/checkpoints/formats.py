@@ -27,7 +27,7 @@ class Checkpoint:
     Attributes:
         state_dict: tensors by key, on the CPU.
         path: the file.
-        step: optimiser steps, if the file has them.
+        step: optimizer steps, if the file has them.
         epoch: epochs, if the file has them.
         config: the config in or beside the file, if there is one.
     """

@@ -137,7 +137,7 @@ def build_model(
         require_networks(lean)
         check_config(lean, "model")
         if weights == "raw" and has_ema(found) and not has_raw(found):
-            raise CheckpointError('the file has EMA weights (model_ema.*) alone; use weights="ema"')
+            raise CheckpointError('the file has only EMA weights (model_ema.*); use weights="ema"')
         lean = without_first_stage_file(lean, found)
         chosen = use_ema_weights(found) if weights == "ema" else found
         elsewhere = () if has_first_stage(found) else (FIRST_STAGE,)

@@ -36,8 +36,8 @@ def find_model(
     checkpoint = find_weights(path, config)
     if checkpoint.config is None:
         raise CheckpointError(
-            f"{checkpoint.path}: no config beside it; name the YAML that the model was trained with "
-            "(for published weights configs/latent-diffusion/celebamask-hq.yaml) by --config, or config= in Python"
+            f"{checkpoint.path}: no config next to it; pass the YAML that the model was trained with "
+            "(for published weights configs/latent-diffusion/celebamask-hq.yaml) with --config, or config= in Python"
         )
     return checkpoint, checkpoint.config
 

@@ -101,7 +101,7 @@ class RestrictedUnpickler(_Machine):
         raise UnsafePickle(
             f"{self.source}: this file would call {call} while it is read. Weights need no such call; "
             "nothing was run or loaded. If it is a whole model or holds settings objects, "
-            "ask its maker for the weights alone (torch.save(model.state_dict()) or safetensors); "
+            "ask its author for a file with only the weights (torch.save(model.state_dict()) or safetensors); "
             "otherwise delete it"
         )
 

@@ -88,7 +88,7 @@ def fitting(
         if not _converts(value.dtype, expected[key].dtype)
     ]
     if wrong:
-        raise CheckpointError(f"{len(wrong)} weights have a dtype of another kind: {listed(wrong)}")
+        raise CheckpointError(f"{len(wrong)} weights have an incompatible dtype: {listed(wrong)}")
     return common
 
 

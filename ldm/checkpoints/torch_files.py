@@ -1,7 +1,7 @@
 """Files of `torch.save`, the zip form and the one before torch 1.6, read without torch.load.
 
 torch.load hands TorchScript archives to torch.jit.load and tar files to an extractor; here the two containers
-are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimiser's share of a
+are taken apart directly. Tensors are copy-on-write views of the mapped file, so the optimizer's share of a
 training checkpoint is never read. The archive's checksums are verified.
 """
 
@@ -98,7 +98,7 @@ def _open_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
         entry = entries[f"{root}data/{storage.key}"]
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise CheckpointError(
-                f"{path}: packed a second time by another program; get the file as it was saved"
+                f"{path}: the zip archive was repacked by another program; get the original file"
             )
         if entry.file_size < storage.numel * storage.dtype.itemsize:
             raise ValueError(f"{entry.filename} has {entry.file_size} bytes, too few")
@@ -137,7 +137,7 @@ def _root_of(path: Path, names: list[str]) -> str:
     if any(re.search(r"(^|/)(constants\.pkl$|code/)", name) for name in names):
         raise UnsafePickle(
             f"{path}: a TorchScript archive, which is a program and not weights; it was not loaded. Ask its "
-            "maker for the weights alone (torch.save(model.state_dict()) or safetensors)"
+            "author for a file with only the weights (torch.save(model.state_dict()) or safetensors)"
         )
     roots = [name.removesuffix("data.pkl") for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
     if len(roots) != 1:
@@ -236,7 +236,7 @@ class _Reader:
         flat = self._flat(record.storage, record.dtype)
         last = record.offset + sum((n - 1) * step for n, step in zip(record.size, record.stride, strict=True))
         if last >= flat.numel():
-            raise ValueError(f"a tensor of size {record.size} reaches beyond its {flat.numel()} numbers")
+            raise ValueError(f"a tensor of size {record.size} exceeds its storage of {flat.numel()} elements")
         if elements * record.dtype.itemsize > len(self.mapped):  # stride 0 can claim any size
             raise ValueError(f"a tensor of size {record.size} is larger than the file")
         return flat.as_strided(record.size, record.stride, record.offset)

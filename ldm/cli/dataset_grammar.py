@@ -4,7 +4,7 @@ import argparse
 
 from ldm.arguments import path_argument
 
-DESCRIPTION = "make a training set from photos: aligned faces with label maps"
+DESCRIPTION = "build a training set from photos: aligned faces with label maps"
 
 
 def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,7 +27,7 @@ def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]
         type=int,
         default=128,
         metavar="PIXELS",
-        help="drop faces whose crop, about twice the face, has a smaller side in the photo (default: 128)",
+        help="minimum side of a face crop in the photo, about twice the face; drop smaller faces (default: 128)",
     )
     task.add_argument(
         "--parser",

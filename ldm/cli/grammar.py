@@ -1,4 +1,4 @@
-"""The command line's grammar. Imports nothing heavy, so that --help answers at once."""
+"""Argument parser of `sca-dm`. Imports nothing heavy, so that --help is fast."""
 
 import argparse
 from pathlib import Path
@@ -13,23 +13,23 @@ TASKS = {
     "swap": "each face with the style of another, in all regions or in some",
     "compose": "each face with some regions from one face and some from others",
     "random": "each face with a random style in some regions",
-    "noise": "each face's shape with a style that noise decides",
-    "interpolate": "frames from each face's style to another's, as pictures or as an animation",
+    "noise": "each face with a random style in all regions",
+    "interpolate": "frames from each face's style to another's, as images or as an animation",
     "reshape": "each face's style on another label map",
-    "style": "each face's style codes as a file, which --style and --part take",
+    "style": "each face's style codes as a file, which --style and --part accept",
 }
 WITH_STYLE = ("swap", "interpolate")
 WITH_REGIONS = ("swap", "interpolate", "random")
 EDITS = ("swap", "compose", "random", "interpolate", "reshape")
 NOT_FOR_LABELS = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-OTHER = "a name in --data, `next` for each face's neighbour there, a file of the task `style`"
+OTHER = "a name in --data, `next` (for each face, the next one in --data), a file written by the task `style`"
 
 
 def build_parser(program: str | None = None) -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(
         program,
-        description="Make faces from label maps and styles: one task, on every face of a folder, or on a photo.",
+        description="Generate and edit faces from label maps and region styles: one task, on a folder or on one photo.",
     )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, description in TASKS.items():
@@ -57,18 +57,20 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         check_dataset(parser, options)
         return
     if (options.data is None) == (options.image is None):
-        parser.error("give the faces: either --data FOLDER, or --image FILE with --mask FILE")
+        parser.error("no input; give either --data FOLDER, or --image FILE with --mask FILE")
     if options.image is not None and options.mask is None:
         parser.error("--image requires --mask, its label map")
     if options.data is not None and options.mask is not None:
-        parser.error("--mask belongs to --image; the faces of --data have theirs in labels/")
+        parser.error("--mask requires --image; label maps of --data are read from its labels/")
     if options.image is not None and options.names is not None:
-        parser.error("--names chooses faces of --data; --image is a single one")
+        parser.error("--names selects faces of --data and cannot be combined with --image")
     if options.names is not None and not options.names.replace(",", "").strip():
         parser.error("--names is empty; name faces, such as 000007,900-999, or omit it for all")
     style = getattr(options, "style", "")
     if getattr(options, "style_mask", None) is not None and (style == "next" or style.endswith(".style")):
-        parser.error(f"--style-mask belongs to a picture; --style {style} has its own regions")
+        parser.error(
+            f"--style-mask requires an image as --style, got --style {style}, which has its own regions"
+        )
     if (shape := getattr(options, "shape", None)) and Path(shape).suffix.lower() in NOT_FOR_LABELS:
         parser.error(
             f"--shape {shape}: a label map must be a PNG, got {Path(shape).suffix}, which does not preserve labels"
@@ -87,12 +89,14 @@ def _add_faces(task: argparse.ArgumentParser) -> None:
         "--data", type=path_argument, metavar="FOLDER", help="folder with images/ and labels/, paired by name"
     )
     faces.add_argument(
-        "--names", metavar="A,B-C", help="which faces of the folder: names, or ranges of numbers (all)"
+        "--names",
+        metavar="A,B-C",
+        help="faces of the folder to use: names, or ranges of numbers (default: all)",
     )
     faces.add_argument(
-        "--image", type=path_argument, metavar="FILE", help="a single photo, instead of a folder"
+        "--image", type=path_argument, metavar="FILE", help="a single image, instead of --data"
     )
-    faces.add_argument("--mask", type=path_argument, metavar="FILE", help="the photo's label map")
+    faces.add_argument("--mask", type=path_argument, metavar="FILE", help="label map of --image")
 
 
 def _add_task(task: argparse.ArgumentParser, name: str) -> None:
@@ -101,13 +105,13 @@ def _add_task(task: argparse.ArgumentParser, name: str) -> None:
             "--style",
             required=True,
             metavar="OTHER",
-            help=f"where the style comes from: {OTHER}, or a picture (then --style-mask is its label map)",
+            help=f"source of the style: {OTHER}, or an image with --style-mask",
         )
         task.add_argument(
             "--style-mask",
             type=path_argument,
             metavar="FILE",
-            help="label map of the picture that --style names",
+            help="label map of the image given as --style",
         )
     if name in WITH_REGIONS:
         task.add_argument(
@@ -122,34 +126,36 @@ def _add_task(task: argparse.ArgumentParser, name: str) -> None:
             action="append",
             required=True,
             metavar="REGIONS=OTHER",
-            help=f"regions and where their style comes from: {OTHER}; may be given often",
+            help=f"regions and the source of their style: {OTHER}; can be repeated",
         )
     if name == "reshape":
         task.add_argument(
             "--shape",
             required=True,
             metavar="OTHER",
-            help="the label map: a name in --data, `next`, or a PNG of region numbers, edited perhaps",
+            help="target label map: a name in --data, `next`, or a PNG of region indices, such as an edited label map",
         )
     if name == "interpolate":
-        task.add_argument("--frames", type=int, default=5, help="pictures from one style to the other (5)")
+        task.add_argument("--frames", type=int, default=5, help="frames, including both ends (default: 5)")
         task.add_argument(
-            "--animate", choices=("gif", "webp"), help="also write one animation per face, there and back"
+            "--animate",
+            choices=("gif", "webp"),
+            help="also write an animation per face, forwards and backwards",
         )
     if name in ("random", "noise"):
         task.add_argument(
-            "--samples", type=int, default=3, help="pictures per face, each with its own seed (3)"
+            "--samples", type=int, default=3, help="images per face, each with its own seed (default: 3)"
         )
     if name in EDITS:
         task.add_argument(
-            "--lock", action="store_true", help="keep the photo's own pixels outside the regions that change"
+            "--lock", action="store_true", help="keep the input pixels outside the edited regions"
         )
-    # Not for random: what starts from an inversion is the same for every seed.
+    # Not for random: sampling from an inversion gives the same image for every seed.
     if name in ("swap", "compose", "interpolate", "reshape", "reconstruct"):
         task.add_argument(
             "--invert",
             action="store_true",
-            help="start from the noise that DDIM turns into the photo, so that what is not changed keeps its detail",
+            help="start from the DDIM inversion of the input, which preserves detail in unedited regions",
         )
 
 
@@ -160,58 +166,69 @@ def _add_model(task: argparse.ArgumentParser) -> None:
         type=path_argument,
         required=True,
         metavar="PATH",
-        help="a run folder of main.py, or a weight file",
+        help="run folder of main.py, or weight file",
     )
     model.add_argument(
-        "--config", type=path_argument, metavar="YAML", help="for weight files that come without a config"
+        "--config", type=path_argument, metavar="YAML", help="config of a weight file that has none"
     )
     model.add_argument(
-        "--weights", choices=("ema", "raw"), help="averaged or last weights of the UNet (ema, if there)"
+        "--weights", choices=("ema", "raw"), help="EMA or raw weights of the UNet (default: ema if available)"
     )
     model.add_argument(
-        "--precision", default="auto", help="auto, float32, bfloat16 or float16 (auto: the fastest there)"
+        "--precision",
+        default="auto",
+        help="auto, float32, bfloat16 or float16 (default: auto, the faster of float32 and bfloat16)",
     )
     model.add_argument(
-        "--compile", action="store_true", help="compile the network's step: slow to start, for many pictures"
+        "--compile",
+        action="store_true",
+        help="compile the UNet with torch.compile; takes minutes at the start, worthwhile for many images",
     )
-    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the fastest available)")
 
 
 def _add_sampling(task: argparse.ArgumentParser) -> None:
     sampling = task.add_argument_group("sampling")
     sampling.add_argument(
-        "--steps", type=int, help="calls of the network, 1..1000 (10; 50 with --invert, ddim, plms or ddpm)"
+        "--steps",
+        type=int,
+        help="solver steps, 1 to 1000 (default: 10; 50 with --invert, ddim, plms or ddpm)",
     )
     sampling.add_argument(
-        "--solver", help="dpmpp_2m, unipc, ddim, plms or ddpm (dpmpp_2m; with --invert ddim)"
+        "--solver", help="dpmpp_2m, unipc, ddim, plms or ddpm (default: dpmpp_2m; ddim with --invert)"
     )
     sampling.add_argument(
-        "--spacing", help="of the timesteps: uniform, quadratic or logsnr (the solver's best)"
+        "--spacing", help="timestep spacing: uniform, quadratic or logsnr (default: the best of the solver)"
     )
-    sampling.add_argument("--eta", type=float, help="fresh noise in ddim, 0..1 (0)")
+    sampling.add_argument("--eta", type=float, help="stochasticity of DDIM, 0 to 1 (default: 0)")
     sampling.add_argument(
         "--guidance",
         metavar="S",
-        help="1 for none, more follows the style more strongly; or by region, such as hair=2,skin=1.5 (1)",
+        help="scale of classifier-free guidance, one number or by region, such as hair=2,skin=1.5 (default: 1, none)",
     )
     sampling.add_argument(
-        "--null", help="what guidance moves away from: empty (image) or zero (as published) (empty)"
+        "--null",
+        help="null condition of guidance: empty (style of an all-zero image) or zero (published) (default: empty)",
     )
     sampling.add_argument(
         "--guidance-interval",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="guide only while the noise level sigma is in between",
+        help="apply guidance only at noise levels sigma in this range",
     )
-    sampling.add_argument("--seed", type=int, default=0, help="of the noise; the same for every face (0)")
+    sampling.add_argument(
+        "--seed", type=int, default=0, help="seed of the noise, the same for every face (default: 0)"
+    )
 
 
 def _add_output(task: argparse.ArgumentParser, name: str) -> None:
     output = task.add_argument_group("output")
     output.add_argument(
-        "--out", type=path_argument, metavar="FOLDER", help=f"where the results go (results/{name})"
+        "--out", type=path_argument, metavar="FOLDER", help=f"output folder (default: results/{name})"
     )
-    output.add_argument("--batch-size", type=int, default=8, help="faces that are loaded at once (8)")
+    output.add_argument("--batch-size", type=int, default=8, help="faces per batch (default: 8)")
     if name != "style":
-        output.add_argument("--overview", type=int, default=8, metavar="N", help="faces in overview.png (8)")
+        output.add_argument(
+            "--overview", type=int, default=8, metavar="N", help="faces in overview.png (default: 8)"
+        )

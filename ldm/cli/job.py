@@ -82,7 +82,7 @@ class Job:
         self.written = self.faces = 0
 
     def run(self) -> None:
-        """Make everything, then the overview and, for `reconstruct`, the scores."""
+        """Process all faces, then write the overview and, for `reconstruct`, the scores."""
         with tqdm(total=len(self.files), unit="face", desc=self.options.task) as bar:
             for faces in self._batches():
                 image = torch.stack([face.image for face in faces])
@@ -100,12 +100,12 @@ class Job:
             self._write_scores()
 
     def summary(self) -> str:
-        """Say what was made, and where it is."""
+        """Describe the results and where they are."""
         if not self.columns:
             return f"{self.written} styles in {self.out}"
         shown = min(self.faces, self.options.overview)
         faces = "1 face" if shown == 1 else f"{shown} faces"
-        return f"{self.written} pictures in {self.out}; {self.overview} shows {faces}"
+        return f"{self.written} images in {self.out}; {self.overview} shows {faces}"
 
     def _batches(self) -> Iterator[list[Face]]:
         batch: list[Face] = []
@@ -117,39 +117,41 @@ class Job:
         if batch:
             yield batch
 
-    # --- the tasks: each shows its columns and saves its results ---
+    # --- tasks: each adds columns to the overview and saves its results ---
 
     def _reconstruct(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         ceiling = self.pipe.reconstruct(image)
         result = (
-            self._edited(image, labels, styles, lock=False) if self._inverts else self._made(labels, styles)
+            self._edited(image, labels, styles, lock=False)
+            if self._inverts
+            else self._sampled(labels, styles)
         )
         for face, first, whole in zip(faces, psnr(ceiling, image), psnr(result, image), strict=True):
             self.scores[face.name] = {"first_stage": first, "reconstruct": whole}
-        self._show_input(image, labels)
-        self._show("first stage alone", ceiling)
+        self._add_input(image, labels)
+        self._add_column("first stage alone", ceiling)
         self._save(faces, "reconstruction", result)
 
     def _swap(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         others, theirs = self.others.styles(self.options.style, faces, "--style", self.options.style_mask)
         mixed = [own.swap(other, self.regions) for own, other in zip(styles, theirs, strict=True)]
-        self._show_input(image, labels)
+        self._add_input(image, labels)
         if not (self.options.lock or self._inverts):
-            self._show("own style", self._made(labels, styles))
+            self._add_column("own style", self._sampled(labels, styles))
         if others is not None:
-            self._show("style of", others)
+            self._add_column("style of", others)
         self._save(faces, "swapped", self._edit(image, labels, mixed))
 
     def _compose(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        self._show_input(image, labels)
+        self._add_input(image, labels)
         changed: list[str] = []
         for listed, source in self.parts:
             regions = listed.split(",")
             others, theirs = self.others.styles(source, faces, "--part")
             styles = [own.swap(other, regions) for own, other in zip(styles, theirs, strict=True)]
             if others is not None:
-                # Two parts may name the same regions; the later one wins, but both are shown.
-                self._show(f"{listed} of {source}", others)
+                # If two parts have a region in common, the later one takes precedence; the overview has both.
+                self._add_column(f"{listed} of {source}", others)
             changed += regions
         self.regions = changed
         self._save(faces, "composed", self._edit(image, labels, styles))
@@ -160,22 +162,20 @@ class Job:
         self._variants(faces, image, labels, partial(self._edit, image, labels, mixed))
 
     def _noise(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        self._variants(faces, image, labels, partial(self._made, labels, self.pipe.random_style(labels)))
+        self._variants(faces, image, labels, partial(self._sampled, labels, self.pipe.random_style(labels)))
 
     def _variants(
         self, faces: list[Face], image: Tensor, labels: Tensor, make: Callable[..., Tensor]
     ) -> None:
-        self._show_input(image, labels)
+        self._add_input(image, labels)
         for seed in range(self.options.seed, self.options.seed + self.options.samples):
             self._save(faces, f"seed {seed}", make(seed=seed), f"_seed{seed}")
 
     def _interpolate(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         others, theirs = self.others.styles(self.options.style, faces, "--style", self.options.style_mask)
-        self._show_input(image, labels)
+        self._add_input(image, labels)
         last = max(self.options.frames - 1, 1)
-        digits = max(
-            0, math.ceil(math.log10(last / 100))
-        )  # as many as tell every frame's column from the next
+        digits = max(0, math.ceil(math.log10(last / 100)))  # enough decimals for distinct column titles
         frames: list[Tensor] = []
         for frame in range(self.options.frames):
             mixed = [
@@ -184,21 +184,23 @@ class Job:
             frames.append(self._edit(image, labels, mixed).cpu())
             self._save(faces, f"{100 * frame / last:.{digits}f} %", frames[-1], f"_{frame:02d}")
         if others is not None:
-            self._show("style of", others)
+            self._add_column("style of", others)
         if self.options.animate:
-            for face, film in zip(faces, torch.stack(frames, 1), strict=True):
-                save_animation(self.out / f"{face.name}.{self.options.animate}", [*film, *film.flip(0)[1:-1]])
+            for face, animation in zip(faces, torch.stack(frames, 1), strict=True):
+                save_animation(
+                    self.out / f"{face.name}.{self.options.animate}", [*animation, *animation.flip(0)[1:-1]]
+                )
                 self.written += 1
 
     def _reshape(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         shapes = self.others.shapes(self.options.shape, faces)
         self.regions = []
-        self._show_input(image, labels)
-        self._show("new mask", self._painted(shapes))
+        self._add_input(image, labels)
+        self._add_column("new mask", self._colored(shapes))
         if self.options.lock or self._inverts:
             result = self._edited(image, labels, styles, lock=self.options.lock, new_labels=shapes)
         else:
-            result = self._made(shapes, styles)
+            result = self._sampled(shapes, styles)
         self._save(faces, "reshaped", result)
 
     def _style(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
@@ -206,9 +208,9 @@ class Job:
             style.save(self.out / f"{face.name}.style")
             self.written += 1
 
-    # --- making, showing, saving ---
+    # --- sampling, overview, files ---
 
-    def _made(self, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
+    def _sampled(self, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
         return self.pipe(labels, styles, **{**self.how, **how})
 
     @property
@@ -220,32 +222,32 @@ class Job:
         return self.pipe.edit(image, labels, styles, **how)
 
     def _edit(self, image: Tensor, labels: Tensor, styles: Styles, **how: Any) -> Tensor:
-        """Make the pictures in the way that --lock and --invert ask for."""
+        """Edit the images with --lock or --invert, or else sample new ones."""
         if self.options.lock or self._inverts:
             return self._edited(image, labels, styles, lock=self.options.lock, **how)
-        return self._made(labels, styles, **how)
+        return self._sampled(labels, styles, **how)
 
-    def _show_input(self, image: Tensor, labels: Tensor) -> None:
-        self._show("input", image)
-        self._show("mask", self._painted(labels))
+    def _add_input(self, image: Tensor, labels: Tensor) -> None:
+        self._add_column("input", image)
+        self._add_column("mask", self._colored(labels))
 
-    def _painted(self, labels: Tensor) -> Tensor:
-        pictures = torch.stack([torch.from_numpy(self.pipe.label_set.colourise(one)) for one in labels])
-        return pictures.permute(0, 3, 1, 2) / 127.5 - 1
+    def _colored(self, labels: Tensor) -> Tensor:
+        colored = torch.stack([torch.from_numpy(self.pipe.label_set.colourise(one)) for one in labels])
+        return colored.permute(0, 3, 1, 2) / 127.5 - 1
 
-    def _show(self, title: str, images: Tensor) -> None:
+    def _add_column(self, title: str, images: Tensor) -> None:
         """Add a column of the overview."""
         column = self.columns.setdefault(title, [])
         column.extend(images.cpu()[: self.options.overview - len(column)])
 
     def _save(self, faces: list[Face], title: str, images: Tensor, suffix: str = "") -> None:
-        """Write a picture per face, with its recipe, and show them."""
+        """Write one PNG per face, with its settings in the metadata, and add a column to the overview."""
         for face, image in zip(faces, images.cpu(), strict=True):
             settings = {key: str(value) for key, value in vars(self.options).items() if value is not None}
             recipe = json.dumps({**settings, "face": face.name, "column": title})
             save_png(self.out / f"{face.name}{suffix}.png", image, {"sca-dm": recipe})
             self.written += 1
-        self._show(title, images)
+        self._add_column(title, images)
 
     def _write_scores(self) -> None:
         means = {

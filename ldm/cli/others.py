@@ -19,9 +19,9 @@ class Others:
     def styles(
         self, source: str, faces: list[Face], option: str, mask: Path | None = None
     ) -> tuple[Tensor | None, list[StyleCode]]:
-        """Return the pictures (B, 3, H, W) that `source`, given by `option`, means for these faces, and their styles.
+        """Return the images (B, 3, H, W) in [-1, 1] that `source` stands for, one per face, and their styles.
 
-        A file of style codes has no pictures.
+        A file of style codes has no images: None.
         """
         if Path(source).suffix == ".style":
             return None, [self.pipe.load_style(source)] * len(faces)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ldm.data.faces import FaceFiles
 from ldm.output_files import OutputError, check_outputs
 
-MOST_FILES = 10_000_000  # more are a slip of the hand, and their names alone would fill the memory
+MAX_FILES = 10_000_000  # more are a typing error, and their names would fill the memory
 
 
 def check_output_folder(options: argparse.Namespace, files: FaceFiles, out: Path) -> None:
@@ -29,9 +29,9 @@ def check_output_folder(options: argparse.Namespace, files: FaceFiles, out: Path
 def planned_files(options: argparse.Namespace, files: FaceFiles, out: Path) -> list[Path]:
     """Return every file that the task will write if all faces can be used."""
     most = max(getattr(options, name, None) or 1 for name in ("samples", "frames"))
-    if most * len(files.pairs) > MOST_FILES:
+    if most * len(files.pairs) > MAX_FILES:
         raise OutputError(
-            f"{most:,} images for each of {len(files.pairs):,} faces are too many, expected at most {MOST_FILES:,} "
+            f"{most:,} images for each of {len(files.pairs):,} faces are too many, expected at most {MAX_FILES:,} "
             "in all; ask for fewer"
         )
     endings = _endings(options)

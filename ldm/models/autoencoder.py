@@ -82,7 +82,7 @@ class VQModel(pl.LightningModule):
         self._to_whiten = start_from_means and ckpt_path is None
         if start_from_means:
             carry_colours(self.encoder, self.decoder)
-        # Lightning requires manual optimisation for two optimisers.
+        # Lightning requires manual optimization for two optimizers.
         self.automatic_optimization = self._discriminator is None
         if anneal_steps and not self.automatic_optimization:
             raise ValueError(
@@ -222,7 +222,7 @@ class VQModel(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the state that an exact resume needs.
 
-        This is the number of batches, because Lightning's global_step counts both optimisers, and the idle
+        This is the number of batches, because Lightning's global_step counts both optimizers, and the idle
         counts of the codebook, which are not weights in published checkpoints.
         """
         checkpoint["first_stage"] = {"steps": self._steps, "idle": self.quantize.idle.clone()}

@@ -15,9 +15,9 @@ from ldm.models.diffusion_config import (
     EMASettings,
     InitialWeights,
     LossSettings,
+    build_diffusion_process,
     build_networks,
     check_published,
-    make_noise,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
 from ldm.models.optimizers import OptimizerSettings
@@ -29,9 +29,8 @@ from ldm.modules.unet_stages import Stage
 from ldm.sampling.noise import draw, seeded
 
 Batch = Mapping[str, Any]
-EXCLUSIVE = {
-    "exclusive": True
-}  # of a mask made from labels; finding out from the mask would wait for the device
+# A label map gives each pixel at most one region. Checking that on the mask would synchronize with the GPU.
+EXCLUSIVE = {"exclusive": True}
 
 
 class LatentDiffusion(LatentNetworks):
@@ -55,7 +54,7 @@ class LatentDiffusion(LatentNetworks):
         attn_loss_weight: weight of the attention loss, for a UNet without mask attention.
         attn_l2: use a squared error instead of cross-entropy in the attention loss.
         parameterization: output of the UNet, "eps" (published) or "v" (arXiv 2202.00512), whose error stays
-            bounded near pure noise; better for short runs. `apply_model` returns eps for both.
+            bounded near pure noise; better for short runs. `apply_model` returns eps for either.
         min_snr_gamma: min-SNR timestep weighting (arXiv 2303.09556); 0 for uniform weights (published).
         zero_terminal_snr: rescale the schedule to end in pure noise (arXiv 2305.08891); needs
             `parameterization: v`.
@@ -70,14 +69,15 @@ class LatentDiffusion(LatentNetworks):
         warmup_steps: length of the linear warmup; null for 50 steps with `anneal_steps` and none without.
         channels_last: store convolution weights in channels-last memory format, which is faster on many
             devices.
-        step_in_backward: run the optimiser inside the backward pass, which saves the memory of the gradients;
+        step_in_backward: run the optimizer inside the backward pass, which saves the memory of the gradients;
             incompatible with gradient clipping, accumulation and several processes.
         half_first_moment: with step_in_backward, keep AdamW's first moment in bfloat16.
         compile: compile the UNet with torch.compile for training, which costs minutes at the start and makes
             steps faster; true, or the name of a backend.
         ckpt_path: checkpoint to initialise the weights from.
-        ignore_keys: patterns such as "cond_stage_model.*" of weights that are not loaded from it, for
-            networks that have changed in part, or have layers that it lacks; the EMA then restarts.
+        ignore_keys: patterns such as "cond_stage_model.*" of weights that are not loaded from `ckpt_path`,
+            for networks of which only a part has changed, or with new layers; the EMA then restarts from the
+            loaded weights.
         num_timesteps_cond, log_every_t: keys of published YAMLs without effect here.
 
     Raises:
@@ -128,13 +128,15 @@ class LatentDiffusion(LatentNetworks):
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
         optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, half_first_moment)
-        start = InitialWeights.read(ckpt_path, ignore_keys)
-        networks = build_networks(unet_config, first_stage_config, cond_stage_config, start)
-        noise = make_noise(linear_start, linear_end, timesteps, zero_terminal_snr, parameterization)
-        super().__init__(*networks, *noise, scale_factor, store_scale=scale_by_std)
+        initial = InitialWeights.read(ckpt_path, ignore_keys)
+        networks = build_networks(unet_config, first_stage_config, cond_stage_config, initial)
+        process = build_diffusion_process(
+            linear_start, linear_end, timesteps, zero_terminal_snr, parameterization
+        )
+        super().__init__(*networks, *process, scale_factor, store_scale=scale_by_std)
         self.image_size, self.channels, self.first_stage_key = image_size, channels, first_stage_key
         self.monitor, self.sample_steps = monitor, sample_steps
-        self.measures_scale = scale_by_std and "scale_factor" not in start.weights
+        self.measures_scale = scale_by_std and "scale_factor" not in initial.weights
         self.optimization, self.compiled_by = optimization, compile
         self.batch_index: BatchIndex | None = None  # set before each training batch by main.py's StepSeeding
         self.dropout = StyleDropout(
@@ -144,35 +146,35 @@ class LatentDiffusion(LatentNetworks):
             probability_of_other_shape,
         )
         loss = LossSettings(min_snr_gamma, attn_loss_weight, attn_l2)
-        self.loss = loss.build(noise, self.unet.use_mask_attn)
+        self.loss = loss.build(process, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
-        self._start_averages(EMASettings(use_ema, ema_decay, ema_style_encoder))
-        self._start_from(start)
+        self._create_emas(EMASettings(use_ema, ema_decay, ema_style_encoder))
+        self._load_initial(initial)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
     def _freeze(self, cond_stage_trainable: bool) -> None:
         """Freeze the parameters that never receive a gradient."""
-        self.unet.freeze_idle()
+        self.unet.freeze_unused()
         self.cond_stage_model.requires_grad_(cond_stage_trainable)
 
-    def _start_averages(self, ema: EMASettings) -> None:
+    def _create_emas(self, ema: EMASettings) -> None:
         """Create the EMAs under the names of published checkpoints."""
         self.model_ema = EMA(self.model, ema.decay) if ema.unet else None
         both = ema.unet and ema.style_encoder
         self.cond_stage_ema = EMA(self.cond_stage_model, ema.decay) if both else None
 
-    def _start_from(self, start: InitialWeights) -> None:
-        """Load the initial weights, if any; EMAs, first stage and scale that they lack keep their values."""
-        if not (weights := start.weights):
+    def _load_initial(self, initial: InitialWeights) -> None:
+        """Load the initial weights, if any; EMAs, first stage and scale factor missing from them keep their values."""
+        if not (weights := initial.weights):
             return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
-        load_weights(self, weights, ignore_prefixes=[*one_sided, *start.ignored(self.state_dict())])
+        load_weights(self, weights, ignore_prefixes=[*one_sided, *initial.ignored(self.state_dict())])
         self._averages().restart_absent(weights)
 
     def _averages(self) -> Averages:
-        """Return the EMAs that exist."""
+        """Return the enabled EMAs."""
         found = (
             (self.model_ema, self.model, "model_ema."),
             (self.cond_stage_ema, self.cond_stage_model, "cond_stage_ema."),
@@ -210,7 +212,7 @@ class LatentDiffusion(LatentNetworks):
     ) -> Condition:
         """Return styles and masks of a batch, with conditioning dropout if `dropout` is given, drawn from `rng`.
 
-        Labels are not checked: Lightning's batches were before their transfer.
+        Labels are not checked here: `on_before_batch_transfer` has checked those of Lightning's batches.
         """
         image = self._image(batch)
         y = one_hot(batch["labels"], self.num_regions, checked=True)
@@ -220,11 +222,11 @@ class LatentDiffusion(LatentNetworks):
         return {"context": context, "y": y}
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check the labels on the host; on a GPU, a check would wait for it."""
+        """Check the labels on the host; on a GPU, the check would force a synchronization."""
         for name in ("labels", "other_labels"):
             if (
                 name in batch and not batch[name].is_cuda
-            ):  # a loader that keeps its data there has checked them
+            ):  # a loader with its data on the GPU has checked them
                 check_labels(batch[name], self.num_regions)
         return batch
 
@@ -258,7 +260,7 @@ class LatentDiffusion(LatentNetworks):
         return as_unit(batch[self.first_stage_key])
 
     def _latent(self, batch: Batch) -> Tensor:
-        """Return z0 (B, C, h, w) of a batch: cached, or encoded now."""
+        """Return the scaled latents z0 (B, C, h, w) of a batch, cached or encoded."""
         if "latent" in batch:
             return self.scale_factor * batch["latent"]
         return self.encode_first_stage(self._image(batch))
@@ -275,7 +277,7 @@ class LatentDiffusion(LatentNetworks):
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the losses of the raw and the EMA weights at the same timesteps and noise."""
+        """Log the losses of the raw and of the EMA weights (suffix `_ema`) at the same timesteps and noise."""
         self._evaluate(batch, batch_idx, "val")
 
     @torch.no_grad()
@@ -292,14 +294,14 @@ class LatentDiffusion(LatentNetworks):
         noise = draw(z.shape, generator, z.device, z.dtype)
         _, log = self.p_losses(z, cond, t, noise)
         with self.ema_scope():
-            averaged_cond = cond if self.cond_stage_ema is None else {**self.conditions(batch), **EXCLUSIVE}
-            _, averaged = self.p_losses(z, averaged_cond, t, noise)
-        log |= {f"{name}_ema": value for name, value in averaged.items()}
+            ema_cond = cond if self.cond_stage_ema is None else {**self.conditions(batch), **EXCLUSIVE}
+            _, ema_log = self.p_losses(z, ema_cond, t, noise)
+        log |= {f"{name}_ema": value for name, value in ema_log.items()}
         log = {name.replace("val/", f"{split}/"): value for name, value in log.items()}
         self.log_dict(log, batch_size=len(z), sync_dist=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimiser, then update the EMAs once, also with gradient accumulation."""
+        """Step the optimizer, then update the EMAs once, also with gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
         self._averages().update()
 
@@ -315,10 +317,12 @@ class LatentDiffusion(LatentNetworks):
     # --- samples ---
 
     @torch.no_grad()
-    def sample_images(self, cond: Condition, size: tuple[int, int], seeds: list[int], **how: Any) -> Tensor:
-        """Sample images (B, 3, H, W) in [-1, 1] for `cond`, latents of `size`, from one seed per image."""
-        how = {"steps": self.sample_steps, "solver": "ddim", **how}
-        return sample_from_seeds(self, cond, (self.channels, *size), seeds, how)
+    def sample_images(
+        self, cond: Condition, size: tuple[int, int], seeds: list[int], **options: Any
+    ) -> Tensor:
+        """Sample images (B, 3, H, W) in [-1, 1] for `cond` with latents of `size` = (h, w), one seed per image."""
+        options = {"steps": self.sample_steps, "solver": "ddim", **options}
+        return sample_from_seeds(self, cond, (self.channels, *size), seeds, options)
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ class Networks(NamedTuple):
     style_encoder: nn.Module
 
 
-class Noise(NamedTuple):
-    """Noise schedule and parameterization of the network's output."""
+class DiffusionProcess(NamedTuple):
+    """Noise schedule, and parameterization of the network's output (eps or v)."""
 
     schedule: NoiseSchedule
     parameterization: Parameterization
@@ -88,7 +88,7 @@ def build_networks(
     unet: Mapping[str, Any],
     first_stage: Mapping[str, Any],
     style_encoder: Mapping[str, Any],
-    start: InitialWeights,
+    initial: InitialWeights,
 ) -> Networks:
     """Build the networks of three configs `{target, params}`.
 
@@ -97,7 +97,7 @@ def build_networks(
     Raises:
         ValueError: the style encoder's codes do not fit the UNet.
     """
-    if has_first_stage(start.weights):
+    if has_first_stage(initial.weights):
         first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
     networks = Networks(*(instantiate_from_config(config) for config in (unet, first_stage, style_encoder)))
     _check_codes(networks.unet, networks.style_encoder)
@@ -109,7 +109,7 @@ def _check_codes(unet: Any, style_encoder: Any) -> None:
     made, taken = getattr(style_encoder, "style_dim", None), unet.context_dim
     if made not in (None, taken):
         raise ValueError(
-            f"cond_stage_config makes codes of size {made}, but unet_config.params.context_dim is {taken}; "
+            f"cond_stage_config produces codes of size {made}, but unet_config.params.context_dim is {taken}; "
             "make them equal"
         )
     made, taken = getattr(style_encoder, "grid", None), unet.style_grid
@@ -126,24 +126,24 @@ def _check_codes(unet: Any, style_encoder: Any) -> None:
         )
 
 
-def make_noise(
+def build_diffusion_process(
     linear_start: float, linear_end: float, timesteps: int, zero_terminal_snr: bool, parameterization: str
-) -> Noise:
+) -> DiffusionProcess:
     """Return the noise schedule and the parameterization.
 
     Raises:
         ValueError: an unknown parameterization, or eps with zero_terminal_snr.
     """
-    noise = Noise(
+    process = DiffusionProcess(
         NoiseSchedule.scaled_linear(linear_start, linear_end, timesteps), Parameterization(parameterization)
     )
     if not zero_terminal_snr:
-        return noise
+        return process
     if parameterization != "v":
         raise ValueError(
             "zero_terminal_snr: x0 cannot be recovered from eps at pure noise; set parameterization: v"
         )
-    return noise._replace(schedule=noise.schedule.zero_terminal_snr())
+    return process._replace(schedule=process.schedule.zero_terminal_snr())
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class LossSettings:
     attention_weight: float = 0.0
     attention_l2: bool = False
 
-    def build(self, noise: Noise, use_mask_attn: bool) -> DenoisingLoss:
+    def build(self, process: DiffusionProcess, use_mask_attn: bool) -> DenoisingLoss:
         """Return the training loss.
 
         Raises:
@@ -174,14 +174,14 @@ class LossSettings:
                 "set attn_loss_weight: 0 or use_mask_attn: false"
             )
         weights, gamma = None, self.min_snr_gamma
-        if gamma and noise.schedule.alpha_bar[-1] < 1e-6:
+        if gamma and process.schedule.alpha_bar[-1] < 1e-6:
             warnings.warn(
                 "min_snr_gamma gives the last timestep of zero_terminal_snr the weight 0, so v is never trained at "
                 "pure noise, where sampling starts; set min_snr_gamma: 0 or zero_terminal_snr: false",
                 stacklevel=3,
             )
         if gamma:
-            weights = min_snr_weights(noise.schedule.alpha_bar, gamma, noise.parameterization.name)
+            weights = min_snr_weights(process.schedule.alpha_bar, gamma, process.parameterization.name)
         return DenoisingLoss(weights, self.attention_weight, self.attention_l2)
 
 
@@ -190,7 +190,7 @@ class EMASettings:
     """Settings of the EMAs.
 
     Attributes:
-        unet: keep an EMA of the UNet; without it there is none at all.
+        unet: keep an EMA of the UNet; if false, `style_encoder` has no effect either.
         decay: weight of the old average at each step.
         style_encoder: keep an EMA of the style encoder too.
     """

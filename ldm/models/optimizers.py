@@ -1,4 +1,4 @@
-"""Settings of the optimiser, its learning-rate schedule, and an AdamW that steps inside the backward pass."""
+"""Settings of the optimizer, its learning-rate schedule, and an AdamW that steps inside the backward pass."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ WARM_UP = 50  # default warmup steps of annealed training
 
 
 def annealed(optimizer: Optimizer, steps: int, warmup_steps: int | None = None) -> Any:
-    """Return the optimiser with linear warmup and cosine decay, as Lightning's `configure_optimizers` expects it.
+    """Return the optimizer with linear warmup and cosine decay, as Lightning's `configure_optimizers` expects it.
 
     The rate rises linearly over `warmup_steps` and is multiplied by (1 + cos(pi n / steps)) / 2.
 
@@ -119,7 +119,7 @@ class OptimizerSettings:
             raise ValueError("half_first_moment has no effect without step_in_backward; set both or neither")
 
     def build(self, parameters: list[nn.Parameter], learning_rate: float, fused: bool) -> Any:
-        """Return the optimiser and its schedule, as Lightning's `configure_optimizers` expects them."""
+        """Return the optimizer and its schedule, as Lightning's `configure_optimizers` expects them."""
         adamw: Optimizer = (
             AdamWInBackward(parameters, learning_rate, self.half_first_moment)
             if self.step_in_backward

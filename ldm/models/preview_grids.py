@@ -16,7 +16,7 @@ def sample_from_seeds(
     cond: Condition,
     shape: tuple[int, int, int],
     seeds: list[int],
-    how: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Tensor:
     """Sample images (B, 3, H, W) in [-1, 1] from one seed per image.
 
@@ -25,7 +25,7 @@ def sample_from_seeds(
         cond: styles and masks of B images.
         shape: shape of one latent, (C, h, w).
         seeds: one seed per image.
-        how: arguments of `ldm.sampling.sample`, such as steps and solver.
+        options: arguments of `ldm.sampling.sample`, such as steps and solver.
     """
     generators = seeded(seeds)
     noise = draw((len(seeds), *shape), generators, networks.device)
@@ -35,13 +35,13 @@ def sample_from_seeds(
         noise,
         networks.schedule,
         generator=generators,
-        **how,
+        **options,
     )
     return networks.decode_first_stage(z).clamp(-1, 1)
 
 
 def compare_styles(
-    networks: LatentNetworks, image: Tensor, cond: Condition, how: Mapping[str, Any]
+    networks: LatentNetworks, image: Tensor, cond: Condition, options: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return columns of images (B, 3, H, W) in [-1, 1]: inputs, and samples of their masks in three styles.
 
@@ -49,7 +49,7 @@ def compare_styles(
         networks: the model.
         image: (B, 3, H, W) in [-1, 1].
         cond: the images' own styles and masks.
-        how: arguments of `ldm.sampling.sample`.
+        options: arguments of `ldm.sampling.sample`.
     """
     z = networks.encode_first_stage(image)
     styles = {
@@ -60,5 +60,5 @@ def compare_styles(
     columns = {"input": image, "reconstruction": networks.decode_first_stage(z).clamp(-1, 1)}
     seeds, shape = list(range(len(image))), (z.shape[-3], z.shape[-2], z.shape[-1])
     for title, style in styles.items():
-        columns[title] = sample_from_seeds(networks, {**cond, "context": style}, shape, seeds, how)
+        columns[title] = sample_from_seeds(networks, {**cond, "context": style}, shape, seeds, options)
     return columns

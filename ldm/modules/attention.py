@@ -144,11 +144,11 @@ class TransformerBlock(nn.Module):
         x = x + (style.values if isinstance(style, StyleLookup) else self.attn2(self.norm2(x), style, logits))
         return x + self.ff(self.norm3(x))
 
-    def freeze_idle(self) -> None:
+    def freeze_unused(self) -> None:
         """Freeze queries and keys of mask attention, which an exclusive mask makes unnecessary."""
         if self.attn2.masked:
-            for idle in (self.attn2.to_q, self.attn2.to_k, self.norm2):
-                idle.requires_grad_(False)
+            for unused in (self.attn2.to_q, self.attn2.to_k, self.norm2):
+                unused.requires_grad_(False)
 
 
 class SpatialTransformer(nn.Module):

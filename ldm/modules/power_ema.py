@@ -18,7 +18,7 @@ from torch import Tensor
 class Profile(NamedTuple):
     """Profile of a power-function EMA."""
 
-    step: int  # optimiser steps so far
+    step: int  # optimizer steps so far
     sigma_rel: float  # length relative to the number of steps
 
 

@@ -36,15 +36,15 @@ def check_recompute(value: Recompute) -> Recompute:
     return value
 
 
-def recomputing(call: Callable[..., Tensor], *arguments: Any, what: Recompute) -> Tensor:
-    """Return call(*arguments), recomputing activations in the backward pass as `what` specifies.
+def recomputing(call: Callable[..., Tensor], *arguments: Any, mode: Recompute) -> Tensor:
+    """Return call(*arguments), recomputing activations in the backward pass as `mode` specifies.
 
     "cheap" recomputes norms, activation functions, sums and copies and keeps the outputs of convolutions,
     matrix products and attention (selective activation checkpointing). Gradients are identical.
     """
-    if what is False or not torch.is_grad_enabled():
+    if mode is False or not torch.is_grad_enabled():
         return call(*arguments)
-    if what is True:
+    if mode is True:
         return checkpoint(call, *arguments, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, _policy)
     return checkpoint(call, *arguments, use_reentrant=False, context_fn=contexts)

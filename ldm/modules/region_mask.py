@@ -25,7 +25,7 @@ class RegionMask:
     `frames`).
 
     `exclusive` is true if no pixel belongs to more than one region, as in every label map; only then is mask
-    attention a lookup. None determines it from the mask, which waits for the device.
+    attention a lookup. None checks the mask, which synchronizes with the GPU.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RegionMask:
             )
         self.mask, self.shares, self.grid = mask, shares, grid
         self.frames = Frames.of(mask, frames) if grid > 1 else None
-        # An exported program takes label maps, in which a pixel has one region.
+        # Exported networks take label maps, in which each pixel has at most one region.
         self.exclusive = torch.compiler.is_exporting() or (
             _one_region_per_pixel(mask) if exclusive is None else exclusive
         )
@@ -95,9 +95,9 @@ class RegionMask:
         assert self.frames is not None  # set with a style grid
         rows, columns = (near.to(codes.dtype) for near in self.frames.nearness(size, self.grid))
         cells = rearrange(codes, "b (r n m) d -> b r n (m d)", r=R, n=self.grid)
-        lines = rearrange(rows.transpose(2, 3) @ cells, "b r h (m d) -> b r h d m", m=self.grid)
-        lines = lines @ columns[:, :, None]  # (B, R, h, D, w)
-        mixed = rearrange((lines * regions[:, :, :, None]).sum(1), "b h d w -> b (h w) d")
+        row_mix = rearrange(rows.transpose(2, 3) @ cells, "b r h (m d) -> b r h d m", m=self.grid)
+        mixed_cells = row_mix @ columns[:, :, None]  # (B, R, h, D, w)
+        mixed = rearrange((mixed_cells * regions[:, :, :, None]).sum(1), "b h d w -> b (h w) d")
         return mixed + unlabelled * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:

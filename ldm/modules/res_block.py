@@ -32,11 +32,11 @@ class TimeResBlock(nn.Module):
     out_layers: nn.Sequential
 
     def __init__(
-        self, channels: int, out_channels: int, time_channels: int, scale_shift: bool, how: Resample
+        self, channels: int, out_channels: int, time_channels: int, scale_shift: bool, resampling: Resample
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
-        self.how: Resample = how
+        self.resampling: Resample = resampling
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, out_channels * (1 + scale_shift)))
         same = channels == out_channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
@@ -44,14 +44,14 @@ class TimeResBlock(nn.Module):
     def _run(self, x: Tensor, emb: Tensor, in_norm: Norm, out_norm: Norm) -> Tensor:
         *_, in_conv = self.in_layers
         *_, dropout, out_conv = self.out_layers
-        h = in_conv(resample(F.silu(in_norm(x)), self.how))  # (B, C', h', w')
+        h = in_conv(resample(F.silu(in_norm(x)), self.resampling))  # (B, C', h', w')
         time = self.emb_layers(emb)[:, :, None, None]  # (B, C', 1, 1), or (B, 2C', 1, 1) with scale and shift
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
             h = out_norm(h) * (1 + scale) + shift  # (B, C', h', w')
         else:
             h = out_norm(h + time)  # (B, C', h', w')
-        return self.skip_connection(resample(x, self.how)) + out_conv(dropout(F.silu(h)))
+        return self.skip_connection(resample(x, self.resampling)) + out_conv(dropout(F.silu(h)))
 
 
 class ResBlock(TimeResBlock):
@@ -65,11 +65,11 @@ class ResBlock(TimeResBlock):
         *,
         dropout: float = 0.0,
         scale_shift: bool = False,
-        how: Resample = "none",
+        resampling: Resample = "none",
         groups: int = 32,
     ) -> None:
         """Build the block; with `scale_shift` the time embedding scales and shifts the second norm's output."""
-        super().__init__(channels, out_channels, time_channels, scale_shift, how)
+        super().__init__(channels, out_channels, time_channels, scale_shift, resampling)
         self.in_layers = nn.Sequential(
             GroupNorm(groups, channels), nn.SiLU(), conv3x3(channels, out_channels)
         )
@@ -97,12 +97,12 @@ class SpadeResBlock(TimeResBlock):
         *,
         dropout: float = 0.0,
         scale_shift: bool = False,
-        how: Resample = "none",
+        resampling: Resample = "none",
         groups: int = 32,
         hidden: int = 128,
     ) -> None:
         """Build the block for a mask of `num_regions`; other arguments as in `ResBlock`."""
-        super().__init__(channels, out_channels, time_channels, scale_shift, how)
+        super().__init__(channels, out_channels, time_channels, scale_shift, resampling)
         self.in_norm = SpadeNorm(channels, num_regions, groups, hidden)
         self.in_layers = nn.Sequential(nn.SiLU(), conv3x3(channels, out_channels))
         self.out_norm = SpadeNorm(out_channels, num_regions, groups, hidden)
@@ -112,7 +112,7 @@ class SpadeResBlock(TimeResBlock):
 
     def condition(self, mask: RegionMask, size: tuple[int, int]) -> BlockModulation:
         """Compute the modulation of both norms for an input of `size`."""
-        out_size = (2 * size[0], 2 * size[1]) if self.how == "up" else size
+        out_size = (2 * size[0], 2 * size[1]) if self.resampling == "up" else size
         return BlockModulation(self.in_norm.condition(mask, size), self.out_norm.condition(mask, out_size))
 
     def forward(self, x: Tensor, emb: Tensor, modulation: BlockModulation) -> Tensor:
@@ -125,8 +125,8 @@ class SpadeResBlock(TimeResBlock):
         )
 
 
-def resample(x: Tensor, how: Resample) -> Tensor:
+def resample(x: Tensor, resampling: Resample) -> Tensor:
     """Resample (B, C, h, w): nearest neighbour ("up"), 2x2 average pooling ("down") or identity ("none")."""
-    if how == "up":
+    if resampling == "up":
         return repeat_pixels(x)
-    return F.avg_pool2d(x, 2) if how == "down" else x
+    return F.avg_pool2d(x, 2) if resampling == "down" else x

@@ -1,4 +1,4 @@
-"""The denoising UNet: style conditions the encoder by mask attention, the mask the decoder by SPADE."""
+"""The denoising UNet: styles enter by mask attention, the mask by SPADE in middle block and decoder."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,10 +29,10 @@ class UNet(nn.Module):
         in_channels, out_channels: channels of the latent.
         model_channels: base width; `channel_mult` multiplies it at each level.
         num_res_blocks: residual blocks per level (the decoder has one more).
-        attention_resolutions: downsampling factors of the levels with transformers.
+        attention_resolutions: downsampling factors (1, 2, 4, ...) of the levels with transformers.
         context_dim: D, the size of one region's style code.
         num_classes: R, the number of regions.
-        use_mask_attn: restrict a pixel's attention to the codes of the regions it belongs to.
+        use_mask_attn: restrict the attention of each pixel to the codes of its regions.
         num_head_channels, num_heads: channels per head, or number of heads; give exactly one.
         transformer_depth: blocks per transformer.
         dropout: dropout probability in residual blocks.
@@ -44,11 +44,11 @@ class UNet(nn.Module):
             the timestep: narrow networks need fewer than the published 32.
         spade_hidden: hidden channels of the SPADE norms. The published 128 would dominate the cost of a
             narrow network.
-        mask_shares: downsample the mask by area instead of by nearest neighbour, which preserves sub-pixel
-            edges in small latents.
+        mask_shares: downsample the mask by area averaging, which preserves sub-pixel edges in small latents,
+            instead of nearest neighbour (published).
         style_grid: n; a region's code is n x n tokens of size context_dim / n^2, one per cell of a grid in
-            the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region. 1 as
-            published.
+            the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region; 1 in
+            the published model.
         region_frames: {region: region frame of its grid}, where the frame is another region or "image" for
             the whole image; by default a region's own.
         style_input: add a convolution of the style grid to the features of the first convolution, so that the
@@ -88,7 +88,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if not use_spatial_transformer:
-            raise ValueError("use_spatial_transformer must be true: the transformers take the styles")
+            raise ValueError("use_spatial_transformer must be true: styles enter through the transformers")
         self.image_size, self.in_channels, self.model_channels = image_size, in_channels, model_channels
         self.num_regions, self.context_dim = num_classes, context_dim
         _check_grid(style_grid, use_mask_attn, context_dim)
@@ -100,8 +100,8 @@ class UNet(nn.Module):
         self.factor = 2 ** (len(channel_mult) - 1)  # sides of latents must be divisible by it
         if image_size % self.factor:
             raise ValueError(
-                f"image_size must be a multiple of {self.factor}, one factor 2 for each level of channel_mult "
-                f"but the first, got {image_size}"
+                f"image_size must be a multiple of {self.factor}, because the levels of channel_mult "
+                f"downsample it {len(channel_mult) - 1} times, got {image_size}"
             )
         T = 4 * model_channels
         self.time_embed = nn.Sequential(nn.Linear(model_channels, T), nn.SiLU(), nn.Linear(T, T))
@@ -129,9 +129,10 @@ class UNet(nn.Module):
 
         Args:
             style: (B, R, D).
-            mask: (B, R, H, W), one-hot; zeros in unlabelled pixels.
+            mask: (B, R, H, W), one-hot; all zeros at unlabelled pixels.
             size: (h, w) of the latents, divisible by `factor`.
-            exclusive: whether each pixel has at most one region; None determines it, which waits for the device.
+            exclusive: whether each pixel has at most one region; None checks the mask, which synchronizes with
+                the GPU.
 
         Raises:
             ValueError: shapes that are inconsistent with each other or the network.
@@ -156,11 +157,11 @@ class UNet(nn.Module):
             size = stage.size_after(size)
         return parts, size
 
-    def freeze_idle(self) -> None:
-        """Freeze parameters that get no gradient, for which data-parallel training would wait."""
+    def freeze_unused(self) -> None:
+        """Freeze parameters that get no gradient; data-parallel training would wait for their gradients."""
         for module in self.modules():
             if isinstance(module, TransformerBlock):
-                module.freeze_idle()
+                module.freeze_unused()
 
     def _check(self, style: Tensor, mask: Tensor, size: tuple[int, int]) -> None:
         R, D = self.num_regions, self.context_dim
@@ -211,8 +212,8 @@ class UNet(nn.Module):
         logits: list[Tensor] | None,
     ) -> Tensor:
         # Recomputation would append the attention logits twice.
-        what = self.use_checkpoint if logits is None else False
-        return recomputing(stage, x, emb, part, logits, what=what)  # (B, C', h', w')
+        mode = self.use_checkpoint if logits is None else False
+        return recomputing(stage, x, emb, part, logits, mode=mode)  # (B, C', h', w')
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
         """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""

@@ -71,10 +71,10 @@ class Stage(nn.Sequential):
     def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the output size (h, w) of the stage for features of `size`."""
         for layer in self:
-            how = getattr(layer, "how", "none")
-            if isinstance(layer, Downsample) or how == "down":
+            resampling = getattr(layer, "resampling", "none")
+            if isinstance(layer, Downsample) or resampling == "down":
                 size = (size[0] // 2, size[1] // 2)
-            elif isinstance(layer, Upsample) or how == "up":
+            elif isinstance(layer, Upsample) or resampling == "up":
                 size = (2 * size[0], 2 * size[1])
         return size
 
@@ -90,7 +90,7 @@ class Residuals:
     groups: int
     spade_hidden: int
 
-    def plain(self, channels: int, out: int, how: Resample = "none") -> ResBlock:
+    def plain(self, channels: int, out: int, resampling: Resample = "none") -> ResBlock:
         """Build a block without mask conditioning."""
         return ResBlock(
             channels,
@@ -98,11 +98,11 @@ class Residuals:
             self.time_channels,
             dropout=self.dropout,
             scale_shift=self.scale_shift,
-            how=how,
+            resampling=resampling,
             groups=self.groups,
         )
 
-    def spade(self, channels: int, out: int, how: Resample = "none") -> SpadeResBlock:
+    def spade(self, channels: int, out: int, resampling: Resample = "none") -> SpadeResBlock:
         """Build a block that is modulated by the mask."""
         return SpadeResBlock(
             channels,
@@ -111,7 +111,7 @@ class Residuals:
             self.num_regions,
             dropout=self.dropout,
             scale_shift=self.scale_shift,
-            how=how,
+            resampling=resampling,
             groups=self.groups,
             hidden=self.spade_hidden,
         )

@@ -167,8 +167,10 @@ class Encoder(nn.Module):
         channels = ch
         for i, mult in enumerate(ch_mult):
             attention = resolution // 2**i in attn_resolutions
-            how: Resample = "down" if i < len(ch_mult) - 1 else "none"
-            self.down.append(Level(channels, ch * mult, num_res_blocks, attention, dropout, norm_groups, how))
+            resampling: Resample = "down" if i < len(ch_mult) - 1 else "none"
+            self.down.append(
+                Level(channels, ch * mult, num_res_blocks, attention, dropout, norm_groups, resampling)
+            )
             channels = ch * mult
         self.mid = Middle(channels, dropout, norm_groups)
         self.norm_out = group_norm(norm_groups, channels, eps=1e-6)
@@ -207,9 +209,9 @@ class Decoder(nn.Module):
         levels = []  # built from the coarsest, stored from the finest
         for i, mult in reversed(list(enumerate(ch_mult))):
             attention = resolution // 2**i in attn_resolutions
-            how: Resample = "up" if i > 0 else "none"
+            resampling: Resample = "up" if i > 0 else "none"
             levels.append(
-                Level(channels, ch * mult, num_res_blocks + 1, attention, dropout, norm_groups, how)
+                Level(channels, ch * mult, num_res_blocks + 1, attention, dropout, norm_groups, resampling)
             )
             channels = ch * mult
         self.up = nn.ModuleList(reversed(levels))

@@ -1,6 +1,6 @@
 """Check the class names of a face parser from elsewhere on a face whose label map is known.
 
-Copies of the same networks circulate with the names of left and right exchanged, or with the names of another order
+Copies of the same networks circulate with the names of left and right swapped, or with the names of another order
 of the classes. Both load without an error and give wrong label maps.
 """
 
@@ -15,8 +15,8 @@ from ldm.data.labels import CELEBAMASK_HQ
 REFERENCE = ROOT / "assets" / "photos" / "aligned"
 SIDE = 512  # of the image that is parsed
 PAIRS = (("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear"))
-LEAST_SHARE = 0.0005  # of the image: fewer pixels are noise
-LEAST_AREA = 0.005  # of the image: regions whose names are checked
+MIN_SHARE = 0.0005  # of the image: fewer pixels are noise
+MIN_AREA = 0.005  # of the image: regions whose names are checked
 SAME, OTHER = 0.5, 0.1  # IoU from which a class is another region, and below which it is not its own
 
 
@@ -29,20 +29,20 @@ def reference_face() -> tuple[Tensor, Tensor]:
     )
 
 
-def exchanged_sides(labels: Tensor) -> list[tuple[str, str]]:
-    """Return the pairs of regions whose left and right are exchanged in a label map (H, W) of the reference face.
+def swapped_sides(labels: Tensor) -> list[tuple[str, str]]:
+    """Return the pairs of regions whose left and right are swapped in a label map (H, W) of the reference face.
 
     l_eye, l_brow and l_ear are the person's left, on the right of the image. A pair of which a region was not found
-    follows the others if these agree.
+    is assumed to be like the others if these agree.
     """
-    order = {pair: _exchanged(labels, *pair) for pair in PAIRS}
+    order = {pair: _swapped(labels, *pair) for pair in PAIRS}
     known = {found for found in order.values() if found is not None}
     unseen = known == {True}
     return [pair for pair, found in order.items() if (unseen if found is None else found)]
 
 
 def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
-    """Return the classes that are plainly another region: {name of the class: region that it finds}.
+    """Return the misnamed classes: {name of the class: region that it actually segments}.
 
     Args:
         labels: label map (H, W) of the parser.
@@ -51,12 +51,12 @@ def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
     regions = CELEBAMASK_HQ.regions
     sides = {index for pair in PAIRS for index in CELEBAMASK_HQ.indices(pair)}
     large = [
-        index for index in range(len(regions)) if index not in sides and _mean(truth == index) >= LEAST_AREA
+        index for index in range(len(regions)) if index not in sides and _mean(truth == index) >= MIN_AREA
     ]
     found = {}
     for index in range(len(regions)):
         mask = labels == index
-        if _mean(mask) < LEAST_SHARE or _iou(mask, truth == index) >= OTHER:
+        if _mean(mask) < MIN_SHARE or _iou(mask, truth == index) >= OTHER:
             continue
         for other in large:
             if other != index and _iou(mask, truth == other) >= SAME:
@@ -65,31 +65,31 @@ def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
 
 
 def check_classes(labels: Tensor, truth: Tensor, name: str) -> list[tuple[str, str]]:
-    """Return the pairs of regions to exchange.
+    """Return the pairs of regions to swap.
 
     Args:
-        labels: what the parser makes of the reference face (H, W).
+        labels: label map of the reference face by the parser (H, W).
         truth: label map of the reference face (H, W).
         name: of the parser, for the error.
 
     Raises:
-        CheckpointError: a class is plainly not the region that its name says.
+        CheckpointError: a class segments another region than its name says.
     """
     if wrong := misnamed(labels, truth):
-        listed = ", ".join(f"'{named}' finds {region}" for named, region in wrong.items())
+        listed = ", ".join(f"'{named}' segments {region}" for named, region in wrong.items())
         raise CheckpointError(
-            f"{name}: its class names do not match what the network finds in a known face: {listed}; correct "
+            f"{name}: its class names do not match what the network segments in a reference face: {listed}; correct "
             "id2label in its config.json"
         )
-    return exchanged_sides(labels)
+    return swapped_sides(labels)
 
 
-def _exchanged(labels: Tensor, left: str, right: str) -> bool | None:
+def _swapped(labels: Tensor, left: str, right: str) -> bool | None:
     """Return whether the person's left lies on the left of the image, None if a region was not found."""
     columns = []
     for index in CELEBAMASK_HQ.indices((left, right)):
         mask = labels == index
-        if _mean(mask) < LEAST_SHARE:
+        if _mean(mask) < MIN_SHARE:
             return None
         columns.append(float(mask.nonzero()[:, 1].float().mean()))
     return columns[0] < columns[1]

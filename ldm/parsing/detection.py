@@ -20,7 +20,7 @@ TEMPLATE = 80  # side of dlib's templates in pixels: it finds no smaller face
 SMALLEST = 40  # side in pixels of the smallest face box that is worth an edit
 TILTED = 30  # degrees between two scans
 UPRIGHT_PIXELS, TILTED_PIXELS = 12_000_000, 3_000_000  # that a scan looks at: a second, and a quarter
-MOST_PIXELS = 400_000_000  # of a thorough scan: 100 megapixels enlarged twofold
+MAX_SCAN_PIXELS = 400_000_000  # of a thorough scan: 100 megapixels enlarged twofold
 BAND_ROWS = 4096  # rows scanned at once, which bounds the memory
 THRESHOLD, TILTED_THRESHOLD = 0.0, 0.2  # of dlib's score; a turned photo shows more that looks like a face
 TEMPLATE_TILT = (
@@ -74,7 +74,7 @@ def find_candidates(photo: Image.Image, smallest: float | None = None) -> list[C
         if smallest is None:
             scale = min(scale, math.sqrt(budget / area))
         else:
-            scale = min(TEMPLATE / smallest, math.sqrt(MOST_PIXELS / area))
+            scale = min(TEMPLATE / smallest, math.sqrt(MAX_SCAN_PIXELS / area))
         found += _scan(grey, scale, tilt)
     return without_duplicates(found)
 

@@ -103,14 +103,14 @@ class FaceParser:
         Args:
             path: A run folder of main.py, a folder of `scripts/export_model.py`, or a network in transformers' format:
                 a folder, or owner/name on the hub.
-            device: "cpu", "cuda", "mps"; by default the fastest there is.
+            device: "cpu", "cuda", "mps"; by default the fastest available.
             label_set: Names of the labels in the label maps.
 
-        A network from elsewhere is run on a face whose label map is known. Left and right are exchanged, with a
-        warning, where its names have them the other way round.
+        A network in transformers' format is checked on a reference face with a known label map: left and right are
+        swapped, with a warning, where its class names have them the other way round.
 
         Raises:
-            CheckpointError: neither, or its classes have no names that `label_set` knows, or names of other regions.
+            CheckpointError: not a face parser, or its class names are not those of `label_set` or of other regions.
         """
         place = usable_device(device)
         folder = Path(path)
@@ -136,16 +136,16 @@ class FaceParser:
         )
 
     def _check_classes(self, name: str) -> None:
-        """Correct exchanged sides; raise CheckpointError if a class is plainly another region."""
+        """Correct swapped sides; raise CheckpointError if a class segments another region than its name says."""
         image, truth = reference_face()
-        exchanged = check_classes(self.parse(image), truth, name)
+        swapped = check_classes(self.parse(image), truth, name)
         before = self._to_label.clone()
-        for pair in exchanged:
+        for pair in swapped:
             left, right = self.label_set.indices(pair)
             self._to_label[before == left], self._to_label[before == right] = right, left
-        if exchanged:
-            listed = ", ".join(f"{left} and {right}" for left, right in exchanged)
-            warnings.warn(f"{name}: its names have {listed} exchanged; corrected", stacklevel=3)
+        if swapped:
+            listed = ", ".join(f"{left} and {right}" for left, right in swapped)
+            warnings.warn(f"{name}: its class names have {listed} swapped; corrected", stacklevel=3)
 
     @property
     def device(self) -> torch.device:
@@ -248,11 +248,11 @@ def _translated(regions: Sequence[str], label_set: LabelSet) -> list[int]:
     found = {
         name: known.get(_words(name), known.get(_words(ALIASES.get(_words(name), "")))) for name in regions
     }
-    strangers = [name for name, label in found.items() if label is None]
-    if strangers:
+    unknown = [name for name, label in found.items() if label is None]
+    if unknown:
         raise CheckpointError(
-            f"the parser's classes {', '.join(map(repr, strangers[:8]))} are none of {label_set.name}'s: "
-            f"{', '.join(label_set.regions)}; name them so in its config.json, under id2label"
+            f"the parser's classes {', '.join(map(repr, unknown[:8]))} are not among those of "
+            f"{label_set.name}: {', '.join(label_set.regions)}; rename them under id2label in its config.json"
         )
     return [UNLABELLED if (label := found[name]) is None else label for name in regions]
 

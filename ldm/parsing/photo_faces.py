@@ -15,13 +15,13 @@ from ldm.parsing.alignment import AlignmentError, Crop, as_bytes, settle, whole_
 from ldm.parsing.detection import Candidate, find_candidates, overlap
 from ldm.parsing.face_parser import FaceParser
 
-MOST_FACES = 50  # the largest candidates that the parser looks at
+MAX_FACES = 50  # the largest candidates that the parser looks at
 WINDOW = 2.0  # half side of the window around a candidate, in sides of its box
 WINDOW_PIXELS = 512  # longest side of the window that the parser looks at
 CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are no faces
-LEAST_SKIN = 0.1  # of the crop
-LEAST_AGREEMENT = 0.8  # of the label maps of a crop and its mirror image; faces have 0.97 and more
-MOST_TURN = (
+MIN_SKIN = 0.1  # of the crop
+MIN_AGREEMENT = 0.8  # of the label maps of a crop and its mirror image; faces have 0.97 and more
+MAX_ROTATION = (
     25  # degrees between the detector's tilt and the parser's; a pattern that is no face differs by any angle
 )
 PARSED_AT = 512  # least side of the crop whose label map is made
@@ -62,7 +62,7 @@ def find_faces(photo: Image.Image, parser: FaceParser, smallest: float | None = 
         DetectionError: dlib is not installed.
     """
     found: list[Face] = []
-    for candidate in find_candidates(photo, smallest)[:MOST_FACES]:
+    for candidate in find_candidates(photo, smallest)[:MAX_FACES]:
         crop = _confirmed(photo, candidate, parser)
         if crop is not None and not any(_same(crop, other.crop) for other in found):
             found.append(Face(crop, candidate.score))
@@ -119,7 +119,7 @@ def _confirmed(photo: Image.Image, candidate: Candidate, parser: FaceParser) -> 
     crop = Crop(crop.centre / scale + complex(left, top), crop.axis / scale)
     side = 2 * abs(crop.axis)
     turn = (Face(crop).tilt - candidate.tilt + 180) % 360 - 180
-    fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1] and abs(turn) <= MOST_TURN
+    fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1] and abs(turn) <= MAX_ROTATION
     return crop if fits and overlap(crop.centre, side, candidate.centre, candidate.side) else None
 
 
@@ -150,9 +150,9 @@ def _looks_like_a_face(pixels: Tensor, crop: Crop, parser: FaceParser) -> bool:
     labels = parser.parse(image)
     names = [name for name in ("skin", "nose") if name in parser.label_set.regions]
     numbers = torch.tensor(parser.label_set.indices(names), dtype=labels.dtype, device=labels.device)
-    if float(torch.isin(labels, numbers).float().mean()) < LEAST_SKIN:
+    if float(torch.isin(labels, numbers).float().mean()) < MIN_SKIN:
         return False
-    return mirror_agreement(image, labels, parser) >= LEAST_AGREEMENT
+    return mirror_agreement(image, labels, parser) >= MIN_AGREEMENT
 
 
 def _same(crop: Crop, other: Crop) -> bool:

@@ -14,11 +14,11 @@ from ldm.data.images import ImageError
 from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
 from ldm.parsing.alignment import Crop, landmarks
-from ldm.parsing.photo_faces import LEAST_SKIN, find_faces, mirror_agreement
+from ldm.parsing.photo_faces import MIN_SKIN, find_faces, mirror_agreement
 from ldm.pipeline.photo_face import PhotoFace, labelled
 
-MOST_OUTSIDE = 0.25  # share of a crop beyond the photo, where edge pixels are repeated
-LEAST_AGREEMENT = 0.85  # of the label maps of a crop and its mirror image: share of pixels
+MAX_OUTSIDE = 0.25  # share of a crop beyond the photo, where edge pixels are repeated
+MIN_AGREEMENT = 0.85  # of the label maps of a crop and its mirror image: share of pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,9 @@ def _cut_off(crop: Crop, file: PhotoFile) -> str | None:
     x = np.linspace(-1, 1, 65)
     points = crop.centre + crop.axis * (x[None, :] + 1j * x[:, None])
     inside = (points.real >= 0) & (points.real <= W) & (points.imag >= 0) & (points.imag <= H)
-    if (outside := 1 - inside.mean()) <= MOST_OUTSIDE:
+    if (outside := 1 - inside.mean()) <= MAX_OUTSIDE:
         return None
-    return f"{outside:.0%} of its crop is beyond the photo, expected at most {MOST_OUTSIDE:.0%}"
+    return f"{outside:.0%} of its crop is beyond the photo, expected at most {MAX_OUTSIDE:.0%}"
 
 
 def _uncertain(face: PhotoFace) -> str | None:
@@ -79,12 +79,12 @@ def _uncertain(face: PhotoFace) -> str | None:
     label_set = parser.label_set
     if landmarks(labels, label_set) is None:
         return "the parser finds no eyes or no mouth in its crop"
-    if (skin := labelled(labels, label_set.indices(["skin", "nose"])).mean()) < LEAST_SKIN:
-        return f"the parser finds skin on {skin:.0%} of its crop, expected at least {LEAST_SKIN:.0%}"
+    if (skin := labelled(labels, label_set.indices(["skin", "nose"])).mean()) < MIN_SKIN:
+        return f"the parser finds skin on {skin:.0%} of its crop, expected at least {MIN_SKIN:.0%}"
     image, _ = face.model_input(parser.size)
-    if (agreement := mirror_agreement(image, labels, parser)) >= LEAST_AGREEMENT:
+    if (agreement := mirror_agreement(image, labels, parser)) >= MIN_AGREEMENT:
         return None
     return (
         f"the label maps of its crop and of the mirrored crop agree on {agreement:.0%} of the pixels, "
-        f"expected at least {LEAST_AGREEMENT:.0%}"
+        f"expected at least {MIN_AGREEMENT:.0%}"
     )

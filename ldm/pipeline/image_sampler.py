@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from ldm.checkpoints.free_memory import free_bytes
 from ldm.data.labels import UNLABELLED, LabelSet, one_hot
 from ldm.pipeline.edit_masks import blend, shrink
-from ldm.pipeline.memory import SHARE, bytes_of
+from ldm.pipeline.memory import USABLE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling
 from ldm.pipeline.preview_decoder import PreviewDecoder
 from ldm.sampling import guide, invert, sample
@@ -44,19 +45,19 @@ class EditSource:
     """Source images of an edit.
 
     Attributes:
-        photo: (B, 3, H, W) in [-1, 1].
+        image: (B, 3, H, W) in [-1, 1].
         weights: edit mask (B, 1, H, W), 0 where pixels are kept; None to change all pixels.
         inputs: label maps and styles of the source, to start sampling from its DDIM inversion; else None.
     """
 
-    photo: Tensor
+    image: Tensor
     weights: Tensor | None = None
     inputs: SamplingInputs | None = None
 
     def __getitem__(self, rows: slice) -> EditSource:
         """Return a slice of the batch."""
         weights = None if self.weights is None else self.weights[rows]
-        return EditSource(self.photo[rows], weights, None if self.inputs is None else self.inputs[rows])
+        return EditSource(self.image[rows], weights, None if self.inputs is None else self.inputs[rows])
 
 
 class ImageSampler:
@@ -67,68 +68,72 @@ class ImageSampler:
         self.model, self.label_set, self.dtype = model, label_set, dtype
         self.preview_decoder: PreviewDecoder | None = None  # None for the model's own decoder
 
-    def sample(self, inputs: SamplingInputs, how: Sampling, source: EditSource | None = None) -> Tensor:
-        """Sample all images in batches; return (B, 3, H, W) in [-1, 1]."""
-        B, seeds = len(inputs.labels), how.seeds(len(inputs.labels))
-        batch_size = how.batch_size or self._fitting_batch_size(inputs, how)
+    def sample(self, inputs: SamplingInputs, options: Sampling, source: EditSource | None = None) -> Tensor:
+        """Sample all images in batches; return (B, 3, H, W) in [-1, 1] on the model's device."""
+        B, seeds = len(inputs.labels), options.seeds(len(inputs.labels))
+        batch_size = options.batch_size or self._fitting_batch_size(inputs, options)
         inverts = source is not None and source.inputs is not None
-        report = _Report(how, -(-B // batch_size) * (2 if inverts else 1))
+        stages = _StageProgress(options.progress, math.ceil(B / batch_size) * (2 if inverts else 1))
         images = []
         for start in range(0, B, batch_size):
             rows = slice(start, start + batch_size)
             part = None if source is None else source[rows]
-            images.append(self._batch(inputs[rows], seeds[rows], how, part, report))
+            images.append(self._batch(inputs[rows], seeds[rows], options, part, stages))
         return torch.cat(images)
 
     def _batch(
         self,
         inputs: SamplingInputs,
         seeds: list[int],
-        how: Sampling,
+        options: Sampling,
         source: EditSource | None,
-        report: _Report,
+        stages: _StageProgress,
     ) -> Tensor:
         size, device = self.latent_size(inputs.labels), self.model.device
         generators = seeded(seeds)
         x = draw((len(seeds), self.model.channels, *size), generators, device)
-        with self._casting():
-            predict = self._predict(inputs, how, size)
-        photo = weights = None
+        with self._autocast():
+            predict = self._predict(inputs, options, size)
+        original = weights = None
         if source is not None:
-            photo = source.photo.to(device)
+            original = source.image.to(device)
             if source.inputs is not None:
-                x = self.invert(photo, source.inputs, how.used_steps, how.used_spacing, report.of_stage())
+                x = self.invert(
+                    original, source.inputs, options.used_steps, options.used_spacing, stages.next_stage()
+                )
             if source.weights is not None:
                 weights = source.weights.to(device)
-                free = shrink(weights, self.model.first_stage_model.factor)
-                predict = lock(predict, self.model.schedule, self.model.encode_first_stage(photo), free)
-        if how.preview is not None:
-            predict = self._with_preview(predict, how.preview)
-        with self._casting():
+                editable = shrink(weights, self.model.first_stage_model.factor)
+                predict = lock(
+                    predict, self.model.schedule, self.model.encode_first_stage(original), editable
+                )
+        if options.preview is not None:
+            predict = self._with_preview(predict, options.preview)
+        with self._autocast():
             z = sample(
                 predict,
                 x,
                 self.model.schedule,
-                steps=how.used_steps,
-                solver=how.solver,
-                eta=how.eta,
-                spacing=how.used_spacing,
+                steps=options.used_steps,
+                solver=options.solver,
+                eta=options.eta,
+                spacing=options.used_spacing,
                 generator=generators,
-                progress=report.of_stage(),
+                progress=stages.next_stage(),
             )
             if not z.isfinite().all():
                 raise ValueError(
                     "sampling produced non-finite values; use precision float32 or a lower guidance than "
-                    f"{how.guidance}"
+                    f"{options.guidance}"
                 )
             images = self._decoded(z)
-        return images if photo is None or weights is None else blend(images, photo, weights)
+        return images if original is None or weights is None else blend(images, original, weights)
 
     def invert(
-        self, photo: Tensor, inputs: SamplingInputs, steps: int, spacing: Spacing, progress: Progress | None
+        self, image: Tensor, inputs: SamplingInputs, steps: int, spacing: Spacing, progress: Progress | None
     ) -> Tensor:
-        """Return the DDIM inversion (B, C, h, w) of the images."""
-        z = self.model.encode_first_stage(photo.to(self.model.device))
+        """Return the DDIM inversion (B, C, h, w) of images (B, 3, H, W) in [-1, 1]."""
+        z = self.model.encode_first_stage(image.to(self.model.device))
         ready = self.model.prepare(self.condition(inputs), (z.shape[-2], z.shape[-1]))
         return invert(
             lambda x, t: self.model.apply_model(x, t, ready),
@@ -140,7 +145,7 @@ class ImageSampler:
         )
 
     def condition(self, inputs: SamplingInputs) -> Condition:
-        """Return the condition of `LatentDiffusion.apply_model` on the model's device."""
+        """Return the `cond` argument of `LatentDiffusion.apply_model`, on the model's device."""
         device = self.model.device
         return {"context": inputs.codes.to(device), "y": self.mask(inputs.labels)}
 
@@ -164,51 +169,51 @@ class ImageSampler:
 
     def _with_preview(self, predict: Predict, preview: Preview) -> Predict:
         """Wrap `predict` to also pass the current estimate of x0 to `preview`."""
-        bar = self.model.schedule.alpha_bar.tolist()
+        alpha_bar = self.model.schedule.alpha_bar.tolist()
         decode = self.preview_decoder or self._decoded
 
         def with_preview(x: Tensor, t: Tensor) -> Tensor:
-            eps, a = predict(x, t), bar[int(t[0])]
+            eps, a = predict(x, t), alpha_bar[int(t[0])]
             if a > 0:  # x0 is undefined at pure noise
                 preview(lambda: decode((x - (1 - a) ** 0.5 * eps) / a**0.5))
             return eps
 
         return with_preview
 
-    def _casting(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.model.device.type, self.dtype)
 
-    def _predict(self, inputs: SamplingInputs, how: Sampling, size: tuple[int, int]) -> Predict:
+    def _predict(self, inputs: SamplingInputs, options: Sampling, size: tuple[int, int]) -> Predict:
         cond = self.condition(inputs)
         null, active = cond, None
-        strength = self._strength(how.guidance, inputs.labels, size)
-        if how.null == "zero":
+        scale = self._guidance_scale(options.guidance, inputs.labels, size)
+        if options.null == "zero":
             null = {"context": 0 * cond["context"], "y": 0 * cond["y"]}
-        elif bool((torch.as_tensor(strength) != 1).any()):
+        elif bool((torch.as_tensor(scale) != 1).any()):
             empty = torch.zeros(len(inputs.labels), 3, *inputs.labels.shape[-2:], device=self.model.device)
             with torch.autocast(self.model.device.type, enabled=False):  # styles always use float32
                 codes = self.model.get_learned_conditioning(empty, cond["y"])
             null = {"context": codes, "y": cond["y"]}
-        if how.guidance_interval is not None:
-            low, high = how.guidance_interval
-            bar = self.model.schedule.alpha_bar
-            sigma = ((1 - bar) / bar).sqrt()
+        if options.guidance_interval is not None:
+            low, high = options.guidance_interval
+            alpha_bar = self.model.schedule.alpha_bar
+            sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
             active = ((sigma >= low) & (sigma <= high)).tolist().__getitem__
         return guide(
             self.model.apply_model,
             cond,
             null,
-            strength,
-            prepare=(lambda ready: self.model.prepare(ready, size)) if how.cache else None,
+            scale,
+            prepare=(lambda ready: self.model.prepare(ready, size)) if options.cache else None,
             active=active,
         )
 
-    def _strength(
+    def _guidance_scale(
         self, guidance: float | Mapping[str, float], labels: Tensor, size: tuple[int, int]
     ) -> float | Tensor:
-        """Return the guidance scale per latent pixel (B, 1, h, w), or one number for all."""
+        """Return the guidance scale: one number, or (B, 1, h, w) if `guidance` is given by region."""
         if not isinstance(guidance, Mapping):
             return guidance
         table = torch.ones(UNLABELLED + 1)
@@ -216,51 +221,52 @@ class ImageSampler:
         full = table[labels.long().cpu()][:, None].to(self.model.device)
         return F.interpolate(full, size=size, mode="area")
 
-    def _fitting_batch_size(self, inputs: SamplingInputs, how: Sampling) -> int:
+    def _fitting_batch_size(self, inputs: SamplingInputs, options: Sampling) -> int:
         """Return the batch size that fits into memory, up to the number of images."""
         free, labels = free_bytes(self.model.device), inputs.labels
         if free is None:
             return len(labels)
-        one = self._bytes_of_one(inputs[:1], passes=1 if how.guidance == 1 else 2)
-        if one > free:
+        needed = self._bytes_per_image(inputs[:1], passes=1 if options.guidance == 1 else 2)
+        if needed > free:
             H, W = labels.shape[-2:]
             unit = self.model.first_stage_model.factor * self.model.unet.factor
-            side = int((free / one * H * W) ** 0.5) // unit * unit
+            side = int((free / needed * H * W) ** 0.5) // unit * unit
             raise ValueError(
-                f"an image of {H}x{W} needs about {one / 2**30:.1f} GiB, but {self.model.device} has "
+                f"an image of {H}x{W} needs about {needed / 2**30:.1f} GiB, but {self.model.device} has "
                 f"{free / 2**30:.1f} GiB free; close other programs"
                 + (f", or sample at {side}x{side}, which fits" if side else "")
             )
-        return max(1, min(len(labels), int(SHARE * free / one)))
+        return max(1, min(len(labels), int(USABLE * free / needed)))
 
-    def _bytes_of_one(self, inputs: SamplingInputs, passes: int) -> int:
-        """Estimate the memory for one image: conditioning and features of the UNet, and the decoder."""
+    def _bytes_per_image(self, inputs: SamplingInputs, passes: int) -> int:
+        """Estimate the memory for one image in bytes: conditioning and features of the UNet, and the decoder."""
         H, W = inputs.labels.shape[-2:]
         unit = self.model.unet.factor
-        # Measure a corner and one of twice its size to separate the part that grows with the pixels from the
-        # constant part, the keys and values of the codes.
+        # Prepare the conditioning of a small corner and of one twice as wide, to separate the memory proportional
+        # to the number of pixels from the constant memory: the keys and values of the codes.
         side = unit * self.model.first_stage_model.factor
         cond = self.condition(SamplingInputs(inputs.labels[:, :side, :side], inputs.codes))
-        corner, twice = (
+        single, double = (
             bytes_of(self.model.prepare(cond, (unit, width))["prepared"]) for width in (unit, 2 * unit)
         )
-        conditioning = corner + (twice - corner) * (H * W // side**2 - 1)
-        # About five copies of the decoder's widest features, twice the channels of the last ones, at full size.
+        conditioning = single + (double - single) * (H * W // side**2 - 1)
+        # The decoder's peak is about five copies of its widest features at full size, which have twice the
+        # channels of the last layer's input.
         last = self.model.first_stage_model.decoder.conv_out.weight
         decoding = 5 * 2 * last.shape[1] * H * W * last.element_size()
         return 2 * passes * conditioning + decoding
 
 
-class _Report:
-    """Progress over several stages of equal length."""
+class _StageProgress:
+    """Total progress over several stages with the same number of steps: batches, and inversions before them."""
 
-    def __init__(self, how: Sampling, stages: int) -> None:
-        self._how, self._stages, self._begun = how, stages, 0
+    def __init__(self, progress: Progress | None, stages: int) -> None:
+        self._progress, self._stages, self._started = progress, stages, 0
 
-    def of_stage(self) -> Progress | None:
+    def next_stage(self) -> Progress | None:
         """Return the progress callback of the next stage."""
-        progress, stage = self._how.progress, self._begun
-        self._begun += 1
+        progress, stage = self._progress, self._started
+        self._started += 1
         if progress is None:
             return None
         return lambda done, total: progress(stage * total + done, self._stages * total)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ldm.out_of_memory import is_out_of_memory, out_of_memory
 
-SHARE = 0.7  # usable share of the free memory; the estimate does not cover everything
+USABLE = 0.7  # fraction of the free memory to fill; the estimate does not cover everything
 
 
 def format_error(error: Exception, batch_size: int | None) -> str:

@@ -156,13 +156,15 @@ def inverting(**options: Unpack[SamplingOptions]) -> Sampling:
     """
     options.setdefault("solver", "ddim")
     options.setdefault("steps", 50)
-    how = sampling(**options)
-    if how.solver != "ddim" or how.eta != 0:
-        raise ValueError(f"inversion requires solver ddim with eta 0, got {how.solver} with eta {how.eta}")
-    return how
+    checked = sampling(**options)
+    if checked.solver != "ddim" or checked.eta != 0:
+        raise ValueError(
+            f"inversion requires solver ddim with eta 0, got {checked.solver} with eta {checked.eta}"
+        )
+    return checked
 
 
-def _one_of(what: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
+def _one_of(kind: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
     if value not in known:
         nearest = sorted(known, key=lambda name: -difflib.SequenceMatcher(None, name, str(value)).ratio())
-        raise ValueError(f"unknown {what} {value!r}; available: {', '.join(nearest)}")
+        raise ValueError(f"unknown {kind} {value!r}; available: {', '.join(nearest)}")

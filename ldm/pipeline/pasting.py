@@ -15,7 +15,7 @@ from torch import Tensor
 from ldm.data.color_space import ColorSpace
 from ldm.parsing.alignment import Crop, crop_grid, wider
 
-LEAST_ALPHA = 1 / 512  # smaller weights are set to 0: they change a byte by less than half
+MIN_ALPHA = 1 / 512  # smaller weights are set to 0: they change a byte by less than half
 EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the crop's side
 FADE = 1 / 12  # width of the fade at the edge of the crop, relative to its half side
 ROWS = 256  # rows processed at once, which bounds the memory
@@ -71,7 +71,7 @@ def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
     near = box_mean(mask, radius)  # 0 beyond the radius outside the region, 1 beyond it inside
     alpha = np.clip((soft - 0.25) / 0.65, 0, 1)
     alpha = np.where(near <= 0.002, 0, np.where(near >= 0.999, 1, alpha))
-    alpha[alpha < LEAST_ALPHA] = 0
+    alpha[alpha < MIN_ALPHA] = 0
     return alpha.astype(np.float32)
 
 
@@ -163,7 +163,7 @@ def region_weights(
         region = inner * region + (1 - inner) * around
         edge = _faded(grid)
     alpha = matte(region * (edge > 0), lightness, 2 * abs(crop.axis)) * edge
-    alpha[alpha < LEAST_ALPHA] = 0
+    alpha[alpha < MIN_ALPHA] = 0
     weights[top:bottom, left:right] = alpha
     return weights
 

@@ -179,11 +179,11 @@ class Photo:
         if detail not in get_args(Detail):
             raise PhotoError(f"detail must be one of {', '.join(get_args(Detail))}, got {detail!r}")
         self.parser.label_set.indices(names)
-        shown = self._face(face)
+        opened = self._face(face)
         for name in names:
-            if not shown.shows(name):
+            if not opened.shows(name):
                 raise PhotoError(
-                    f"{self.file.path}: face {face} shows no {name}; it has {', '.join(shown.visible_regions())}"
+                    f"{self.file.path}: face {face} shows no {name}; it has {', '.join(opened.visible_regions())}"
                 )
 
     def _digest_of_labels(self, face: int) -> str | None:

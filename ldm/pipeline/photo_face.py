@@ -22,7 +22,7 @@ from ldm.parsing.photo_faces import cut_face
 from ldm.parsing.photo_labels import cut_labels, place_labels
 from ldm.pipeline.pasting import region_weights
 
-LEAST_REGION = 1 / 4000  # share of the crop; smaller regions are parser errors: an eye is ten times as large
+MIN_REGION = 1 / 4000  # share of the crop; smaller regions are parser errors: an eye is ten times as large
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class PhotoFace:
 
     def shows(self, name: str) -> bool:
         """Return whether the crop shows a region."""
-        return bool(self.region([name]).mean() >= LEAST_REGION)
+        return bool(self.region([name]).mean() >= MIN_REGION)
 
     def weights(self, names: Sequence[str], *, around: bool) -> np.ndarray:
         """Return the weights of an edit of regions, float32 (H, W) of the photo's size, in [0, 1].

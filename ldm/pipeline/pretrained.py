@@ -129,6 +129,4 @@ def _trained_size(config: Mapping[str, Any], model: LatentDiffusion) -> tuple[in
     try:
         return as_size(size)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"the config beside the weights has data.params.train.params.{error}"
-        ) from error
+        raise CheckpointError(f"in the config of the weights, data.params.train.params.{error}") from error

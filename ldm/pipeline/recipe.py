@@ -22,7 +22,7 @@ from ldm.pipeline.style_code import StyleCode
 
 FORMAT = "sca-dm recipe 1"
 KEY = "sca-dm"  # key of the text in PNG metadata
-KEPT = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
+STORED_OPTIONS = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
 
 
 class RecipeError(ValueError):
@@ -36,7 +36,7 @@ class Recipe:
     Attributes:
         style: style codes.
         labels: label map (H, W).
-        how: sampling options, those in KEPT.
+        how: sampling options: those in STORED_OPTIONS.
         photo: source image (3, H, W) in [-1, 1] with 8 bits per value, for edits; else None.
         photo_labels: label map (H, W) of the source image.
         regions: edited regions of the source image.
@@ -93,12 +93,12 @@ class Recipe:
         try:
             facts = parse_json(text)
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-                raise RecipeError("this image has no recipe of the studio in its metadata")
+                raise RecipeError("this image has no recipe from the studio in its metadata")
             if facts["model"] != pipe.name:
-                said = facts.get("said") or {}
+                description = facts.get("said") or {}
                 raise RecipeError(
-                    f"this recipe belongs to other weights ({said.get('checkpoint', facts['model'])}, "
-                    f"{said.get('weights', '?')}); start the studio with them to reproduce the image"
+                    f"this recipe belongs to other weights ({description.get('checkpoint', facts['model'])}, "
+                    f"{description.get('weights', '?')}); start the studio with them to reproduce the image"
                 )
             return cls(
                 style=_style(facts["style"], pipe),
@@ -140,13 +140,13 @@ def read_recipe(png: bytes, pipe: FacePipeline) -> Recipe:
     return Recipe.from_text(recipe_text(png), pipe)
 
 
-def said_in(text: str) -> Mapping[str, Any]:
+def description_in(text: str) -> Mapping[str, Any]:
     """Return the descriptive metadata in a recipe text without a model; empty if it is not a recipe."""
     try:
-        said = parse_json(text)["said"]
+        description = parse_json(text)["said"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def _style(facts: Mapping[str, Any], pipe: FacePipeline) -> StyleCode:
@@ -162,8 +162,10 @@ def _photo(text: str, pipe: FacePipeline) -> Tensor:
 
 
 def _options(how: Mapping[str, Any]) -> SamplingOptions:
-    if not set(how) <= set(KEPT):
-        raise RecipeError(f"the recipe holds unknown options: {', '.join(sorted(set(how) - set(KEPT)))}")
+    if not set(how) <= set(STORED_OPTIONS):
+        raise RecipeError(
+            f"the recipe contains unknown options: {', '.join(sorted(set(how) - set(STORED_OPTIONS)))}"
+        )
     if not isinstance(how.get("seed", 0), int) or not isinstance(how.get("steps", 1), int):
         raise RecipeError("the recipe's seed and steps must be integers")
     if isinstance(how.get("guidance"), float) and not math.isfinite(how["guidance"]):

@@ -1,4 +1,4 @@
-"""Save a model as a folder to pass on, with a model card, and upload it to the Hugging Face hub."""
+"""Save a model as a folder with a model card, and upload it to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Edit photos of people who agree to it, and say that an edited photo is edited.
 
 
 def lean_config(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the config to pass on with weights: the model, and the data for image size and label set.
+    """Return the config to save with weights: the model, and the data config for image size and label set.
 
     Raises:
         CheckpointError: the first stage is neither in the weights nor in a file.
@@ -73,7 +73,7 @@ def save_pretrained(
     folder, state = Path(folder), pipe.model.state_dict()
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder, state, lean_config(pipe.config, state), dtype=dtype)
-    if not (folder / CARD).exists():  # a card that somebody wrote is kept
+    if not (folder / CARD).exists():  # keep an existing card
         write_text(folder / CARD, model_card(pipe, name, metadata))
     return folder
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from ldm.data.images import encode_png
 from ldm.pipeline.options import DEFAULT_STEPS, Preview, Progress
 from ldm.pipeline.recipe import KEY
-from ldm.studio.controls import MOST_STEPS
+from ldm.studio.controls import MAX_STEPS
 from ldm.studio.errors import with_user_errors
 from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
 from ldm.studio.session import Part, SampleRequest
 
-MOST_NAMES = 1000
+MAX_NAMES = 1000
 
 
 class Api:
@@ -32,7 +32,7 @@ class Api:
 
     def faces(self, source: str = "", search: str = "") -> list[str]:
         """Return up to 1,000 face names that match `search`; the first source by default."""
-        return self.gallery.search(source or self._first(), search)[:MOST_NAMES]
+        return self.gallery.search(source or self._first(), search)[:MAX_NAMES]
 
     def swap(
         self,
@@ -46,8 +46,8 @@ class Api:
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Transfer the style of regions from `reference`; return {"png": base64 PNG with recipe, "regions"}."""
-        if not 1 <= int(steps) <= MOST_STEPS:
-            raise ValueError(f"steps must be in [1, {MOST_STEPS}], got {steps}")
+        if not 1 <= int(steps) <= MAX_STEPS:
+            raise ValueError(f"steps must be in [1, {MAX_STEPS}], got {steps}")
         inputs = SampleRequest(
             face=self.gallery.face(source or self._first(), face),
             labels=self.gallery.face(source or self._first(), face).labels,

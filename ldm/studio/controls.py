@@ -9,7 +9,7 @@ import gradio as gr
 from ldm.pipeline.options import DEFAULT_STEPS, SamplingOptions
 from ldm.sampling.solvers import SOLVERS
 
-MOST_STEPS, MOST_VARIANTS, SEEDS = 200, 8, 2**31
+MAX_STEPS, MAX_VARIANTS, SEEDS = 200, 8, 2**31
 WEIGHTS = {"ema": "EMA", "raw": "raw (last step)"}
 
 
@@ -38,9 +38,9 @@ class Settings:
             seed, variants, steps, guidance = int(seed or 0), int(variants), int(steps), float(guidance)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("seed, variants, steps and guidance must be numbers") from error
-        if not 1 <= variants <= MOST_VARIANTS or not 1 <= steps <= MOST_STEPS:
+        if not 1 <= variants <= MAX_VARIANTS or not 1 <= steps <= MAX_STEPS:
             raise ValueError(
-                f"variants must be in [1, {MOST_VARIANTS}] and steps in [1, {MOST_STEPS}], got {variants} and {steps}"
+                f"variants must be in [1, {MAX_VARIANTS}] and steps in [1, {MAX_STEPS}], got {variants} and {steps}"
             )
         if not lock_seed:
             seed = secrets.randbelow(SEEDS)
@@ -60,10 +60,10 @@ def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
             lock = gr.Checkbox(True, label="Keep the rest of the photo", min_width=150, elem_id="lock")
         with gr.Row():
             variants = gr.Slider(
-                1, MOST_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants"
+                1, MAX_VARIANTS, 1, step=1, label="Variants", min_width=130, elem_id="variants"
             )
             steps = gr.Slider(
-                1, MOST_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="steps"
+                1, MAX_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="steps"
             )
             guidance = gr.Slider(
                 0,

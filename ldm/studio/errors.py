@@ -34,7 +34,7 @@ def with_user_errors(handler: Callable[P, R]) -> Callable[P, R]:
     """Make a handler show its errors as one sentence on the page."""
 
     @functools.wraps(handler)
-    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return handler(*args, **kwargs)
         except gr.Error:
@@ -42,7 +42,7 @@ def with_user_errors(handler: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             raise _toast(error) from None
 
-    return shown
+    return wrapper
 
 
 def _toast(error: Exception) -> Any:

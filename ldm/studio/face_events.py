@@ -35,22 +35,22 @@ class FaceEvents:
         session = self.visitors.begin(request)
         session.face, session.reference = (self.gallery.face(source, name) for name in (names * 2)[:2])
         hair = [region for region in ("hair",) if region in self.label_set.regions]
-        return (*self._shown(session, hair), *self.search(source, "", 0))
+        return (*self._values(session, hair), *self.search(source, "", 0))
 
     def search(self, source: str, text: str, page: int) -> tuple[Any, str, int]:
-        """Return a page of thumbnails, its caption and its number."""
+        """Return a page of thumbnails, the status below it and its number."""
         names = self.gallery.search(source, text)
         last = max(0, (len(names) - 1) // FaceGallery.PAGE)
         page = min(max(0, int(page)), last)
-        shown = names[page * FaceGallery.PAGE : (page + 1) * FaceGallery.PAGE]
-        if not shown:
-            said = f"No face matches “{escaped(text.strip()[:40])}”"
-        elif len(names) == len(shown):
-            said = f"{len(names):,} faces"
+        visible = names[page * FaceGallery.PAGE : (page + 1) * FaceGallery.PAGE]
+        if not visible:
+            status = f"No face matches “{escaped(text.strip()[:40])}”"
+        elif len(names) == len(visible):
+            status = f"{len(names):,} faces"
         else:
             first = page * FaceGallery.PAGE
-            said = f"{first + 1:,} to {first + len(shown):,} of {len(names):,} faces"
-        return gr.update(value=self.gallery.thumbnails(source, shown), selected_index=None), said, page
+            status = f"{first + 1:,} to {first + len(visible):,} of {len(names):,} faces"
+        return gr.update(value=self.gallery.thumbnails(source, visible), selected_index=None), status, page
 
     def first_page(self, source: str, text: str) -> tuple[Any, str, int]:
         """Return the first page of a new search."""
@@ -73,18 +73,18 @@ class FaceEvents:
         """Select the clicked face."""
         session = self.visitors.of(request)
         names = self.gallery.search(source, text)
-        place = page * FaceGallery.PAGE + int(chosen.index)
-        if not 0 <= place < len(names):
+        index = page * FaceGallery.PAGE + int(chosen.index)
+        if not 0 <= index < len(names):
             raise ValueError("that face is no longer on this page; search again")
-        return self._take(session, picker, self.gallery.face(source, names[place]), role)
+        return self._take(session, picker, self.gallery.face(source, names[index]), role)
 
-    def bring(
+    def upload(
         self, request: gr.Request, picker: dict[str, Any], photo: bytes | None, mask: bytes | None, role: str
     ) -> tuple[Any, ...]:
         """Use an uploaded photo with its uploaded mask, or with the mask from the face parser."""
         session = self.visitors.of(request)
         if photo is None:
-            raise ValueError("choose a photo first")
+            raise ValueError("select a photo first")
         if mask is not None:
             return self._take(session, picker, masked_face(photo, mask, self.label_set, self.size), role)
         if self.parser is None:
@@ -98,21 +98,21 @@ class FaceEvents:
         """Swap face and reference."""
         session = self.visitors.of(request)
         session.face, session.reference = session.reference, session.face
-        return self._shown(session, picker.get("regions"))
+        return self._values(session, picker.get("regions"))
 
     def load_mask(self, request: gr.Request, mask: bytes | None) -> dict[str, Any]:
         """Load an uploaded mask into the painter."""
         session = self.visitors.of(request)
         if session.face is None or mask is None:
-            raise ValueError("choose a face first, then upload a PNG of region indices")
+            raise ValueError("select a face first, then upload a PNG of region indices")
         return painter_value(session.face, read_mask(mask, self.label_set, self.size))
 
     def _take(self, session: Session, picker: dict[str, Any], face: Face, role: str) -> tuple[Any, ...]:
         session.use(face, as_reference=role == REFERENCE)
-        shown = self._shown(session, picker.get("regions"))
-        return (gr.skip(), shown[1], gr.skip()) if role == REFERENCE else shown
+        values = self._values(session, picker.get("regions"))
+        return (gr.skip(), values[1], gr.skip()) if role == REFERENCE else values
 
-    def _shown(self, session: Session, regions: list[str] | None) -> tuple[Any, ...]:
+    def _values(self, session: Session, regions: list[str] | None) -> tuple[Any, ...]:
         """Return the values of both pickers and the painter."""
         known = [region for region in regions or [] if region in self.label_set.regions]
         painter = painter_value(session.face) if session.face else {}

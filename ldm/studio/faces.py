@@ -38,7 +38,7 @@ class FolderSource:
         self._files = FaceFiles.in_folder(folder, label_set, size)
         self._pairs = {pair.name: pair for pair in self._files.pairs}
         self.names: Sequence[str] = list(self._pairs)
-        self._drawn = lru_cache(512)(self._draw)
+        self._cached_thumbnail = lru_cache(512)(self._load_thumbnail)
 
     def face(self, name: str) -> Face:
         """Load a face; raise ImageError if its files are unusable."""
@@ -46,9 +46,9 @@ class FolderSource:
 
     def thumbnail(self, name: str) -> Image.Image:
         """Return a thumbnail, grey if the file cannot be read."""
-        return self._drawn(name)
+        return self._cached_thumbnail(name)
 
-    def _draw(self, name: str) -> Image.Image:
+    def _load_thumbnail(self, name: str) -> Image.Image:
         try:
             with open_image(self._pairs[name].image or "") as photo:
                 return read_rgb(photo, THUMBNAIL)
@@ -64,18 +64,18 @@ class GeneratedSource:
         self._faces = SyntheticFaces(max(size), GENERATED, SEED)
         self._small = SyntheticFaces(THUMBNAIL, GENERATED, SEED)
         self.names: Sequence[str] = [f"{number:06d}" for number in range(GENERATED)]
-        self._drawn = lru_cache(512)(self._draw)
+        self._cached_thumbnail = lru_cache(512)(self._load_thumbnail)
 
     def face(self, name: str) -> Face:
         """Generate a face."""
-        drawn = self._faces[int(name)]
-        return Face(name, drawn["image"], drawn["labels"])
+        item = self._faces[int(name)]
+        return Face(name, item["image"], item["labels"])
 
     def thumbnail(self, name: str) -> Image.Image:
         """Generate a thumbnail."""
-        return self._drawn(name)
+        return self._cached_thumbnail(name)
 
-    def _draw(self, name: str) -> Image.Image:
+    def _load_thumbnail(self, name: str) -> Image.Image:
         return Image.fromarray(to_uint8(self._small[int(name)]["image"]))
 
 
@@ -84,7 +84,7 @@ class UnknownFaceError(ValueError):
 
 
 class FaceGallery:
-    """All face sources, by the name shown on the page.
+    """All face sources, by their name on the page.
 
     Attributes:
         sources: at least one.
@@ -96,7 +96,7 @@ class FaceGallery:
         self.sources = sources
 
     def search(self, source: str, text: str | None) -> list[str]:
-        """Return the names of a source that contain `text`; None is that of a box that was never shown."""
+        """Return the names of a source that contain `text`; all for None, which an unrendered search box sends."""
         query = (text or "").strip().lower()
         return [name for name in self._source(source).names if query in name.lower()]
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from ldm.pipeline.options import Preview, Progress
 from ldm.studio.server.presence import Presence
 
-PATIENCE = 20.0  # seconds without polling after which a visitor counts as gone
-ABSENCE = 0.8  # seconds without a reader after which a job makes room for a waiting one
-ALONE = 5.0  # the same if no job is waiting
+POLL_TIMEOUT = 20.0  # seconds without polling after which a visitor counts as disconnected
+READ_TIMEOUT = 0.8  # seconds without a reader after which a job is cancelled in favor of a waiting one
+READ_TIMEOUT_IDLE = 5.0  # the same if no job is waiting
 POLL = 0.2  # polling interval of the queue in seconds
 PREVIEW_EVERY = 0.3  # seconds between previews; decoding slows sampling down
 
@@ -34,7 +34,7 @@ class QueueFullError(ValueError):
 
 
 def never_absent(since: float) -> float:
-    """Report a visitor who always reads, such as a test."""
+    """Report a visitor as always connected, as in tests."""
     return 0.0
 
 
@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         visitor: session of the visitor.
-        absent: returns for how many seconds since a time nobody has read the job's results.
+        absent: function that returns for how many of the seconds since a time the results were not being read.
         waiting: number of jobs behind it.
         cancelled: set to stop the job.
         seen: time at which the job was polled last.
@@ -60,8 +60,8 @@ class Job:
 
     def check(self) -> None:
         """Raise CancelledError if the job was cancelled or its visitor has left."""
-        gone = self.absent(self.began) > (ABSENCE if self.waiting else ALONE)
-        if gone or self.cancelled.is_set() or time.monotonic() - self.seen > PATIENCE:
+        absent = self.absent(self.began) > (READ_TIMEOUT if self.waiting else READ_TIMEOUT_IDLE)
+        if absent or self.cancelled.is_set() or time.monotonic() - self.seen > POLL_TIMEOUT:
             raise CancelledError
 
 
@@ -78,7 +78,7 @@ class JobQueue:
     def join(self, visitor: str, absent: Callable[[float], float] = never_absent) -> Job:
         """Append a job; raise QueueFullError if the queue is full or the visitor is already in it."""
         with self._lock:
-            self._drop_the_gone()
+            self._drop_disconnected()
             if any(job.visitor == visitor and not job.cancelled.is_set() for job in self._jobs):
                 raise QueueFullError("your last request is still in progress; wait for it or cancel it first")
             if len(self._jobs) > self.limit:
@@ -99,7 +99,7 @@ class JobQueue:
             if job not in self._jobs:
                 raise CancelledError
             job.seen = time.monotonic()
-            self._drop_the_gone()
+            self._drop_disconnected()
             place = self._jobs.index(job)
             if place == 0:
                 self._running = job
@@ -122,9 +122,9 @@ class JobQueue:
             job.cancelled.set()
         return bool(found)
 
-    def _drop_the_gone(self) -> None:
+    def _drop_disconnected(self) -> None:
         now = time.monotonic()
-        self._jobs = [job for job in self._jobs if job is self._running or now - job.seen <= PATIENCE]
+        self._jobs = [job for job in self._jobs if job is self._running or now - job.seen <= POLL_TIMEOUT]
         self._count()
 
     def _count(self) -> None:
@@ -174,7 +174,7 @@ class Jobs:
 
         Args:
             limit: the maximum.
-            presence: who reads the results of their jobs; None to wait for everybody.
+            presence: tracks which visitors read the results of their jobs; None to never cancel for absence.
         """
         self.queue = JobQueue(limit)
         self._presence = presence
@@ -184,7 +184,7 @@ class Jobs:
         visitor = str(request.session_hash)
         if self._presence is None:
             return self.run(visitor, make)
-        keys = visitor, str(LocalContext.event_id.get(None))  # programs read by event, pages by session
+        keys = visitor, str(LocalContext.event_id.get(None))  # API clients read by event, pages by session
         return self.run(visitor, make, partial(self._presence.absent, keys))
 
     def run(
@@ -195,7 +195,7 @@ class Jobs:
         Args:
             visitor: has at most one job in the queue.
             make: the job; it calls its arguments at each step.
-            absent: returns for how many seconds since a time nobody has read the reports.
+            absent: function that returns for how many of the seconds since a time the reports were not being read.
 
         Raises:
             QueueFullError: the queue is full.
@@ -227,8 +227,8 @@ class _Worker(threading.Thread):
         self._queue, self._job, self._make = queue_, job, make
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._done = self._total = 0
-        self._began = time.monotonic()
-        self._shown = 0.0
+        self._start_time = time.monotonic()
+        self._last_preview = 0.0
 
     def run(self) -> None:
         """Run the job and queue its last report."""
@@ -260,12 +260,12 @@ class _Worker(threading.Thread):
 
     def _preview(self, decode: Callable[[], Tensor]) -> None:
         self._job.check()
-        if self._done and time.monotonic() - self._shown >= PREVIEW_EVERY:
+        if self._done and time.monotonic() - self._last_preview >= PREVIEW_EVERY:
             self._reports.put(self._now(decode()[0].cpu()))
-            self._shown = time.monotonic()
+            self._last_preview = time.monotonic()
 
     def _now(self, preview: Tensor | None = None) -> Report:
-        spent = time.monotonic() - self._began
+        spent = time.monotonic() - self._start_time
         left = spent / self._done * (self._total - self._done) if self._done else None
         return Report(done=self._done, total=self._total, seconds_left=left, preview=preview)
 

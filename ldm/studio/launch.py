@@ -20,7 +20,7 @@ from ldm.studio import page, widgets
 from ldm.studio.faces import face_gallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
-from ldm.studio.options import DRAWN, PASSWORD, PHOTOS, USER, chosen_checkpoint
+from ldm.studio.options import PASSWORD, PHOTOS, SYNTHETIC, USER, chosen_checkpoint
 from ldm.studio.server.guard import Guard
 from ldm.studio.server.logins import LoginDelay
 from ldm.studio.server.network import HostNames, free_port, in_url, without_proxies
@@ -37,9 +37,9 @@ def prepare(
         ValueError, OSError: an unusable argument.
     """
     models = Models(chosen_checkpoint(root, options.checkpoint), options)
-    examples = {"Photos": root / PHOTOS, "Drawn": root / DRAWN}
+    examples = {"Photos": root / PHOTOS, "Synthetic examples": root / SYNTHETIC}
     if models.path.resolve() == DEMO.resolve():
-        examples.pop("Photos")  # its model knows drawn faces only
+        examples.pop("Photos")  # trained on synthetic faces only
     found = face_gallery(options.dataset, examples, models.pipe.label_set, models.pipe.size)
     models.fit_previews(found.images)
     parser, label_set = None, models.pipe.label_set

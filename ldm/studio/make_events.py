@@ -12,7 +12,7 @@ from ldm.data.images import encode_png
 from ldm.parsing.alignment import as_bytes
 from ldm.pipeline import FacePipeline, Recipe, RecipeError
 from ldm.pipeline.options import DEFAULT_STEPS, Preview, Progress
-from ldm.pipeline.recipe import KEY, recipe_text, said_in
+from ldm.pipeline.recipe import KEY, description_in, recipe_text
 from ldm.studio.controls import Settings
 from ldm.studio.jobs import Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
@@ -26,7 +26,7 @@ from ldm.studio.widgets import face_value
 
 REFERENCE, RANDOM, NO_STYLE = "Reference", "Random", "Random face"
 STYLES = (REFERENCE, RANDOM, NO_STYLE)
-MOST_FRAMES = 25
+MAX_FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class MakeEvents:
 
     def make(self, request: gr.Request, *values: Any) -> Iterator[View]:
         """Sample images; `values` are those of `Choice`, followed by the controls."""
-        yield from self._shown(request, values, frames=0)
+        yield from self._sample(request, values, frames=0)
 
     def make_strip(self, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
         """Sample an interpolation from the face's own style to the selected one."""
-        if not 2 <= int(frames) <= MOST_FRAMES:
-            yield failed(ValueError(f"frames must be in [2, {MOST_FRAMES}], got {frames}"))
+        if not 2 <= int(frames) <= MAX_FRAMES:
+            yield failed(ValueError(f"frames must be in [2, {MAX_FRAMES}], got {frames}"))
             return
-        yield from self._shown(request, values, frames=int(frames))
+        yield from self._sample(request, values, frames=int(frames))
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel the job within one step."""
@@ -93,16 +93,16 @@ class MakeEvents:
         try:
             session = self.visitors.of(request)
             text = recipe_text(checked(file, "the file"))
-            if not is_unicode(said_in(text)):
-                raise RecipeError("the recipe holds text that is not valid Unicode")
+            if not is_unicode(description_in(text)):
+                raise RecipeError("the recipe contains text that is not valid Unicode")
         except Exception as error:
             yield failed(error)
             return
-        kind = said_in(text).get("weights")
+        kind = description_in(text).get("weights")
         weights = kind if kind in self.models.kinds else None
         yield from self._run(session, request, lambda pipe: [Recipe.from_text(text, pipe)], weights=weights)
 
-    def _shown(self, request: gr.Request, values: tuple[Any, ...], frames: int) -> Iterator[View]:
+    def _sample(self, request: gr.Request, values: tuple[Any, ...], frames: int) -> Iterator[View]:
         try:
             session = self.visitors.of(request)
             settings = Settings.read(*values[4:])
@@ -124,18 +124,18 @@ class MakeEvents:
     def _inputs(self, session: Session, choice: Choice, settings: Settings, frames: int) -> SampleRequest:
         pipe = self.models.pipe
         if session.face is None:
-            raise ValueError("choose a face first")
-        nothing = choice.style == NO_STYLE
+            raise ValueError("select a face first")
+        random_face = choice.style == NO_STYLE
         parts: tuple[Part, ...] = ()
-        if not nothing:
+        if not random_face:
             amount = float(choice.amount) / 100
             parts = session.with_selection(choice.regions(pipe), choice.style == RANDOM, amount)
         inputs = SampleRequest(
             face=session.face,
             labels=painted(choice.painter, session.face, pipe.label_set),
             parts=parts,
-            no_style=nothing,
-            lock=settings.lock and not nothing,
+            no_style=random_face,
+            lock=settings.lock and not random_face,
             how=settings.how(),
             variants=settings.variants,
             frames=frames,
@@ -161,7 +161,7 @@ class MakeEvents:
             pipe = self.models.get(self.models.kinds[0] if weights is None else weights)
             planned = recipes(pipe)
             for number, recipe in enumerate(planned):
-                image = recipe.make(pipe, _of(progress, number, len(planned)), preview)
+                image = recipe.make(pipe, _image_progress(progress, number, len(planned)), preview)
                 png = encode_png(image, {KEY: recipe.to_text(pipe)})
                 made.append(Result(image, recipe.photo if before is None else before, png, recipe))
             return [result.image for result in made]
@@ -184,7 +184,7 @@ class MakeEvents:
 
     def _finished(self, session: Session, made: list[Result], frames: int) -> View:
         film = gr.skip() if not frames else film_value([result.image for result in made], made[-1].recipe)
-        said = (
+        text = (
             f"Sampled {frames} frames"
             if frames
             else "Done"
@@ -193,7 +193,7 @@ class MakeEvents:
         )
         compare = compare_value(session.shown, fresh=True)
         seed = made[0].recipe.how.get("seed", 0)
-        return {"text": said, "tone": "done"}, compare, history(session), film, seed
+        return {"text": text, "tone": "done"}, compare, history(session), film, seed
 
     def _remember(self, session: Session, made: list[Result]) -> None:
         """Add images to the history, the first one on top."""
@@ -214,14 +214,14 @@ class MakeEvents:
     def show(self, request: gr.Request, chosen: gr.SelectData) -> dict[str, Any]:
         """Display an image of the history."""
         session = self.visitors.of(request)
-        place = int(chosen.index)
-        if not 0 <= place < len(session.results):
+        index = int(chosen.index)
+        if not 0 <= index < len(session.results):
             raise ValueError("that image is no longer in the history")
-        session.shown = session.results[place]
+        session.shown = session.results[index]
         return compare_value(session.shown, fresh=True)
 
     def go_on(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, Any]:
-        """Use the displayed image as the face to edit."""
+        """Set the displayed image as the face to edit."""
         session = self.visitors.of(request)
         if session.shown is None:
             raise ValueError("generate an image first")
@@ -231,6 +231,6 @@ class MakeEvents:
         return face_value(session.face, regions), painter_value(session.face)
 
 
-def _of(progress: Progress, number: int, count: int) -> Progress:
+def _image_progress(progress: Progress, number: int, count: int) -> Progress:
     """Return the progress callback of one image of several."""
     return lambda done, total: progress(number * total + done, count * total)

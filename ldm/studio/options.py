@@ -7,9 +7,9 @@ from pathlib import Path
 
 PASSWORD = "SCA_DM_PASSWORD"  # environment variable, because command lines are visible to other users
 USER = "studio"
-HOME = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
 LAST, FACES = Path("checkpoints/last.ckpt"), Path("checkpoints/faces/diffusion")
-PHOTOS, DRAWN = Path("assets/photos/aligned"), Path("assets/faces")  # example faces
+PHOTOS, SYNTHETIC = Path("assets/photos/aligned"), Path("assets/faces")  # example faces
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     page.add_argument("--browser", action="store_true", help="open the page in the local browser")
     page.add_argument("--max-queue", "--line", type=int, default=8, help="maximum number of queued jobs (8)")
-    page.add_argument("--host", metavar="ADDRESS", help=f"address to listen on (default: {HOME}, local only)")
+    page.add_argument(
+        "--host", metavar="ADDRESS", help=f"address to listen on (default: {LOCALHOST}, local only)"
+    )
     page.add_argument(
         "--share", action="store_true", help="publish the page on the internet through Gradio's tunnel"
     )
@@ -63,11 +65,11 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         os.environ.get("SPACE_ID") and options.host is None
     ):  # in a Hugging Face Space, which decides who may visit
         options.host, options.no_password = "0.0.0.0", options.no_password or "a Hugging Face Space"
-    opens = options.share or options.host not in (None, HOME, "localhost", "::1", "[::1]")
+    opens = options.share or options.host not in (None, LOCALHOST, "localhost", "::1", "[::1]")
     if opens and not os.environ.get(PASSWORD) and not (options.no_password or "").strip():
         parser.error(
             f"{'--share' if options.share else '--host'} makes the page public: set a password in the environment, "
-            f"{PASSWORD}=..., for the user `{USER}`, or give a reason for none: --no-password 'our own network'"
+            f"{PASSWORD}=..., for the user `{USER}`, or run without one: --no-password 'our own network'"
         )
     if options.max_queue < 1:
         parser.error(f"--max-queue must be at least 1, got {options.max_queue}")
@@ -75,7 +77,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         options.port = _port_of_environment(parser)
     if options.port is not None and not 0 < options.port < 2**16:
         parser.error(f"--port must be in [1, 65535], got {options.port}")
-    options.host = (options.host or HOME).strip("[]")
+    options.host = (options.host or LOCALHOST).strip("[]")
     options.root_path = options.root_path or os.environ.get("GRADIO_ROOT_PATH", "")
     if options.root_path and not options.root_path.startswith(("http://", "https://", "/")):
         parser.error(

@@ -15,9 +15,9 @@ from ldm.studio.jobs import Jobs
 from ldm.studio.make_events import MakeEvents
 from ldm.studio.models import Models
 from ldm.studio.photos import panel as photo_panel
-from ldm.studio.photos.desk import Example, PhotoDesk
+from ldm.studio.photos.backend import Example, PhotoBackend
 from ldm.studio.photos.events import PhotoEvents
-from ldm.studio.photos.wiring import QUIET
+from ldm.studio.photos.wiring import PRIVATE
 from ldm.studio.photos.wiring import wire as wire_photos
 from ldm.studio.server.upload_folder import UploadFolder
 from ldm.studio.text import escaped
@@ -63,7 +63,7 @@ def build(
     uploads: UploadFolder,
     root: Path,
 ) -> gr.Blocks:
-    """Build the page; without a parser it has no tab for whole photos."""
+    """Build the page; without a parser, it has no tab for whole photos."""
     pipe, visitors = models.pipe, Visitors()
     faces = FaceEvents(visitors, gallery, parser, pipe)
     size = f"{pipe.size[1]} by {pipe.size[0]}"
@@ -72,15 +72,15 @@ def build(
     ) as page:
         about = escaped(f"{models.checkpoint}, {size} pixels, {pipe.device.type}")
         gr.HTML(HEADER.format(model=about), elem_id="header")
-        with gr.Tabs(elem_id="rooms"):
+        with gr.Tabs(elem_id="main-tabs"):
             if parser is not None:
                 with gr.Tab("Your photo", id="photo"):
-                    desk = PhotoDesk(models, parser, uploads)
-                    panel = photo_panel.build(pipe.label_set, list(gallery.sources), desk.transfers_styles)
+                    backend = PhotoBackend(models, parser, uploads)
+                    panel = photo_panel.build(pipe.label_set, list(gallery.sources), backend.transfers_styles)
             with gr.Tab("Aligned faces", id="aligned", render_children=True):
                 opened = _aligned(page, models, faces, gallery, MakeEvents(visitors, models, jobs))
         if parser is not None:
-            photos = PhotoEvents(visitors, desk, gallery, jobs, Example(desk, root / EXAMPLE))
+            photos = PhotoEvents(visitors, backend, gallery, jobs, Example(backend, root / EXAMPLE))
             wire_photos(photos, faces, panel, opened)
         Api(models, gallery, jobs).add()
     return page
@@ -89,7 +89,7 @@ def build(
 def _aligned(
     page: gr.Blocks, models: Models, faces: FaceEvents, gallery: FaceGallery, makes: MakeEvents
 ) -> Any:
-    """Lay out and wire the tab of faces at the model's size; return the event after the session was created."""
+    """Lay out and wire the tab of faces at the model's size; return the event that creates the session."""
     with gr.Row(elem_id="studio", elem_classes="columns"):
         with gr.Column(scale=6, min_width=320):
             chosen = panels.faces(models.pipe.label_set)
@@ -107,9 +107,9 @@ def _aligned(
         with gr.Column(scale=5, min_width=320):
             settings = controls.build(models.kinds)
             result = panels.result()
-    shown = [chosen.mine, chosen.reference, painter]
+    face_views = [chosen.mine, chosen.reference, painter]
     _wire_making(makes, chosen, parts, strip, result, settings, painter)
-    return _wire_faces(page, faces, chosen, cards, own, shown, mask_file)
+    return _wire_faces(page, faces, chosen, cards, own, face_views, mask_file)
 
 
 def _wire_faces(
@@ -118,32 +118,32 @@ def _wire_faces(
     chosen: panels.Faces,
     cards: panels.GalleryPanel,
     own: panels.OwnPanel,
-    shown: list[gr.HTML],
+    face_views: list[gr.HTML],
     mask_file: gr.File,
 ) -> Any:
     """Connect the face events; return the one that opens the page."""
     number = gr.State(0)
     page_of: list[Any] = [cards.source, cards.search]
-    found = [cards.gallery, cards.said, number]
-    opened = page.load(with_user_errors(faces.open), None, [*shown, *found], **QUIET)
+    found = [cards.gallery, cards.status, number]
+    opened = page.load(with_user_errors(faces.open), None, [*face_views, *found], **PRIVATE)
     for event in (cards.source.change, cards.search.change):
-        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
-    for button, by in ((cards.back, -1), (cards.on, 1)):
-        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **QUIET)
+        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **PRIVATE)
+    for button, by in ((cards.previous, -1), (cards.next, 1)):
+        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **PRIVATE)
     cards.gallery.select(
-        with_user_errors(faces.choose), [chosen.mine, *page_of, number, cards.role], shown, **QUIET
+        with_user_errors(faces.choose), [chosen.mine, *page_of, number, cards.role], face_views, **PRIVATE
     )
     for button, role in ((own.use, MINE), (own.use_as_reference, REFERENCE)):
         button.click(
-            with_user_errors(faces.bring),
+            with_user_errors(faces.upload),
             [chosen.mine, own.photo, own.mask, gr.State(role)],
-            shown,
+            face_views,
             concurrency_limit=1,
             concurrency_id="parser",
-            **QUIET,
+            **PRIVATE,
         )
-    chosen.exchange.click(with_user_errors(faces.exchange), [chosen.mine], shown, **QUIET)
-    mask_file.upload(with_user_errors(faces.load_mask), [mask_file], shown[-1], **QUIET)
+    chosen.exchange.click(with_user_errors(faces.exchange), [chosen.mine], face_views, **PRIVATE)
+    mask_file.upload(with_user_errors(faces.load_mask), [mask_file], face_views[-1], **PRIVATE)
     return opened
 
 
@@ -160,18 +160,18 @@ def _wire_making(
     seed, lock_seed, _, _, steps, solver, guidance, _ = settings
     choice: list[Any] = [chosen.mine, chosen.style, parts.amount, painter]
     out = [result.status, result.compare, result.history, strip.film, seed]
-    result.make.click(makes.make, [*choice, *settings], out, **QUIET)
-    strip.make.click(makes.make_strip, [strip.frames, *choice, *settings], out, **QUIET)
-    result.cancel.click(makes.cancel, None, None, queue=False, **QUIET)
-    result.recipe.upload(makes.load_recipe, [result.recipe], out, **QUIET).then(
-        makes.recall, None, [lock_seed, steps, solver, guidance], **QUIET
+    result.make.click(makes.make, [*choice, *settings], out, **PRIVATE)
+    strip.make.click(makes.make_strip, [strip.frames, *choice, *settings], out, **PRIVATE)
+    result.cancel.click(makes.cancel, None, None, queue=False, **PRIVATE)
+    result.recipe.upload(makes.load_recipe, [result.recipe], out, **PRIVATE).then(
+        makes.recall, None, [lock_seed, steps, solver, guidance], **PRIVATE
     )
     parts.add.click(
         with_user_errors(makes.add_part),
         [chosen.mine, chosen.style, parts.amount],
         [parts.listed, chosen.mine],
-        **QUIET,
+        **PRIVATE,
     )
-    parts.clear.click(with_user_errors(makes.clear_parts), None, parts.listed, **QUIET)
-    result.history.select(with_user_errors(makes.show), None, result.compare, **QUIET)
-    result.go_on.click(with_user_errors(makes.go_on), [chosen.mine], [chosen.mine, painter], **QUIET)
+    parts.clear.click(with_user_errors(makes.clear_parts), None, parts.listed, **PRIVATE)
+    result.history.select(with_user_errors(makes.show), None, result.compare, **PRIVATE)
+    result.go_on.click(with_user_errors(makes.go_on), [chosen.mine], [chosen.mine, painter], **PRIVATE)

@@ -7,14 +7,14 @@ import gradio as gr
 from ldm.data.labels import LabelSet
 from ldm.studio import widgets
 from ldm.studio.face_events import MINE, REFERENCE
-from ldm.studio.make_events import MOST_FRAMES, STYLES
+from ldm.studio.make_events import MAX_FRAMES, STYLES
 from ldm.studio.mask_painter import mask_painter
 from ldm.studio.server.upload_folder import MAX_BYTES
 
 NO_PARSER = (
-    "This studio runs without a **face parser**, which segments photos into regions. Start it with "
-    '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; the README says how to train one or '
-    "where to get one), or upload a mask with the photo: a PNG with one region index per pixel."
+    "This studio has no **face parser**, which segments photos into regions. Start it with "
+    '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; docs/train.md '
+    "explains how to train one), or upload a mask with the photo: a PNG with one region index per pixel."
 )
 WITH_PARSER = (
     "The photo is aligned, cropped to the face and segmented by a face parser. Only its pixels are used; the file is "
@@ -40,9 +40,9 @@ class GalleryPanel:
     source: gr.Radio
     search: gr.Textbox
     gallery: gr.Gallery
-    back: gr.Button
-    said: gr.Markdown
-    on: gr.Button
+    previous: gr.Button
+    status: gr.Markdown
+    next: gr.Button
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def faces(label_set: LabelSet) -> Faces:
     with gr.Row(elem_id="faces"):
         mine = widgets.face_picker(label_set, "face-mine", MINE, pickable=True)
         reference = widgets.face_picker(label_set, "face-reference", REFERENCE, pickable=False)
-    with gr.Row(elem_id="whose"):
+    with gr.Row(elem_id="style-row"):
         style = gr.Radio(list(STYLES), value=STYLES[0], label="Style source", elem_id="style", scale=3)
         exchange = gr.Button("⇄ Swap faces", size="sm", scale=0, min_width=140, elem_id="exchange")
     return Faces(mine, reference, style, exchange)
@@ -103,8 +103,8 @@ def gallery(sources: list[str], prefix: str = "", with_role: bool = True) -> Gal
 
     Args:
         sources: names of the sources.
-        prefix: of the element ids.
-        with_role: let visitors choose what a click sets.
+        prefix: prefix of the element ids.
+        with_role: show the choice of whether a click sets the face or the reference.
     """
     with gr.Row():
         role = gr.Radio(
@@ -135,14 +135,14 @@ def gallery(sources: list[str], prefix: str = "", with_role: bool = True) -> Gal
         object_fit="cover",
         interactive=False,
         buttons=[],
-        elem_id=f"{prefix}shelf",
-        elem_classes="shelf",
+        elem_id=f"{prefix}gallery",
+        elem_classes="face-grid",
     )
     with gr.Row(elem_classes="pages"):
-        back = gr.Button("← Previous", size="sm", min_width=80, scale=0)
-        said = gr.Markdown(elem_id=f"{prefix}page-said", elem_classes="page-said")
-        on = gr.Button("Next →", size="sm", min_width=80, scale=0)
-    return GalleryPanel(role, source, search, gallery, back, said, on)
+        previous = gr.Button("← Previous", size="sm", min_width=80, scale=0)
+        status = gr.Markdown(elem_id=f"{prefix}page-status", elem_classes="page-status")
+        following = gr.Button("Next →", size="sm", min_width=80, scale=0)
+    return GalleryPanel(role, source, search, gallery, previous, status, following)
 
 
 def own(has_parser: bool) -> OwnPanel:
@@ -200,7 +200,7 @@ def strip() -> StripPanel:
     """Lay out the interpolation."""
     gr.Markdown("Interpolate the selected regions from your face's style to the selected style.")
     with gr.Row(elem_id="strip-row"):
-        frames = gr.Slider(2, MOST_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
+        frames = gr.Slider(2, MAX_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
         make = gr.Button("Generate interpolation", size="md", elem_id="make-strip", min_width=140)
     return StripPanel(frames, make, widgets.film())
 
@@ -222,7 +222,7 @@ def result() -> ResultPanel:
         interactive=False,
         buttons=[],
         elem_id="history",
-        elem_classes="shelf",
+        elem_classes="face-grid",
     )
     recipe = gr.UploadButton(
         "Load recipe: reproduce an image from its PNG",

@@ -11,7 +11,7 @@ from ldm.pipeline.options import SamplingOptions
 from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.region_names import readable
 
-REMEMBERED = 24  # images in the history
+MAX_HISTORY = 24  # images
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Part:
 
     def summary(self) -> str:
         """Describe the edit on the page."""
-        whose = "random" if self.source is None else f"like {self.source.name}"
+        source = "random" if self.source is None else f"like {self.source.name}"
         share = "" if self.amount == 1 else f", strength {self.amount:.0%}"
-        return f"{', '.join(map(readable, self.regions))} {whose}{share}"
+        return f"{', '.join(map(readable, self.regions))} {source}{share}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class SampleRequest:
         face: face to edit.
         labels: its label map (H, W), possibly painted.
         parts: edits; later ones override earlier ones.
-        no_style: sample the style of the whole face at random.
-        lock: keep the pixels of the face elsewhere.
+        no_style: sample a random style for all regions.
+        lock: keep the pixels outside the edited regions.
         how: sampling options; the seed is that of the first variant.
         variants: number of images, with consecutive seeds.
         frames: number of frames of an interpolation; 0 for single images.
@@ -94,7 +94,7 @@ class SampleRequest:
 
     def _recipe(self, pipe: FacePipeline, style: StyleCode, checkpoint: str, share: float) -> Recipe:
         changed = tuple(dict.fromkeys(region for part in self.parts for region in part.regions))
-        said = {
+        description = {
             "checkpoint": checkpoint,
             "weights": self.weights,
             "face": self.face.name,
@@ -108,7 +108,7 @@ class SampleRequest:
             photo=self.face.image if self.lock else None,
             photo_labels=self.face.labels if self.lock else None,
             regions=pipe.label_set.regions if self.no_style else changed,
-            said=said,
+            said=description,
         )
 
 
@@ -145,8 +145,8 @@ class Result:
     @property
     def title(self) -> str:
         """Title in the history."""
-        said = self.recipe.said.get("parts")  # untrusted if the recipe was loaded
-        parts = [str(part)[:200] for part in said] if isinstance(said, list) else []
+        listed = self.recipe.said.get("parts")  # untrusted if the recipe was loaded
+        parts = [str(part)[:200] for part in listed] if isinstance(listed, list) else []
         return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.how.get('seed', 0)}"
 
 
@@ -155,11 +155,11 @@ class Session:
     """Selections and results of a visitor; mutable.
 
     Attributes:
-        photo: the photo of the first tab, with its edits.
-        photo_reference: face of the gallery whose style that photo gets.
-        face, reference, parts: selections of the second tab.
+        photo: the photo of the photo tab, with its edits.
+        photo_reference: face of the gallery, the style reference for the photo.
+        face, reference, parts: selections of the tab of aligned faces.
         results: its images, newest first.
-        shown: the image on display.
+        shown: the displayed image.
     """
 
     photo: OpenedPhoto | None = None
@@ -174,7 +174,7 @@ class Session:
         """Add an image to the history, newest first, and display it."""
         self.shown = result
         self.results.insert(0, result)
-        del self.results[REMEMBERED:]
+        del self.results[MAX_HISTORY:]
 
     def with_selection(self, regions: Sequence[str], random: bool, amount: float) -> tuple[Part, ...]:
         """Return the listed edits plus the current selection.
@@ -185,7 +185,7 @@ class Session:
         if not regions:
             return self.parts
         if not random and self.reference is None:
-            raise ValueError("choose a reference face first, or set the style source to Random")
+            raise ValueError("select a reference face first, or set the style source to Random")
         return (*self.parts, Part(tuple(regions), None if random else self.reference, amount))
 
     def use(self, face: Face, as_reference: bool) -> None:

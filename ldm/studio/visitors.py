@@ -18,9 +18,9 @@ class SessionExpiredError(ValueError):
 class Visitors:
     """Sessions by page, the least recently used ones dropped first."""
 
-    def __init__(self, most: int = VISITORS, limit: int = MAX_BYTES) -> None:
+    def __init__(self, max_sessions: int = VISITORS, limit: int = MAX_BYTES) -> None:
         """Set the largest number of sessions and of bytes of their images."""
-        self.most, self.limit = most, limit
+        self.max_sessions, self.limit = max_sessions, limit
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -29,7 +29,7 @@ class Visitors:
         with self._lock:
             session = self._sessions[str(request.session_hash)] = Session()
             self._sessions.move_to_end(str(request.session_hash))
-            while len(self._sessions) > self.most:
+            while len(self._sessions) > self.max_sessions:
                 self._sessions.popitem(last=False)
             return session
 
@@ -37,7 +37,7 @@ class Visitors:
         """Return the session of a page.
 
         Raises:
-            SessionExpiredError: the page is older than the server, or many came after it; it then has a new session.
+            SessionExpiredError: the server was restarted or the session dropped for newer ones; there is a new one.
         """
         with self._lock:
             found = self._sessions.get(str(request.session_hash))
@@ -47,7 +47,7 @@ class Visitors:
         self.begin(request)
         raise SessionExpiredError(
             "the server no longer has the session of this page (it was restarted, or had many visitors) and has "
-            "started a new one: choose your photo or faces again"
+            "started a new one: select your photo or faces again"
         )
 
     def trim(self) -> None:

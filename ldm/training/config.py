@@ -25,8 +25,8 @@ KNOWN_KEYS: dict[str, tuple[str, ...]] = {
 }
 DEFAULT_SEED = 23
 
-# Trainer options that are ours to set, and how a person sets what they mean.
-OURS = {
+# Trainer options that main.py sets itself, and what to use instead.
+RESERVED = {
     "logger": "CSV and TensorBoard are always written to the run folder",
     "callbacks": "name them under lightning.callbacks",
     "default_root_dir": "use --logdir",
@@ -53,7 +53,7 @@ def load_config(
     it keeps them: `model.target=mine.Model` usually names a subclass.
 
     Args:
-        complete: refuse a config in which a value is still `???`.
+        complete: raise if a value is still `???`.
 
     Raises:
         ConfigError: a file is missing or is no YAML mapping, an override is no `key=value`, or a key is unknown.
@@ -73,10 +73,10 @@ def load_config(
     except MissingMandatoryValue as error:
         key = error.full_key
         raise ConfigError(
-            f"the config leaves {key} open (???); add {key}=VALUE to the command line"
+            f"the config has no value for {key} (???); add {key}=VALUE to the command line"
         ) from error
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"the config does not merge: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"the configs cannot be merged: {str(error).splitlines()[0]}") from error
     assert isinstance(config, dict)
     check_keys(config)
     return {str(key): value for key, value in config.items()}
@@ -154,8 +154,8 @@ def trainer_options(config: Mapping[str, Any], known: Collection[str]) -> dict[s
     """
     options = dict(_mapping_at(config, "lightning.trainer"))
     for key in options:
-        if key in OURS:
-            raise ConfigError(f"lightning.trainer.{key} cannot be set: {OURS[key]}")
+        if key in RESERVED:
+            raise ConfigError(f"lightning.trainer.{key} cannot be set: {RESERVED[key]}")
         if key not in known:
             hint = RENAMED.get(key) or repr(nearest(key, known))
             raise ConfigError(f"lightning.trainer has no option {key!r}; did you mean {hint}?")

@@ -16,7 +16,7 @@ class NotFiniteError(RuntimeError):
 
 
 class _Step(NamedTuple):
-    """A step whose loss has not been looked at."""
+    """A step whose loss has not been checked."""
 
     place: str  # step, epoch and sample names
     loss: Tensor
@@ -25,12 +25,12 @@ class _Step(NamedTuple):
 class FiniteLossGuard(pl.Callback):
     """Raise NotFiniteError for a non-finite loss, with the step and the samples of its batch.
 
-    Looking at a loss waits for the device. On a CPU, each is looked at before its backward pass, so that it never
-    reaches the weights. On other devices, the losses of several steps are looked at together, and before each
-    validation and checkpoint, so that it never reaches a checkpoint.
+    Checking a loss synchronizes with the device. On a CPU, each loss is checked before its backward pass, so a
+    non-finite one never reaches the weights. On other devices, the losses of several steps are checked together, and
+    before each validation and checkpoint, so a non-finite one never reaches a checkpoint.
 
     Args:
-        every_n_steps: steps between looks; None for 1 on a CPU and `INTERVAL` on other devices.
+        every_n_steps: steps between checks; None for 1 on a CPU and `INTERVAL` on other devices.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -46,7 +46,7 @@ class FiniteLossGuard(pl.Callback):
         self._names = [str(name) for name in names] if names is not None else []
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss before the backward pass, a hook of both automatic and manual optimisation."""
+        """Note the loss before the backward pass, a hook of both automatic and manual optimization."""
         self._pending.append(_Step(self._where(trainer), loss.detach().clone()))
         every = self.every_n_steps or (1 if loss.device.type == "cpu" else INTERVAL)
         if len(self._pending) >= every:

@@ -24,7 +24,7 @@ def is_last_batch(trainer: pl.Trainer) -> bool:
 
 
 def logged_step(trainer: pl.Trainer) -> int:
-    """Return the current logging step, which counts batches that an optimiser has stepped on."""
+    """Return the current logging step, which counts batches that an optimizer has stepped on."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
@@ -76,7 +76,7 @@ def is_first_process() -> bool:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """`strategy: fsdp`: weights, EMAs and optimiser state are sharded over the processes.
+    """`strategy: fsdp`: weights, EMAs and optimizer state are sharded over the processes.
 
     Checkpoints are still single files with full tensors, written by the first process, in the format of other
     runs.

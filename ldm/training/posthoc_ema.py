@@ -29,7 +29,7 @@ class PosthocEMA(pl.Callback):
     of both networks on the device and in checkpoints, and two in half precision on disk per snapshot.
 
     Args:
-        every_n_steps: optimiser steps between snapshots; some tens of snapshots per run are enough.
+        every_n_steps: optimizer steps between snapshots; some tens of snapshots per run are enough.
         sigma_rels: relative lengths of the tracked EMAs.
         precision: precision of the snapshots, float16, bfloat16 or float32.
 
@@ -87,7 +87,7 @@ class PosthocEMA(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the averages once per optimiser step, and write a snapshot if it is due."""
+        """Update the averages once per optimizer step, and write a snapshot if it is due."""
         if trainer.global_step == self._seen:  # gradient accumulation without an update
             return
         self._seen, self.step = trainer.global_step, self.step + 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ldm.bundle import ROOT
-from ldm.signatures import check_types, mismatch, shown
+from ldm.signatures import check_types, format_value, mismatch
 from ldm.targets import ConfigError, check_config, foreign_targets
 from ldm.training.checkpointing import CheckpointWriter
 from ldm.training.config import DEFAULT_SEED, found_again, load_config, parameters_of, trainer_options
@@ -55,7 +55,7 @@ def read_run_config(options: Options, resumed: RunFolder | None) -> dict[str, An
     check_run_config(config)
     config["seed"] = config.get("seed", DEFAULT_SEED) if options.seed is None else options.seed
     if mismatch(int, config["seed"]) or not 0 <= config["seed"] < SEEDS:
-        raise ConfigError(f"seed must be an integer in [0, 2**32), got {shown(config['seed'])}")
+        raise ConfigError(f"seed must be an integer in [0, 2**32), got {format_value(config['seed'])}")
     return config
 
 
@@ -70,7 +70,7 @@ def check_run_config(config: Mapping[str, Any]) -> None:
     for key, expected in (("base_learning_rate", float), ("scale_lr", bool)):
         value = config["model"].get(key)
         if key in config["model"] and mismatch(expected, value):
-            raise ConfigError(f"model.{key} must be {mismatch(expected, value)}, got {shown(value)}")
+            raise ConfigError(f"model.{key} must be {mismatch(expected, value)}, got {format_value(value)}")
     settings = config.get("lightning") or {}
     for name, callback in callback_configs(config).items():
         check_config(callback, f"lightning.callbacks.{name}")
@@ -80,7 +80,7 @@ def check_run_config(config: Mapping[str, Any]) -> None:
     check_types(TrainingProgress, settings.get("progress") or {}, "lightning.progress", PROGRESS_LIMITS)
     every = trainer.get("val_check_interval")
     if isinstance(every, int | float) and not every > 0:
-        raise ConfigError(f"lightning.trainer.val_check_interval must be above 0, got {shown(every)}")
+        raise ConfigError(f"lightning.trainer.val_check_interval must be above 0, got {format_value(every)}")
 
 
 def callback_configs(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def callback_configs(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, callback in configs.items():
         if callback is not None and not isinstance(callback, Mapping):
             raise ConfigError(
-                f"lightning.callbacks.{name} must be a mapping with `target` and `params`, got {shown(callback)}"
+                f"lightning.callbacks.{name} must be a mapping with `target` and `params`, got {format_value(callback)}"
             )
     if not any(str((callback or {}).get("target")).endswith(".ImageLogger") for callback in configs.values()):
         configs["image_logger"] = {"target": IMAGE_LOGGER, **(configs.get("image_logger") or {})}

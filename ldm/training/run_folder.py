@@ -1,4 +1,4 @@
-"""The folder of one run: what was asked for, with which code, and where its results lie."""
+"""The folder of one run: its config, the version of the code, and the paths of its results."""
 
 import itertools
 import json
@@ -127,7 +127,7 @@ class RunFolder:
 
 
 def describe_start() -> dict[str, Any]:
-    """Return what a person needs to repeat this start: time, command line, versions, commit of the code."""
+    """Return the information to reproduce this start: time, command line, versions, commit of the code."""
     packages: dict[str, str | None] = {}
     for name in RECORDED_PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP (a dropped ssh): finish the batch, write a checkpoint, leave."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed ssh session): finish the batch, write a checkpoint, exit."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from types import FrameType, TracebackType
 
 from ldm.data.datamodule import PARENTS_TIME
 
-# An Interrupted raised anywhere leaves with 128 + its signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM.
+# An Interrupted raised anywhere exits with 128 + its signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(BaseException):
-    """The run was told to stop. Not an Exception, so that no `except Exception` on its way swallows it."""
+    """The run received a stop signal. Not an Exception, so that no `except Exception` catches it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

@@ -54,7 +54,7 @@ def test_no_flipped_bit_enters_a_resumed_run(tmp_path: Path, capsys: pytest.Capt
     last = run / "checkpoints" / "last.ckpt"
     saved = torch.load(last, weights_only=True)
     data = last.read_bytes()
-    # Into a moment of the optimiser, which no check of the weights looks at.
+    # Into a moment of the optimizer, which no check of the weights looks at.
     moment = saved["optimizer_states"][0]["state"][0]["exp_avg"].numpy().tobytes()
     place = data.index(moment) + 5
     last.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])

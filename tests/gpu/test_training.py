@@ -78,7 +78,7 @@ def test_a_step_never_synchronises(name: str, device: torch.device) -> None:
         optimizer.zero_grad()
         model._averages().update()
 
-    for number in range(2):  # state of the optimiser and counters of the averages
+    for number in range(2):  # state of the optimizer and counters of the averages
         step(number)
     with synchronisations(device) as found:
         step(2)
@@ -150,7 +150,7 @@ def test_averages(device: torch.device) -> None:
     assert all(torch.equal(p, b) for p, b in zip(models[1].parameters(), before, strict=True))
 
 
-def test_the_optimiser_inside_the_backward_pass(device: torch.device) -> None:
+def test_the_optimizer_inside_the_backward_pass(device: torch.device) -> None:
     weights = []
     for how in ({}, {"step_in_backward": True}):
         model = small.sensitive(small.diffusion(use_ema=False, anneal_steps=0, **how)).train().to(device)

@@ -64,7 +64,7 @@ def test_training_with_a_discriminator_moves_both(tmp_path) -> None:
     start, own = judge.detach().clone(), m.decoder.conv_in.weight.detach().clone()
     trainer = fit(
         m, 4, tmp_path
-    )  # two optimisers: four steps are two batches, before the discriminator joins
+    )  # two optimizers: four steps are two batches, before the discriminator joins
     assert torch.equal(judge, start) and not torch.equal(m.decoder.conv_in.weight, own)
     fit(m, 8, tmp_path)
     assert not torch.equal(judge, start)
@@ -77,7 +77,7 @@ def test_one_backward_pass_for_both_losses_is_worth_two(tmp_path) -> None:
         "params": {"disc_weight": 0.5, "disc_channels": 8, "disc_num_layers": 1},
     }
     m, expected = model(lossconfig=loss), model(lossconfig=loss)
-    fit(m, 2, tmp_path)  # two optimiser steps: one batch
+    fit(m, 2, tmp_path)  # two optimizer steps: one batch
     image = small.batch(4, seed=0)["image"]
     output = expected(image)
     optimizers = expected.configure_optimizers()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.errors import CheckpointError
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser, face_parser
-from ldm.parsing.class_check import check_classes, exchanged_sides, misnamed, reference_face
+from ldm.parsing.class_check import check_classes, misnamed, reference_face, swapped_sides
 
 ALL = [("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear")]
 
@@ -39,22 +39,22 @@ def test_the_parser_in_the_repository_passes(truth: Tensor) -> None:
 
 
 @pytest.mark.parametrize("pairs", [ALL, ALL[:1], ALL[1:]], ids=str)
-def test_exchanged_pairs_are_found(truth: Tensor, pairs: list[tuple[str, str]]) -> None:
-    assert exchanged_sides(renamed(truth, *pairs)) == pairs
+def test_swapped_pairs_are_found(truth: Tensor, pairs: list[tuple[str, str]]) -> None:
+    assert swapped_sides(renamed(truth, *pairs)) == pairs
 
 
 def test_ears_that_were_not_found_follow_eyes_and_brows(truth: Tensor) -> None:
     labels = renamed(truth, *ALL)
     for ear in CELEBAMASK_HQ.indices(("l_ear", "r_ear")):
         labels[labels == ear] = 0
-    assert exchanged_sides(labels) == ALL
-    assert exchanged_sides(renamed(labels, *ALL)) == []
+    assert swapped_sides(labels) == ALL
+    assert swapped_sides(renamed(labels, *ALL)) == []
 
 
 def test_a_class_that_finds_another_region_is_named(truth: Tensor) -> None:
     wrong = renamed(truth, ("hair", "cloth"))
     assert misnamed(wrong, truth) == {"hair": "cloth", "cloth": "hair"}
-    with pytest.raises(CheckpointError, match=r"some/parser.*'hair' finds cloth"):
+    with pytest.raises(CheckpointError, match=r"some/parser.*'hair' segments cloth"):
         check_classes(wrong, truth, "some/parser")
 
 
@@ -85,6 +85,6 @@ def test_a_parser_from_elsewhere_is_corrected_as_it_loads(
         names[i], names[j] = right, left
     found = (Known(truth), names, (512, 512), ((0.5,) * 3, (0.5,) * 3))
     monkeypatch.setattr(face_parser, "_from_transformers", lambda path, device: found)
-    with pytest.warns(UserWarning, match="l_eye and r_eye, l_brow and r_brow, l_ear and r_ear exchanged"):
+    with pytest.warns(UserWarning, match="l_eye and r_eye, l_brow and r_brow, l_ear and r_ear swapped"):
         parser = FaceParser.from_pretrained(tmp_path, device="cpu")
     assert torch.equal(parser.parse(reference_face()[0]), truth)

@@ -120,7 +120,7 @@ def test_a_checkpoint_without_a_config_takes_the_one_that_is_named(tmp_path: Pat
     model = instantiate_from_config(small.diffusion(use_ema=False))
     file = tmp_path / "original.ckpt"
     torch.save({"state_dict": model.state_dict()}, file)
-    with pytest.raises(CheckpointError, match="no config beside it; name the YAML"):
+    with pytest.raises(CheckpointError, match="no config next to it; pass the YAML"):
         FacePipeline.from_pretrained(file)
     config = tmp_path / "recipe.yaml"
     OmegaConf.save(OmegaConf.create({"model": small.diffusion()}), config)

@@ -69,7 +69,7 @@ def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "something else"}, "has no recipe of the studio"),
+        ({"format": "something else"}, "has no recipe from the studio"),
         ({"model": "0123456789abcdef"}, "belongs to other weights"),
         ({"labels": "16x16:256*77"}, "label 77"),
         ({"labels": "8x8:64*1"}, "8 x 8 pixels"),

@@ -77,7 +77,7 @@ def test_a_training_step(options: list[str], tmp_path: Path, capsys, monkeypatch
     report = json.loads(out.read_text())
     seconds = {row["part"]: row["seconds"] for row in report["rows"]}
     whole = seconds.pop("whole step")
-    assert set(seconds) == {"forward", "backward", "optimiser, after the backward pass", "averages"}
+    assert set(seconds) == {"forward", "backward", "optimizer, after the backward pass", "averages"}
     assert 0 < sum(seconds.values()) <= whole
     assert report["floor_s"] >= 0 and report["peak_memory_gib"] > 0
     assert "images/s" in capsys.readouterr().out

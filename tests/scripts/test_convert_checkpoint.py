@@ -50,7 +50,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def compvis(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Write a .ckpt as Lightning of CompVis' day did: loss and optimiser in it, no config beside it."""
+    """Write a .ckpt as CompVis' old Lightning did: with loss and optimizer, without a config."""
     model = small.randomised(instantiate_from_config(small.first_stage()))
     weights = dict(model.state_dict())
     loss = {

@@ -95,7 +95,7 @@ def test_a_whole_process_and_its_words(place: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "PSNR, mean of 4 faces: first stage alone" in done.stdout
-    assert "4 pictures in" in done.stdout
+    assert "4 images in" in done.stdout
     scores = json.loads((place / "process" / "scores.json").read_text())
     assert set(scores["faces"]) == {"000000", "000001", "000002", "000003"}
 
@@ -260,10 +260,10 @@ def test_mistakes_are_one_sentence(place: Path, task: str, options: list, messag
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("swap --data F --style next --style-mask M.png", "--style-mask belongs to a picture"),
-        ("swap --data F --style a.style --style-mask M.png", "--style-mask belongs to a picture"),
-        ("noise --data F --mask M.png", "--mask belongs to --image"),
-        ("noise --image I.png --mask M.png --names 3", "--names chooses faces of --data"),
+        ("swap --data F --style next --style-mask M.png", "--style-mask requires an image"),
+        ("swap --data F --style a.style --style-mask M.png", "--style-mask requires an image"),
+        ("noise --data F --mask M.png", "--mask requires --image"),
+        ("noise --image I.png --mask M.png --names 3", "--names selects faces of --data"),
         ("reshape --data F --shape new.bmp", "must be a PNG"),
     ],
 )

@@ -231,11 +231,11 @@ def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
 
 def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> None:
     page.get_by_role("radio", name="Generated").check()
-    page.wait_for_function("document.querySelector('#page-said').textContent.includes('of 30,000 faces')")
+    page.wait_for_function("document.querySelector('#page-status').textContent.includes('of 30,000 faces')")
     page.fill("#search input, #search textarea", "02999")
-    page.wait_for_function("document.querySelector('#page-said').textContent.trim() == '11 faces'")
+    page.wait_for_function("document.querySelector('#page-status').textContent.trim() == '11 faces'")
     page.locator("#role").get_by_role("radio", name="Reference").check()
-    page.locator("#shelf .thumbnail-item").nth(4).click()
+    page.locator("#gallery .thumbnail-item").nth(4).click()
     page.wait_for_function("document.querySelector('#face-reference .name').textContent == '029993'")
     tab(page, "Styles")
     choose_regions(page, "hair")
@@ -290,7 +290,7 @@ def test_nothing_is_fetched_from_elsewhere_and_no_path_is_opened(page, address) 
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
     tab(page, "Aligned faces")
-    page.wait_for_selector("#shelf img")
+    page.wait_for_selector("#gallery img")
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     for path in (
         "/etc/passwd",
@@ -313,7 +313,7 @@ def test_a_path_in_the_place_of_an_upload_is_refused(page, address) -> None:
         assert page.request.post(f"{address}gradio_api/queue/join", data=sent).ok
         return page.request.get(f"{address}gradio_api/queue/data?session_hash={session}").text()
 
-    assert "choose your photo" in answer(
+    assert "select your photo" in answer(
         None, "no-session"
     )  # our handler's error: so far the request is right
     refused = answer(forged, "forged")

@@ -89,10 +89,10 @@ def test_who_does_not_ask_any_more_loses_the_place(monkeypatch) -> None:
     line = JobQueue(limit=3)
     first, second, third = (line.join(name) for name in ("anna", "bert", "carl"))
     assert line.place(first) == 0
-    second.seen -= 2 * jobs.PATIENCE
+    second.seen -= 2 * jobs.POLL_TIMEOUT
     assert line.place(third) == 1
     with pytest.raises(CancelledError):
         line.place(second)
-    first.seen -= 2 * jobs.PATIENCE
+    first.seen -= 2 * jobs.POLL_TIMEOUT
     with pytest.raises(CancelledError):
         first.check()

@@ -194,7 +194,7 @@ def test_an_edit_is_cancelled_and_the_visit_goes_on(page) -> None:
 
 def test_a_face_of_the_gallery_is_the_reference(page) -> None:
     page.locator("#photo-reference").get_by_role("radio", name="Gallery face").check()
-    page.locator("#photo-shelf .thumbnail-item").nth(1).click()
+    page.locator("#photo-gallery .thumbnail-item").nth(1).click()
     page.wait_for_selector("#photo-chosen strong")
     name = page.inner_text("#photo-chosen strong")
     choose(page, "hair")

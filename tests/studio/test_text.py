@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.pipeline import Recipe, StyleCode
-from ldm.studio.session import REMEMBERED, Result
+from ldm.studio.session import MAX_HISTORY, Result
 from ldm.studio.text import escaped, is_unicode
 from ldm.studio.visitors import SessionExpiredError, Visitors
 
@@ -47,7 +47,7 @@ def result() -> Result:
 
 
 def test_a_session_is_created_again_after_many_visitors_and_after_a_restart() -> None:
-    visitors = Visitors(most=3)
+    visitors = Visitors(max_sessions=3)
     first = visitors.begin(asked("first"))
     assert visitors.of(asked("first")) is first
     for number in range(3):
@@ -62,9 +62,9 @@ def test_kept_images_are_bounded_in_bytes() -> None:
     visitors = Visitors(limit=4 * result().nbytes)
     for name in ("anna", "bert"):
         session = visitors.begin(asked(name))
-        for _ in range(REMEMBERED + 5):
+        for _ in range(MAX_HISTORY + 5):
             session.remember(result())
-        assert len(session.results) == REMEMBERED
+        assert len(session.results) == MAX_HISTORY
     visitors.trim()
     kept = [visitors.of(asked(name)).results for name in ("anna", "bert")]
     assert sum(one.nbytes for results in kept for one in results) <= visitors.limit

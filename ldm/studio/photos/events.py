@@ -12,12 +12,12 @@ import gradio as gr
 from PIL import Image
 
 from ldm.pipeline.options import Preview, Progress, SamplingOptions
-from ldm.studio.controls import MOST_STEPS, SEEDS
+from ldm.studio.controls import MAX_STEPS, SEEDS
 from ldm.studio.errors import sentence
 from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import CancelledError, Jobs, Report
 from ldm.studio.mask_painter import painter_value
-from ldm.studio.photos.desk import Example, PhotoDesk, PhotoEdit
+from ldm.studio.photos.backend import Example, PhotoBackend, PhotoEdit
 from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.text import escaped
 from ldm.studio.visitors import Visitors
@@ -25,7 +25,7 @@ from ldm.studio.widgets import face_value
 
 COLOR, FACE, PHOTO, RANDOM = "Color", "Gallery face", "Another photo", "Random"
 DETAILS = {"Keep strands and grain": "keep", "Replace with sampled pixels": "replace"}
-VIEW = 1200  # longest side of the photo in which faces are chosen
+VIEW = 1200  # longest side of the photo in the face selector, in pixels
 View = tuple[Any, ...]  # status, faces, picker, compare, download, undo, redo, edits, painter
 UNCHANGED = (gr.skip(),) * 8
 
@@ -34,9 +34,9 @@ class PhotoEvents:
     """Event handlers of the photo tab."""
 
     def __init__(
-        self, visitors: Visitors, desk: PhotoDesk, gallery: FaceGallery, jobs: Jobs, example: Example
+        self, visitors: Visitors, backend: PhotoBackend, gallery: FaceGallery, jobs: Jobs, example: Example
     ) -> None:
-        self.visitors, self.desk, self.gallery, self.jobs = visitors, desk, gallery, jobs
+        self.visitors, self.backend, self.gallery, self.jobs = visitors, backend, gallery, jobs
         self.example = example
 
     def begin(self, request: gr.Request) -> Iterator[View]:
@@ -45,7 +45,9 @@ class PhotoEvents:
         try:
             opened = self.visitors.of(request).photo = self.example.get()
             yield (
-                _done("Example photo, with auburn hair. Drop your own photo, or choose regions and a color."),
+                _done(
+                    "Example photo, with auburn hair. Upload your own photo, or select regions and a color."
+                ),
                 *self._all(opened),
             )
         except Exception as error:
@@ -56,30 +58,30 @@ class PhotoEvents:
         if path is None:
             yield (gr.skip(), *UNCHANGED)
             return
-        said: list[str] = []
+        message: list[str] = []
 
         def work(progress: Progress, preview: Preview) -> None:
-            opened, problem = self.desk.open(Path(path))
-            self.desk.chosen(opened)
+            opened, problem = self.backend.open(Path(path))
+            self.backend.chosen(opened)
             count = len(opened.faces)
             found = "1 face found" if count == 1 else f"{count} faces found; click the one to edit"
             notes = "".join(f" ({note})" for note in opened.file.notes)
-            said.append(problem or f"{found}{notes}. Choose regions and a reference, then apply.")
+            message.append(problem or f"{found}{notes}. Select regions and a reference, then click Apply.")
             self.visitors.of(request).photo = opened
 
-        yield from self._run(request, work, "Finding faces", lambda: said[0])
+        yield from self._run(request, work, "Finding faces", lambda: message[0])
 
     def select(self, request: gr.Request, view: dict[str, Any], picker: dict[str, Any]) -> View:
-        """Choose a face, or place its crop."""
+        """Select a face, or place its crop."""
         opened = self._opened(request)
         opened.regions = self._regions(picker)
         face, crop = view.get("face"), view.get("crop")
         if not isinstance(face, int) or not 0 <= face < len(opened.faces):
-            raise ValueError("that face is no longer on the page; open the photo again")
+            raise ValueError("that face is no longer on the page; upload the photo again")
         opened.face = face
         if crop is not None:
             x, y, right, down = (float(value) for value in crop)
-            self.desk.place(opened, complex(x, y), complex(right, down))
+            self.backend.place(opened, complex(x, y), complex(right, down))
         return _done(f"Face {face + 1} is selected"), *self._all(opened)
 
     def edit(
@@ -107,7 +109,7 @@ class PhotoEvents:
 
         def work(progress: Progress, preview: Preview) -> None:
             options: SamplingOptions = {**how, "progress": progress}
-            self.desk.edit(opened, edit, options)
+            self.backend.edit(opened, edit, options)
 
         began = time.monotonic()
         for view in self._run(
@@ -126,7 +128,7 @@ class PhotoEvents:
         """Use a painted label map."""
         opened = self._opened(request)
         opened.regions = self._regions(picker)
-        self.desk.paint(opened, painter.get("labels", ""))
+        self.backend.paint(opened, painter.get("labels", ""))
         return (
             _done("Edits now use the painted regions"),
             gr.skip(),
@@ -135,13 +137,13 @@ class PhotoEvents:
         )
 
     def choose(self, request: gr.Request, source: str, text: str, page: int, chosen: gr.SelectData) -> str:
-        """Choose a face of the gallery as reference."""
+        """Set a face of the gallery as reference."""
         names = self.gallery.search(source, text)
-        place = page * FaceGallery.PAGE + int(chosen.index)
-        if not 0 <= place < len(names):
+        index = page * FaceGallery.PAGE + int(chosen.index)
+        if not 0 <= index < len(names):
             raise ValueError("that face is no longer on this page; search again")
-        self.visitors.of(request).photo_reference = self.gallery.face(source, names[place])
-        return f"Reference: **{escaped(names[place])}**"
+        self.visitors.of(request).photo_reference = self.gallery.face(source, names[index])
+        return f"Reference: **{escaped(names[index])}**"
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel the job within one step."""
@@ -150,18 +152,18 @@ class PhotoEvents:
     def _opened(self, request: gr.Request) -> OpenedPhoto:
         opened = self.visitors.of(request).photo
         if opened is None:
-            raise ValueError("drop a photo first")
+            raise ValueError("upload a photo first")
         if not opened.keep():
             self.visitors.of(request).photo = None
             raise ValueError(
-                "the files of this photo were deleted after hours without use, or to make room: drop it again"
+                "the files of this photo were deleted after hours without use, or for lack of space; upload it again"
             )
         return opened
 
     def _regions(self, picker: Any) -> tuple[str, ...]:
         """Return the selected regions; raise ValueError for an unknown one."""
         regions = picker.get("regions") if isinstance(picker, dict) else None
-        self.desk.parser.label_set.indices(regions or [])
+        self.backend.parser.label_set.indices(regions or [])
         return tuple(regions or ())
 
     def _edit(
@@ -178,9 +180,9 @@ class PhotoEvents:
         if not regions:
             raise ValueError("select regions first: click them on the face, or their names below it")
         if reference == FACE and self.visitors.of(request).photo_reference is None:
-            raise ValueError("choose a face of the gallery first")
+            raise ValueError("select a face in the gallery first")
         if reference == PHOTO and other is None:
-            raise ValueError("drop the other photo first")
+            raise ValueError("upload the other photo first")
         return PhotoEdit(
             regions=regions,
             color=str(color.get("color", "")) if reference == COLOR else None,
@@ -220,10 +222,10 @@ class PhotoEvents:
         except Exception as error:
             yield _error(error), *UNCHANGED
 
-    # --- what the page shows ---
+    # --- values of the components ---
 
     def _all(self, opened: OpenedPhoto) -> View:
-        face = self.desk.chosen(opened)
+        face = self.backend.chosen(opened)
         version, saved = opened.current, opened.current.saved
         before = opened.versions[0].preview
         edits = "\n".join(f"{number}. {escaped(one)}" for number, one in enumerate(opened.edits(), 1))
@@ -239,11 +241,11 @@ class PhotoEvents:
         )
 
     def _picker(self, opened: OpenedPhoto) -> dict[str, Any]:
-        return face_value(self.desk.chosen(opened), list(opened.regions))
+        return face_value(self.backend.chosen(opened), list(opened.regions))
 
 
 def faces_value(opened: OpenedPhoto) -> dict[str, Any]:
-    """Return the value of the photo in which faces are chosen."""
+    """Return the value of the face selector: the photo and the crops of its faces."""
     image = Image.fromarray(opened.current.pixels)
     width, height = image.size
     image.thumbnail((VIEW, VIEW))
@@ -265,8 +267,8 @@ def _options(seed: Any, lock_seed: Any, steps: Any) -> SamplingOptions:
         seed, steps = int(seed or 0), int(steps)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("seed and steps must be numbers") from error
-    if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"steps must be in [1, {MOST_STEPS}], got {steps}")
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must be in [1, {MAX_STEPS}], got {steps}")
     return {"seed": seed if lock_seed else secrets.randbelow(SEEDS), "steps": steps}
 
 

@@ -7,16 +7,16 @@ import gradio as gr
 from ldm.data.labels import LabelSet
 from ldm.pipeline.options import DEFAULT_STEPS
 from ldm.studio import panels, widgets
-from ldm.studio.controls import MOST_STEPS
+from ldm.studio.controls import MAX_STEPS
 from ldm.studio.mask_painter import mask_painter
 from ldm.studio.photos.events import COLOR, DETAILS, FACE, PHOTO, RANDOM
 from ldm.studio.photos.widgets import color_choice, photo_faces
 from ldm.studio.server.upload_folder import MAX_BYTES
 
 FILE_TYPES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"]
-DRAWN = (
-    "This model was trained on drawn faces: on photos only **Color** gives good results. Start the studio with "
-    "`--checkpoint` and a model of real faces for the other references."
+SYNTHETIC_NOTE = (
+    "This model was trained on synthetic faces: on photos, only **Color** gives good results. For the other "
+    "references, start the studio with `--checkpoint` and a model trained on photos."
 )
 
 
@@ -97,14 +97,14 @@ def _photo_file(label: str, elem_id: str, height: int) -> gr.File:
 
 def _reference(sources: list[str], transfers_styles: bool) -> ReferencePanel:
     kind = gr.Radio([COLOR, FACE, PHOTO, RANDOM], value=COLOR, label="Reference", elem_id="photo-reference")
-    note = gr.Markdown("" if transfers_styles else DRAWN, visible=False, elem_id="photo-note")
+    note = gr.Markdown("" if transfers_styles else SYNTHETIC_NOTE, visible=False, elem_id="photo-note")
     with gr.Group() as color_group:
         color = color_choice("auburn")
     with gr.Group(visible=False) as gallery_group:
         gallery = panels.gallery(sources, "photo-", with_role=False)
-        chosen = gr.Markdown("No reference chosen", elem_id="photo-chosen")
+        chosen = gr.Markdown("No reference selected", elem_id="photo-chosen")
     with gr.Group(visible=False) as photo_group:
-        photo = _photo_file("The other photo; its largest face is the reference", "photo-other", 132)
+        photo = _photo_file("Reference photo (its largest face is used)", "photo-other", 132)
     return ReferencePanel(kind, note, color_group, color, gallery_group, gallery, chosen, photo_group, photo)
 
 
@@ -116,7 +116,7 @@ def _advanced() -> AdvancedPanel:
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110, elem_id="photo-seed")
             lock_seed = gr.Checkbox(False, label="Lock seed", min_width=110)
             steps = gr.Slider(
-                1, MOST_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="photo-steps"
+                1, MAX_STEPS, DEFAULT_STEPS, step=1, label="Steps", min_width=130, elem_id="photo-steps"
             )
     return AdvancedPanel(strength, detail, seed, lock_seed, steps)
 

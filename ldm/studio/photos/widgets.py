@@ -1,10 +1,10 @@
-"""Custom components of the photo tab: the photo with its faces, and the color."""
+"""Custom components of the photo tab: the face selector and the color picker."""
 
 import gradio as gr
 
 from ldm.studio.widgets import script, widget
 
-# Colors that people ask for: hair, lips, then plain ones.
+# Common colors of hair and lips, then others.
 SWATCHES = {
     "black": "#1f1a17",
     "brown": "#5a3825",
@@ -23,12 +23,12 @@ SWATCHES = {
 FACES = """
 <h3><span class="role">Photo</span> <span class="name"></span></h3>
 <div class="photo">
-  <p class="empty">Drop a photo above</p>
+  <p class="empty">Upload a photo above</p>
   <img alt="" hidden><svg aria-hidden="true"></svg><div class="marks" role="group" aria-label="Faces found"></div>
 </div>
 <div class="tools" hidden>
   <label><input type="checkbox" class="adjust"> Adjust the crop</label>
-  <span class="hint" hidden>Drag the square, or a corner to turn and resize it. Keys: arrows, + and -, [ and ].</span>
+  <span class="hint" hidden>Drag the square, or a corner to rotate and resize it. Keys: arrows, + and -, [ and ].</span>
 </div>
 """
 COLOR = """
@@ -39,7 +39,7 @@ COLOR = """
 
 
 def photo_faces() -> gr.HTML:
-    """Build the photo in which a face is chosen.
+    """Build the face selector: the photo with its numbered faces.
 
     Its value is `events.faces_value` from the server and {"face": index, "crop": null or [x, y, right, down]} from
     the browser.
@@ -48,6 +48,6 @@ def photo_faces() -> gr.HTML:
 
 
 def color_choice(first: str) -> gr.HTML:
-    """Build the choice of a color. Its value is {"color": "#rrggbb"}."""
+    """Build the color picker. Its value is {"color": "#rrggbb"}."""
     swatches = [{"name": name, "color": color} for name, color in SWATCHES.items()]
     return widget(COLOR, script("color"), "color", {"color": SWATCHES[first]}, swatches=swatches)

@@ -9,7 +9,7 @@ from ldm.studio.face_events import FaceEvents
 from ldm.studio.photos.events import COLOR, FACE, PHOTO, PhotoEvents
 from ldm.studio.photos.panel import PhotoPanel, ReferencePanel
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 KINDS = (COLOR, FACE, PHOTO)  # those with further components
 
@@ -28,23 +28,23 @@ def wire(photos: PhotoEvents, faces: FaceEvents, panel: PhotoPanel, opened: Any)
         result.status, panel.faces, panel.picker, result.compare, result.download, result.undo, result.redo,
         result.edits, result.painter,
     ]  # fmt: skip
-    opened.then(photos.begin, None, out, **QUIET)
-    panel.upload.upload(photos.open, [panel.upload], out, **QUIET)
-    parser: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "parser", **QUIET}
+    opened.then(photos.begin, None, out, **PRIVATE)
+    panel.upload.upload(photos.open, [panel.upload], out, **PRIVATE)
+    parser: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "parser", **PRIVATE}
     panel.faces.input(with_user_errors(photos.select), [panel.faces, panel.picker], out, **parser)
     result.painter.input(
         with_user_errors(photos.paint),
         [result.painter, panel.picker],
         out,
         trigger_mode="always_last",
-        **QUIET,
+        **PRIVATE,
     )
     edit = [
         panel.picker, reference.kind, reference.color, reference.photo, advanced.strength, advanced.detail,
         advanced.seed, advanced.lock_seed, advanced.steps,
     ]  # fmt: skip
-    panel.apply.click(photos.edit, edit, [*out, advanced.seed], **QUIET)
-    panel.cancel.click(photos.cancel, None, None, queue=False, **QUIET)
+    panel.apply.click(photos.edit, edit, [*out, advanced.seed], **PRIVATE)
+    panel.cancel.click(photos.cancel, None, None, queue=False, **PRIVATE)
     for button, by in ((result.undo, -1), (result.redo, 1)):
         button.click(with_user_errors(photos.step), [gr.State(by), panel.picker], out, **parser)
     _wire_reference(photos, faces, reference)
@@ -56,14 +56,14 @@ def _wire_reference(photos: PhotoEvents, faces: FaceEvents, reference: Reference
         [reference.kind],
         [reference.note, reference.color_group, reference.gallery_group, reference.photo_group],
         queue=False,
-        **QUIET,
+        **PRIVATE,
     )
     cards, number = reference.gallery, gr.State(0)
     page_of: list[Any] = [cards.source, cards.search]
-    found = [cards.gallery, cards.said, number]
-    reference.kind.select(with_user_errors(faces.first_page), page_of, found, **QUIET)
+    found = [cards.gallery, cards.status, number]
+    reference.kind.select(with_user_errors(faces.first_page), page_of, found, **PRIVATE)
     for event in (cards.source.change, cards.search.change):
-        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **QUIET)
-    for button, by in ((cards.back, -1), (cards.on, 1)):
-        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **QUIET)
-    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], reference.chosen, **QUIET)
+        event(with_user_errors(faces.first_page), page_of, found, trigger_mode="always_last", **PRIVATE)
+    for button, by in ((cards.previous, -1), (cards.next, 1)):
+        button.click(with_user_errors(faces.change_page), [*page_of, number, gr.State(by)], found, **PRIVATE)
+    cards.gallery.select(with_user_errors(photos.choose), [*page_of, number], reference.chosen, **PRIVATE)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 
-REMEMBERED = 10_000  # streams that have ended
+MAX_CLOSED = 10_000  # streams that have ended
 
 
 class Presence:
@@ -29,7 +29,7 @@ class Presence:
                 return
             self._closed[key] = time.monotonic()
             self._closed.move_to_end(key)
-            while len(self._closed) > REMEMBERED:
+            while len(self._closed) > MAX_CLOSED:
                 self._closed.popitem(last=False)
 
     def absent(self, keys: tuple[str, ...], since: float) -> float:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ldm.data.photo_file import PhotoFile
-from ldm.studio.photos.desk import Example
+from ldm.studio.photos.backend import Example
 from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.server.upload_folder import UploadFolder
 
@@ -36,10 +36,10 @@ def test_photos_in_use_outlive_older_uploads(uploads) -> None:
 
 
 def test_the_example_is_made_again_after_its_files_are_deleted(uploads) -> None:
-    desk = SimpleNamespace(
+    backend = SimpleNamespace(
         open=lambda path: (opened_photo(uploads), ""), chosen=lambda opened: None, edit=lambda *edit: None
     )
-    example = Example(desk, PHOTO)
+    example = Example(backend, PHOTO)
     before = example.get()
     assert example.get().current.preview == before.current.preview
     before.current.preview.unlink()

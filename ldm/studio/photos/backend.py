@@ -1,4 +1,4 @@
-"""PhotoDesk: what the photo tab does with PhotoEditor."""
+"""PhotoBackend: opens and edits the photos of the photo tab with PhotoEditor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ldm.studio.region_names import readable
 from ldm.studio.server.upload_folder import UploadFolder
 
 COLOR_NAMES = {code: name for name, code in SWATCHES.items()}
-BY_HAND = 0.35  # half side of a crop placed by hand, relative to the photo's shorter side
+DEFAULT_CROP = 0.35  # half side of the crop where no face was found, relative to the photo's shorter side
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PhotoEdit:
     detail: Detail = "keep"
 
     def title(self) -> str:
-        """Describe the edit."""
+        """Return a short description of the edit for the page."""
         source = (
             (self.color and COLOR_NAMES.get(self.color, self.color))
             or (self.face and f"like {self.face.name}")
@@ -64,7 +64,7 @@ class PhotoEdit:
         return f"{', '.join(map(readable, self.regions))}: {source}{share}"
 
 
-class PhotoDesk:
+class PhotoBackend:
     """Opens and edits photos with the studio's model and parser."""
 
     def __init__(self, models: Models, parser: FaceParser, uploads: UploadFolder) -> None:
@@ -72,16 +72,16 @@ class PhotoDesk:
 
     @property
     def editor(self) -> PhotoEditor:
-        """The editor, with the weights in memory."""
+        """Editor with the currently loaded weights."""
         return PhotoEditor(self.models.pipe, self.parser)
 
     @property
     def transfers_styles(self) -> bool:
-        """Whether the model knows real faces; the demo model of drawn faces can only recolor them."""
+        """Whether the model was trained on real faces; the demo model can only recolor photos."""
         return self.models.path.resolve() != DEMO.resolve()
 
     def open(self, path: Path) -> tuple[OpenedPhoto, str]:
-        """Open a photo; return it and one sentence if no face was found, which then can be marked by hand.
+        """Open a photo; return it, and a message if no face was found; the visitor can then place the crop by hand.
 
         Raises:
             ImageError: the file cannot be read as a photo.
@@ -92,9 +92,9 @@ class PhotoDesk:
         except PhotoError as error:
             file = PhotoFile.open(path)
             height, width = file.pixels.shape[:2]
-            crop = Crop(complex(width, height) / 2, BY_HAND * min(width, height))
-            said = str(error).replace(str(path), path.name)
-            return self._begin(path, file, [Face(crop)]), f"{said}. Drag the square over the face"
+            crop = Crop(complex(width, height) / 2, DEFAULT_CROP * min(width, height))
+            message = str(error).replace(str(path), path.name)
+            return self._begin(path, file, [Face(crop)]), f"{message}. Drag the square over the face"
         except ValueError as error:
             raise type(error)(str(error).replace(str(path), path.name)) from error
 
@@ -102,7 +102,7 @@ class PhotoDesk:
         return OpenedPhoto.begin(file, path.name, faces, self.uploads)
 
     def chosen(self, opened: OpenedPhoto) -> ReferenceFace:
-        """Return the chosen face with its label map, both at the size at which they are painted."""
+        """Return the selected face and its label map, both at the size of the mask painter."""
         if opened.face not in opened.labels:
             opened.labels[opened.face] = opened.photo(self.editor).label_maps(opened.face)
         labels = enlarged(opened.labels[opened.face].crop)
@@ -111,7 +111,7 @@ class PhotoDesk:
         return ReferenceFace(f"face {opened.face + 1} of {len(opened.faces)}", image, labels)
 
     def place(self, opened: OpenedPhoto, centre: complex, axis: complex) -> None:
-        """Set the chosen face's crop by hand.
+        """Set the crop of the selected face, as placed by the visitor.
 
         Raises:
             ValueError: a crop that is outside the photo, too small or too large.
@@ -125,7 +125,7 @@ class PhotoDesk:
         opened.place(Face(Crop(centre, axis)))
 
     def paint(self, opened: OpenedPhoto, text: str) -> None:
-        """Replace the label map of the chosen face by a painted one; raise LabelTextError if it is invalid."""
+        """Replace the label map of the selected face with a painted one; raise LabelTextError if it is invalid."""
         known = opened.labels[opened.face]
         size = enlarged(known.crop).shape
         labels = labels_from_text(text, self.parser.label_set, (size[0], size[1]))
@@ -163,28 +163,28 @@ class Example:
 
     REGIONS, COLOR = ("hair",), SWATCHES["auburn"]
 
-    def __init__(self, desk: PhotoDesk, path: Path) -> None:
-        """Begin to edit the photo."""
-        self._desk, self._path = desk, path
-        self._made: Future[OpenedPhoto] = Future()
+    def __init__(self, backend: PhotoBackend, path: Path) -> None:
+        """Start editing the photo in a background thread."""
+        self._backend, self._path = backend, path
+        self._future: Future[OpenedPhoto] = Future()
         self._lock = threading.Lock()
-        threading.Thread(target=self._make, daemon=True).start()
+        threading.Thread(target=self._edit, daemon=True).start()
 
-    def _make(self) -> None:
+    def _edit(self) -> None:
         try:
-            opened, _ = self._desk.open(self._path)
-            self._desk.chosen(opened)
-            self._desk.edit(opened, PhotoEdit(self.REGIONS, self.COLOR), {})
-            self._made.set_result(opened)
+            opened, _ = self._backend.open(self._path)
+            self._backend.chosen(opened)
+            self._backend.edit(opened, PhotoEdit(self.REGIONS, self.COLOR), {})
+            self._future.set_result(opened)
         except Exception as error:  # reported to the visitor who asks for it
-            self._made.set_exception(error)
+            self._future.set_exception(error)
 
     def get(self) -> OpenedPhoto:
-        """Return a copy of the edited photo, waiting for it if necessary; make it again if its files are gone."""
+        """Return a copy of the edited photo, waiting for it if necessary; edit it again if its files were deleted."""
         with self._lock:
-            opened = self._made.result()
+            opened = self._future.result()
             if not opened.keep():
-                self._made = Future()
-                self._make()
-                opened = self._made.result()
+                self._future = Future()
+                self._edit()
+                opened = self._future.result()
             return opened.copy()
