@@ -15,7 +15,7 @@ from ldm.data.labels import UNLABELLED
 BACKGROUND = 0
 GAMMA = 2.5  # largest gamma of low light
 JPEG_QUALITY = (15, 90)
-MAX_BLUR = 0.02  # standard deviation, as a share of the side
+MAX_BLUR = 0.02  # standard deviation, as a fraction of the side
 
 
 class Augmentation:

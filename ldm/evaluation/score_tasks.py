@@ -22,7 +22,7 @@ from ldm.metrics.colour import ciede2000, mean_colour
 from ldm.metrics.pixels import absolute_error
 from ldm.modules.lpips import LPIPS
 
-# Ratios of means. Swaps: remaining share of the error, share of the change outside the regions.
+# Ratios of means. Swaps: remaining fraction of the error, fraction of the change outside the regions.
 RATIOS = (
     ("error_ratio", "error", "error_unswapped"),
     ("leakage_ratio", "leakage", "change"),

@@ -39,7 +39,7 @@ class Overlap:
     Attributes:
         iou: intersection over union per region; NaN for regions in neither map.
         miou: mean IoU of the regions in the truth.
-        pixel_accuracy: share of labelled pixels that agree.
+        pixel_accuracy: fraction of labelled pixels that agree.
     """
 
     iou: list[float]

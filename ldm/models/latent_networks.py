@@ -11,7 +11,7 @@ from ldm.modules.layers import full_precision
 from ldm.modules.precision import bfloat16_is_faster
 from ldm.sampling import NoiseSchedule
 
-LARGE = 32  # latents with a larger side belong to networks that are slow, and wide enough for a part to be typical
+LARGE = 32  # for larger latents, networks are slow, and wide enough to be measured on a small latent
 
 # "context" (B, R, D), "y" (B, R, H, W); "exclusive": True for a y that is known to have at most one region per pixel;
 # after `prepare` also "prepared".
@@ -27,7 +27,7 @@ class LatentNetworks(pl.LightningModule):
     Args:
         unet, first_stage, style_encoder: the networks. The first stage is frozen.
         schedule: noise schedule; its tables are stored in checkpoints.
-        parameterization: output of the UNet. `apply_model` returns eps for each.
+        parameterization: output of the UNet. `apply_model` returns eps for either.
         scale_factor: factor that latents are multiplied by.
         store_scale: store the factor in checkpoints; published checkpoints have no such key.
     """
@@ -101,7 +101,7 @@ class LatentNetworks(pl.LightningModule):
         return full_precision(self.unet.denoise(x, t, prepared, attention_logits))
 
     def bfloat16_is_faster(self, train: bool = False) -> bool:
-        """Return whether a step is clearly faster under bfloat16 autocast, from one on a latent of at most 32x32.
+        """Return whether a step is clearly faster under bfloat16 autocast, measured on a latent of at most 32x32.
 
         Args:
             train: measure forward and backward pass of a training step instead of a sampling step.

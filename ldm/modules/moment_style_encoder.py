@@ -38,11 +38,11 @@ class MomentStyleEncoder(nn.Module):
             and features around its cell of the style grid (`ldm.modules.region_mask.Frames`).
         coarse: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
             whose appearance should not follow their outline: hair transferred to another outline should not
-            copy the positions of its locks.
+            copy the positions of its strands.
         region_frames: the UNet's: {region: region frame of its grid}, for appearance that does not
-            follow the region's outline: the background's is fixed in the image, hair's follows the skin.
+            follow the region's outline: the background is fixed in the image, hair follows the skin.
         reduce: average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
-            encoder four times as cheap.
+            encoder four times cheaper.
 
     Raises:
         ValueError: an unknown region, a coarse grid that is not coarser, or `reduce` below 1.
@@ -62,7 +62,7 @@ class MomentStyleEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if reduce < 1:
-            raise ValueError(f"reduce is {reduce}, expected at least 1")
+            raise ValueError(f"reduce must be at least 1, got {reduce}")
         self.num_regions, self.style_dim, self.reduce = num_mask_channels, output_dim * grid**2, reduce
         self.factor, self.grid, self.coarse = reduce * 2**num_downsample, grid, dict(coarse or {})
         self.region_frames = check_frames(region_frames, num_mask_channels, grid)
@@ -83,7 +83,7 @@ class MomentStyleEncoder(nn.Module):
             self.around = _PerRegion(num_mask_channels, sum(sizes), hidden)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1); D is n*n*output_dim.
+        """Map image (B, 3, H, W) in [-1, 1] and mask (B, R, H, W) to codes (B, R, D) in (-1, 1), D = n*n*output_dim.
 
         One image broadcasts to all masks.
 

@@ -48,7 +48,7 @@ class Crop:
         return self.centre + self.axis * complex(x, y)
 
     def cut(self, photo: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the crop of (3, H, W) as (3, *size); beyond the photo its edge goes on."""
+        """Return the crop of (3, H, W) as (3, *size); outside the photo, edge pixels are repeated."""
         shrink = 2 * abs(self.axis) / max(size)
         H, W = photo.shape[-2:]
         if shrink > 1:  # before the cut, which looks at single pixels only

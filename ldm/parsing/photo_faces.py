@@ -18,13 +18,11 @@ from ldm.parsing.face_parser import FaceParser
 MAX_FACES = 50  # the largest candidates that the parser looks at
 WINDOW = 2.0  # half side of the window around a candidate, in sides of its box
 WINDOW_PIXELS = 512  # longest side of the window that the parser looks at
-CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are no faces
+CROP_SIDES = (1.0, 4.5)  # of a face's crop in sides of its box; others are not faces
 MIN_SKIN = 0.1  # of the crop
 MIN_AGREEMENT = 0.8  # of the label maps of a crop and its mirror image; faces have 0.97 and more
-MAX_ROTATION = (
-    25  # degrees between the detector's tilt and the parser's; a pattern that is no face differs by any angle
-)
-PARSED_AT = 512  # least side of the crop whose label map is made
+MAX_ROTATION = 25  # degrees between the detector's tilt and the parser's; unrelated if it is not a face
+MIN_PARSED_SIDE = 512  # minimum side of the parsed crop in pixels
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def cut_face(photo: Image.Image, crop: Crop, size: tuple[int, int]) -> Tensor:
 def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the largest face in an upright RGB photo, cropped as CelebA-HQ does, and its label map.
 
-    The parser looks at a crop of at least PARSED_AT pixels, whatever `size` is.
+    The parser looks at a crop of at least MIN_PARSED_SIDE pixels, whatever `size` is.
 
     Args:
         photo: the photo.
@@ -101,7 +99,7 @@ def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tupl
             "no face was found in the photo; take one that shows both eyes and the mouth, larger or from the front"
         )
     image = as_bytes(cut_face(photo, faces[0].crop, size))
-    scale = max(1, math.ceil(PARSED_AT / min(size)))
+    scale = max(1, math.ceil(MIN_PARSED_SIDE / min(size)))
     fine = parser.parse(cut_face(photo, faces[0].crop, (scale * size[0], scale * size[1])))
     labels = F.interpolate(fine[None, None], size=size, mode="nearest-exact")[0, 0]
     return image, labels
@@ -135,7 +133,7 @@ def _in_whole_photo(photo: Image.Image, parser: FaceParser) -> Crop | None:
 
 
 def mirror_agreement(image: Tensor, labels: Tensor, parser: FaceParser) -> float:
-    """Return on which share of the pixels the label map of an image agrees with that of its mirror image.
+    """Return the fraction of pixels on which the label maps of an image and of its mirror image agree.
 
     Args:
         image: (3, H, W) in [-1, 1].

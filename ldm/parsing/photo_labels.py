@@ -12,7 +12,7 @@ ROWS = 256  # rows placed at once, which bounds the memory
 
 
 def cut_labels(label_map: np.ndarray, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Return the label map of a crop, uint8 `size`, by nearest neighbour; beyond the photo its edge continues.
+    """Return the label map of a crop, uint8 `size`, by nearest neighbour; outside it, edge labels are repeated.
 
     Args:
         label_map: uint8 (H, W), of the photo's size.

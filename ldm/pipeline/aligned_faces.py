@@ -1,4 +1,4 @@
-"""Faces of a photo as training data: aligned images with label maps, and why others cannot be used."""
+"""Faces of a photo as training data: aligned images with label maps, or the reason why a face is dropped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ldm.parsing.alignment import Crop, landmarks
 from ldm.parsing.photo_faces import MIN_SKIN, find_faces, mirror_agreement
 from ldm.pipeline.photo_face import PhotoFace, labelled
 
-MAX_OUTSIDE = 0.25  # share of a crop beyond the photo, where edge pixels are repeated
-MIN_AGREEMENT = 0.85  # of the label maps of a crop and its mirror image: share of pixels
+MAX_OUTSIDE = 0.25  # fraction of a crop outside the photo, where edge pixels are repeated
+MIN_AGREEMENT = 0.85  # fraction of pixels on which the label maps of a crop and of its mirror image agree
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class AlignedFace:
 
     Attributes:
         image: (3, H, W) in [-1, 1], sRGB, cropped as CelebA-HQ.
-        labels: uint8 (h, w), at the resolution of the parser.
+        labels: label map, uint8 (h, w), at the resolution of the parser.
     """
 
     image: Tensor
@@ -35,13 +35,13 @@ class AlignedFace:
 
 
 def aligned_faces(path: Path, parser: FaceParser, size: int, smallest: int) -> Iterator[AlignedFace | str]:
-    """Yield each face of a photo, largest first, or the reason why it cannot be used.
+    """Yield each face of a photo, largest first, or the reason why it is dropped.
 
     Args:
         path: the photo.
         parser: finds and labels the faces.
         size: side of the aligned images in pixels.
-        smallest: least side in pixels of a face's crop in the photo.
+        smallest: minimum side of a face crop in the photo, in pixels.
     """
     try:
         file = PhotoFile.open(path)
@@ -60,7 +60,7 @@ def aligned_faces(path: Path, parser: FaceParser, size: int, smallest: int) -> I
 def _too_small(side: float, smallest: int) -> str | None:
     if side >= smallest:
         return None
-    return f"its crop has {side:.0f} pixels a side, expected at least {smallest} (--smallest)"
+    return f"its crop is {side:.0f} pixels wide, expected at least {smallest} (--smallest)"
 
 
 def _cut_off(crop: Crop, file: PhotoFile) -> str | None:
@@ -70,7 +70,7 @@ def _cut_off(crop: Crop, file: PhotoFile) -> str | None:
     inside = (points.real >= 0) & (points.real <= W) & (points.imag >= 0) & (points.imag <= H)
     if (outside := 1 - inside.mean()) <= MAX_OUTSIDE:
         return None
-    return f"{outside:.0%} of its crop is beyond the photo, expected at most {MAX_OUTSIDE:.0%}"
+    return f"{outside:.0%} of its crop lies outside the photo, expected at most {MAX_OUTSIDE:.0%}"
 
 
 def _uncertain(face: PhotoFace) -> str | None:

@@ -16,12 +16,12 @@ from ldm.data.images import save_labels, save_png
 from ldm.parsing import FaceParser
 from ldm.pipeline.aligned_faces import aligned_faces
 
-VALIDATION_SHARE = 10  # every tenth photo validates
+VALIDATION_PERIOD = 10  # every tenth photo is for validation
 SETTINGS, JOURNAL, DROPPED, CONFIG = "dataset.json", "photos.jsonl", "dropped.txt", "data.yaml"
 
 
 class DatasetError(ValueError):
-    """The output folder holds something else."""
+    """The output folder has files of another dataset or other settings."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class PhotoRecord:
     Attributes:
         photo: path of the photo.
         digest: SHA-256 of the file.
-        names: names of its faces in the dataset.
-        dropped: why faces, or the whole photo, were left out.
+        names: names of its faces in the dataset; empty if none was usable.
+        dropped: reasons why faces, or the whole photo, were dropped.
     """
 
     photo: str
@@ -45,8 +45,8 @@ class FaceDataset:
     """A folder of aligned faces that grows photo by photo.
 
     It has images/NAME.png, labels/NAME.png, the names in train.txt and validation.txt, a config of both sets for
-    main.py in data.yaml, and the reasons of what was left out in dropped.txt. Photos that an earlier run has finished
-    are not opened again.
+    main.py in data.yaml, and the dropped photos and faces with reasons in dropped.txt. Photos that an
+    earlier run has finished are not opened again.
 
     Attributes:
         folder: the output folder.
@@ -60,10 +60,10 @@ class FaceDataset:
             folder: the output folder.
             parser: finds and labels the faces.
             size: side of the aligned images in pixels.
-            smallest: least side in pixels of a face's crop in the photo.
+            smallest: minimum side of a face crop in the photo, in pixels.
 
         Raises:
-            DatasetError: the folder has files of other settings, or a damaged record.
+            DatasetError: the folder has files made with other settings, or a damaged journal.
         """
         self.folder, self.parser, self.size, self.smallest = folder, parser, size, smallest
         self._check_settings({"size": size, "smallest": smallest, "parser": fingerprint(parser.network)})
@@ -72,7 +72,7 @@ class FaceDataset:
         self._names = {name for record in self.records for name in record.names}
 
     def add(self, photo: Path) -> PhotoRecord:
-        """Add the faces of a photo, unless they are in the dataset already; return what became of it."""
+        """Add the faces of a photo, unless they are in the dataset already; return its record."""
         try:
             digest = hashlib.sha256(photo.read_bytes()).hexdigest()
         except OSError as error:
@@ -98,15 +98,15 @@ class FaceDataset:
         return record
 
     def split(self) -> tuple[list[str], list[str]]:
-        """Return the names of the faces that train and of those that validate.
+        """Return the names of the training and of the validation faces.
 
-        Every tenth photo validates; of fewer than ten photos, the last. Faces whose files were deleted by hand are
-        in neither list.
+        Every tenth photo is for validation; with fewer than ten photos, the last one. Faces whose files
+        were deleted by hand are in neither list.
         """
         photos = [[name for name in record.names if self._is_complete(name)] for record in self.records]
         photos = [names for names in photos if names]
-        start = min(VALIDATION_SHARE, max(len(photos), 2)) - 1
-        validation = [name for names in photos[start::VALIDATION_SHARE] for name in names]
+        start = min(VALIDATION_PERIOD, max(len(photos), 2)) - 1
+        validation = [name for names in photos[start::VALIDATION_PERIOD] for name in names]
         held_back = set(validation)
         return [name for names in photos for name in names if name not in held_back], validation
 
@@ -146,7 +146,7 @@ class FaceDataset:
         write_text(path, json.dumps(settings) + "\n")
 
     def _read_journal(self) -> list[PhotoRecord]:
-        """Return the finished photos; the line of an interrupted write, the last, is removed."""
+        """Return the finished photos; an incomplete last line from an interrupted write is removed."""
         path = self.folder / JOURNAL
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         if lines and not lines[-1].endswith("\n"):

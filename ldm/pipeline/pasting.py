@@ -1,6 +1,6 @@
-"""Paste an edited face into its photo: a soft matte from the photo, and the change of colour of the edit.
+"""Paste an edited face into its photo: a soft matte from the photo, and the colour change of the edit.
 
-All arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face.
+Arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face, unless noted otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ldm.parsing.alignment import Crop, crop_grid, wider
 
 MIN_ALPHA = 1 / 512  # smaller weights are set to 0: they change a byte by less than half
 EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the crop's side
-FADE = 1 / 12  # width of the fade at the edge of the crop, relative to its half side
+FADE = 1 / 12  # width of the fade-out at the edge of the crop, relative to half its side
 ROWS = 256  # rows processed at once, which bounds the memory
 EDGE = 0.02  # lightness edge (standard deviation in 0..1) that the guided filter preserves
 
@@ -113,7 +113,8 @@ def paste(
         space: colour space of the photo.
         weights: (H, W) in [0, 1], from `region_weights`.
         crop: crop that the grid of the edit refers to.
-        edit: maps CIELAB (h, w, 3) and its grid (h, w, 2) in the crop to the edited CIELAB (h, w, 3).
+        edit: function from CIELAB (h, w, 3) and its coordinates in the crop, (h, w, 2) in [-1, 1], to edited
+            CIELAB (h, w, 3).
         strength: scale of the change.
     """
     result = photo.copy()
@@ -148,8 +149,8 @@ def region_weights(
     weights = np.zeros(photo.shape[:2], np.float32)
     outer = crop if surroundings is None else wider(crop)
     reach = abs(outer.axis.real) + abs(outer.axis.imag)
-    top, bottom = (_within(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
-    left, right = (_within(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
+    top, bottom = (_clipped(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
+    left, right = (_clipped(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
     if bottom <= top or right <= left:
         return weights
     bands = [photo[start : min(start + ROWS, bottom), left:right] for start in range(top, bottom, ROWS)]
@@ -173,5 +174,5 @@ def _faded(grid: Tensor) -> np.ndarray:
     return np.clip((1 - grid.abs().amax(-1).numpy()) / FADE, 0, 1)
 
 
-def _within(place: float, length: int) -> int:
-    return min(max(0, round(place)), length)
+def _clipped(coordinate: float, length: int) -> int:
+    return min(max(0, round(coordinate)), length)

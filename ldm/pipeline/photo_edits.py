@@ -1,4 +1,4 @@
-"""Edits of a face in a photo: from CIELAB of the photo to edited CIELAB, at the photo's resolution."""
+"""Edits of a face in a photo: functions from the photo's CIELAB values to edited ones, at its resolution."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from ldm.pipeline.style_code import StyleCode
 
 Detail = Literal["auto", "keep", "replace"]
 ColorGroups = Sequence[tuple[Sequence[str], Color]]  # regions that share a mean color
-FAITHFUL = (
-    6.0  # mean difference in CIELAB of a reconstruction from the photo, up to which "auto" replaces pixels
-)
+# Largest mean CIELAB distance (CIE76) between photo and reconstruction at which detail "auto" replaces pixels.
+MAX_ERROR = 6.0
 
 
 def recoloring(face: PhotoFace, names: Sequence[str], color: Color) -> Edit:
-    """Return the edit that shifts regions to a mean color; light, shade and strands are the photo's own."""
+    """Return the edit that shifts regions to a mean color; shading and texture are kept."""
     mask = face.region(names)
     small, target = face.lab(mask.shape), lab_of(color)
     mean = small[mask > 0].mean(0)
@@ -88,7 +87,7 @@ def sampled_edit(
     before, after = (ColorSpace.srgb().to_lab(to_uint8(one)) for one in sampled)
     if detail == "auto":
         error = np.linalg.norm(before - ColorSpace.srgb().to_lab(to_uint8(image)), axis=-1)[inside].mean()
-        detail = "replace" if 2 * abs(face.crop.axis) <= min(pipe.size) and error <= FAITHFUL else "keep"
+        detail = "replace" if 2 * abs(face.crop.axis) <= min(pipe.size) and error <= MAX_ERROR else "keep"
     if detail == "replace":
         return lambda lab, grid: enlarge(after, grid), detail
     change = extended(after - before, inside.astype(np.float32))

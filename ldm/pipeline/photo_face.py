@@ -22,7 +22,7 @@ from ldm.parsing.photo_faces import cut_face
 from ldm.parsing.photo_labels import cut_labels, place_labels
 from ldm.pipeline.pasting import region_weights
 
-MIN_REGION = 1 / 4000  # share of the crop; smaller regions are parser errors: an eye is ten times as large
+MIN_REGION = 1 / 4000  # fraction of the crop; smaller regions are parser errors: an eye is ten times as large
 
 
 @dataclass(frozen=True, eq=False)

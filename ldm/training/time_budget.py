@@ -55,7 +55,7 @@ class TimeBudget(pl.Callback):
         return self._before + (time.monotonic() - self._began if self._began else 0.0)
 
     def factor(self, step: int, seconds: float) -> float:
-        """Return the share of the peak learning rate after `step` steps and `seconds`."""
+        """Return the fraction of the peak learning rate after `step` steps and `seconds`."""
         rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return rise * (1 + math.cos(math.pi * min(seconds / (60 * self.minutes), 1))) / 2
 

@@ -110,7 +110,7 @@ def test_faces_deleted_by_hand_stay_deleted(photos: Path, made: Path, tmp_path: 
     ("change", "match"),
     [
         (lambda photo: photo.resize((256, 256)), "--smallest"),
-        (lambda photo: photo.crop((180, 40, 280, 180)), "beyond the photo"),
+        (lambda photo: photo.crop((180, 40, 280, 180)), "outside the photo"),
     ],
     ids=["small", "cut off"],
 )

@@ -82,5 +82,5 @@ def test_a_size_that_reducing_does_not_divide_is_refused() -> None:
     encoder = MomentStyleEncoder(3, 8, channels=4, num_downsample=1, reduce=2)
     with pytest.raises(ValueError, match="4"):
         encoder(torch.zeros(1, 3, 18, 18), torch.zeros(1, 3, 18, 18))
-    with pytest.raises(ValueError, match="reduce is 0"):
+    with pytest.raises(ValueError, match="reduce must be at least 1, got 0"):
         MomentStyleEncoder(3, 8, reduce=0)

@@ -186,7 +186,7 @@ def test_auto_replaces_only_small_faces_that_are_reconstructed_well(photo: Photo
     )  # the crop is larger than the model's 64 pixels
     small = Photo(photo.pipe, photo.parser, photo.file, (Face(Crop(450 + 300j, 30 + 0j)),))
     for bound, detail in ((1000.0, "replace"), (0.0, "keep")):
-        monkeypatch.setattr("ldm.pipeline.photo_edits.FAITHFUL", bound)
+        monkeypatch.setattr("ldm.pipeline.photo_edits.MAX_ERROR", bound)
         result = small.edit(style=small, regions=small._face(0).visible_regions()[:1], steps=2)
         assert json.loads(result.recipe)["detail"] == detail
 

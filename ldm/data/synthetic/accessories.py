@@ -11,7 +11,7 @@ PATTERNS = ("plain", "stripes", "hoops", "diagonal", "checks", "dots")
 
 
 def pattern(kind: str, across: Array, down: Array, period: float) -> Array:
-    """Return a pattern in [0, 1]: the share of the second colour at each point."""
+    """Return a pattern in [0, 1]: the fraction of the second colour at each point."""
     a, d = across / period, down / period
     if kind == "stripes":
         return ramp(2.5 * wave(a) + 0.5)
