@@ -111,7 +111,7 @@ class PhotoJob:
         # Errors of writing end the command: they would recur.
         if mask_out is not None:
             save_labels(mask_out, photo.labels_in_photo(face), self.editor.pipe.label_set)
-        result.with_facts(**{REQUEST: request}).save(out, gps=self.options.gps)
+        result.with_metadata(**{REQUEST: request}).save(out, gps=self.options.gps)
         self.done += 1
         self._report(photo, out)
 

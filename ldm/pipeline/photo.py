@@ -217,9 +217,9 @@ class EditedPhoto:
     matte: np.ndarray
     recipe: str
 
-    def with_facts(self, **facts: Any) -> EditedPhoto:
+    def with_metadata(self, **entries: Any) -> EditedPhoto:
         """Return the photo with more entries in its recipe."""
-        return replace(self, recipe=json.dumps({**json.loads(self.recipe), **facts}))
+        return replace(self, recipe=json.dumps({**json.loads(self.recipe), **entries}))
 
     def save(self, path: str | Path, *, gps: bool = False) -> None:
         """Save with the size, orientation and colour profile of the photo; the suffix selects the format.

@@ -36,35 +36,35 @@ class Recipe:
     Attributes:
         style: style codes.
         labels: label map (H, W).
-        how: sampling options: those in STORED_OPTIONS.
+        options: sampling options, those in STORED_OPTIONS.
         photo: source image (3, H, W) in [-1, 1] with 8 bits per value, for edits; else None.
         photo_labels: label map (H, W) of the source image.
         regions: edited regions of the source image.
-        said: descriptive metadata for people; not used for sampling.
+        description: descriptive metadata for people; not used for sampling.
     """
 
     style: StyleCode
     labels: Tensor
-    how: SamplingOptions
+    options: SamplingOptions
     photo: Tensor | None = None
     photo_labels: Tensor | None = None
     regions: tuple[str, ...] = ()
-    said: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def make(
         self, pipe: FacePipeline, progress: Progress | None = None, preview: Preview | None = None
     ) -> Tensor:
         """Sample the image (3, H, W) in [-1, 1], on the CPU; raises the errors of the pipeline."""
-        how: SamplingOptions = {**self.how, "progress": progress, "preview": preview}
+        options: SamplingOptions = {**self.options, "progress": progress, "preview": preview}
         if self.photo is None or self.photo_labels is None:
-            return pipe(self.labels, self.style, **how).cpu()
+            return pipe(self.labels, self.style, **options).cpu()
         return pipe.edit(
-            self.photo, self.photo_labels, self.style, regions=self.regions, new_labels=self.labels, **how
+            self.photo, self.photo_labels, self.style, regions=self.regions, new_labels=self.labels, **options
         ).cpu()
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe with another seed."""
-        return replace(self, how={**self.how, "seed": seed})
+        return replace(self, options={**self.options, "seed": seed})
 
     def to_text(self, pipe: FacePipeline) -> str:
         """Serialise the recipe as JSON, for the model that sampled the image."""
@@ -72,8 +72,8 @@ class Recipe:
         facts: dict[str, Any] = {
             "format": FORMAT,
             "model": pipe.name,
-            "said": dict(self.said),
-            "how": self.how,
+            "said": dict(self.description),
+            "how": self.options,
             "regions": list(self.regions),
             "labels": labels_to_text(self.labels),
             "style": {"shape": list(codes.shape), "codes": base64.b64encode(codes.tobytes()).decode()},
@@ -103,13 +103,13 @@ class Recipe:
             return cls(
                 style=_style(facts["style"], pipe),
                 labels=labels_from_text(facts["labels"], pipe.label_set, pipe.size),
-                how=_options(facts["how"]),
+                options=_options(facts["how"]),
                 photo=_photo(facts["photo"], pipe) if "photo" in facts else None,
                 photo_labels=labels_from_text(facts["photo_labels"], pipe.label_set, pipe.size)
                 if "photo" in facts
                 else None,
                 regions=tuple(_known(facts["regions"], pipe)),
-                said=dict(facts.get("said") or {}),
+                description=dict(facts.get("said") or {}),
             )
         except RecipeError:
             raise

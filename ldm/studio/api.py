@@ -54,7 +54,7 @@ class Api:
             parts=(Part(tuple(regions), self.gallery.face(source or self._first(), reference)),),
             no_style=False,
             lock=lock,
-            how={"seed": int(seed), "steps": int(steps)},
+            options={"seed": int(seed), "steps": int(steps)},
             weights=self.models.kinds[0],
         )
         made: list[bytes] = []

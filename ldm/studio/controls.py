@@ -46,7 +46,7 @@ class Settings:
             seed = secrets.randbelow(SEEDS)
         return cls(seed, bool(lock_seed), bool(lock), variants, steps, str(solver), guidance, str(weights))
 
-    def how(self) -> SamplingOptions:
+    def options(self) -> SamplingOptions:
         """Return the sampling options of the pipeline."""
         return {"seed": self.seed, "steps": self.steps, "solver": self.solver, "guidance": self.guidance}
 

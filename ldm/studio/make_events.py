@@ -136,7 +136,7 @@ class MakeEvents:
             parts=parts,
             no_style=random_face,
             lock=settings.lock and not random_face,
-            how=settings.how(),
+            options=settings.options(),
             variants=settings.variants,
             frames=frames,
             weights=settings.weights,
@@ -192,7 +192,7 @@ class MakeEvents:
             else f"Sampled {len(made)} images"
         )
         compare = compare_value(session.shown, fresh=True)
-        seed = made[0].recipe.how.get("seed", 0)
+        seed = made[0].recipe.options.get("seed", 0)
         return {"text": text, "tone": "done"}, compare, history(session), film, seed
 
     def _remember(self, session: Session, made: list[Result]) -> None:
@@ -208,8 +208,13 @@ class MakeEvents:
         session = self.visitors.of(request)
         if session.shown is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        how = session.shown.recipe.how
-        return True, how.get("steps", DEFAULT_STEPS), how.get("solver", "dpmpp_2m"), how.get("guidance", 1.0)
+        options = session.shown.recipe.options
+        return (
+            True,
+            options.get("steps", DEFAULT_STEPS),
+            options.get("solver", "dpmpp_2m"),
+            options.get("guidance", 1.0),
+        )
 
     def show(self, request: gr.Request, chosen: gr.SelectData) -> dict[str, Any]:
         """Display an image of the history."""

@@ -45,7 +45,7 @@ class SampleRequest:
         parts: edits; later ones override earlier ones.
         no_style: sample a random style for all regions.
         lock: keep the pixels outside the edited regions.
-        how: sampling options; the seed is that of the first variant.
+        options: sampling options; the seed is that of the first variant.
         variants: number of images, with consecutive seeds.
         frames: number of frames of an interpolation; 0 for single images.
         weights: kind of network weights.
@@ -56,7 +56,7 @@ class SampleRequest:
     parts: tuple[Part, ...]
     no_style: bool
     lock: bool
-    how: SamplingOptions
+    options: SamplingOptions
     variants: int = 1
     frames: int = 0
     weights: str = "ema"
@@ -88,7 +88,7 @@ class SampleRequest:
             recipes.append(self._recipe(pipe, style, checkpoint, share))
         if self.frames:
             return recipes
-        first = self.how.get("seed", 0)
+        first = self.options.get("seed", 0)
         assert isinstance(first, int)
         return [recipes[0].with_seed(first + number) for number in range(self.variants)]
 
@@ -104,11 +104,11 @@ class SampleRequest:
         return Recipe(
             style=style,
             labels=self.labels,
-            how=self.how,
+            options=self.options,
             photo=self.face.image if self.lock else None,
             photo_labels=self.face.labels if self.lock else None,
             regions=pipe.label_set.regions if self.no_style else changed,
-            said=description,
+            description=description,
         )
 
 
@@ -145,9 +145,9 @@ class Result:
     @property
     def title(self) -> str:
         """Title in the history."""
-        listed = self.recipe.said.get("parts")  # untrusted if the recipe was loaded
+        listed = self.recipe.description.get("parts")  # untrusted if the recipe was loaded
         parts = [str(part)[:200] for part in listed] if isinstance(listed, list) else []
-        return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.how.get('seed', 0)}"
+        return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.options.get('seed', 0)}"
 
 
 @dataclass

@@ -30,13 +30,13 @@ def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
     """Return the value of the comparison of a result with its source image; empty without a result."""
     if result is None:
         return {}
-    face = "".join(c for c in str(result.recipe.said.get("face", "face")) if c.isalnum() or c in "-_")
+    face = "".join(c for c in str(result.recipe.description.get("face", "face")) if c.isalnum() or c in "-_")
     return {
         "before": None if result.before is None else picture_url(result.before),
         "after": data_url(result.png),
         "title": result.title,
         "holds": f"The PNG contains its recipe{'' if result.recipe.photo is None else ', including the source image'}.",
-        "file": f"{face or 'face'}_seed{result.recipe.how.get('seed', 0)}.png",
+        "file": f"{face or 'face'}_seed{result.recipe.options.get('seed', 0)}.png",
         "fresh": fresh,
     }
 
@@ -46,7 +46,7 @@ def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
     there_and_back = [*frames, *frames[-2:0:-1]]
     return {
         "frames": [picture_url(frame) for frame in frames],
-        "name": f"strip_seed{recipe.how.get('seed', 0)}",
+        "name": f"strip_seed{recipe.options.get('seed', 0)}",
         "gif": data_url(encode_animation("gif", there_and_back), "image/gif"),
         "webp": data_url(encode_animation("webp", there_and_back), "image/webp"),
     }

@@ -25,11 +25,11 @@ def recipe_of(pipe: FacePipeline, lock: bool) -> Recipe:
     return Recipe(
         style=own.swap(other, ["hair"]),
         labels=labels,
-        how={"steps": 4, "seed": 7, "solver": "ddim", "guidance": 1.5},
+        options={"steps": 4, "seed": 7, "solver": "ddim", "guidance": 1.5},
         photo=batch["image"][0] if lock else None,
         photo_labels=batch["labels"][0] if lock else None,
         regions=("hair",),
-        said={"face": "one", "checkpoint": "small"},
+        description={"face": "one", "checkpoint": "small"},
     )
 
 
@@ -40,7 +40,7 @@ def test_a_picture_carries_what_makes_it_again(pipe, lock) -> None:
     again = read_recipe(encode_png(image, {KEY: recipe.to_text(pipe)}), pipe)
     assert torch.equal(again.make(pipe), image)
     assert not torch.equal(again.with_seed(8).make(pipe), image)
-    assert again.said == recipe.said
+    assert again.description == recipe.description
 
 
 def test_previews_come_at_every_step_and_end_at_the_picture(pipe) -> None:

@@ -38,7 +38,7 @@ def request(**changes) -> SampleRequest:
         "parts": (part,),
         "no_style": False,
         "lock": False,
-        "how": {"steps": 2, "seed": 5},
+        "options": {"steps": 2, "seed": 5},
         **changes,
     }
     return SampleRequest(face=face(0), labels=face(0).labels, **arguments)
@@ -66,7 +66,7 @@ def test_previews_are_fitted_for_both_kinds_of_weights(models) -> None:
 def test_parts_variants_and_strips_become_recipes(models) -> None:
     pipe = models.get("ema")
     three = request(variants=3).recipes(pipe, "small")
-    assert [recipe.how["seed"] for recipe in three] == [5, 6, 7]
+    assert [recipe.options["seed"] for recipe in three] == [5, 6, 7]
     own = pipe.read_style(face(0).image, face(0).labels)
     other = pipe.read_style(face(1).image, face(1).labels)
     assert torch.equal(three[0].style["hair"], other["hair"]) and torch.equal(

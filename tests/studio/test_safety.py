@@ -124,7 +124,7 @@ def test_a_large_folder_is_searched_by_name_and_only_shown_thumbnails_are_decode
 
 def test_settings_and_masks_of_the_browser_are_checked(tmp_path) -> None:
     good = [5, True, True, 2, 20, "unipc", 1.5, "ema"]
-    assert Settings.read(*good).how() == {"seed": 5, "steps": 20, "solver": "unipc", "guidance": 1.5}
+    assert Settings.read(*good).options() == {"seed": 5, "steps": 20, "solver": "unipc", "guidance": 1.5}
     for place, value in ((0, "x"), (3, 99), (4, 10**9), (4, None), (6, "much")):
         with pytest.raises(ValueError, match="must be"):
             Settings.read(*good[:place], value, *good[place + 1 :])
