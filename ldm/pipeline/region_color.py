@@ -27,6 +27,10 @@ NAMED = {
     "platinum": "#d3c7b1",
     "rose": "#b8586a",
 }
+CHROMA_RANGE = (
+    0.3,
+    1.15,
+)  # of the target's chroma, in shadows and highlights; highlights show the light's colour
 HIGHLIGHT = 1.5  # lightness relative to the mean from which highlights keep their contrast
 
 
@@ -80,14 +84,14 @@ def lab_of(color: Color) -> np.ndarray:
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
 
-    Shading is preserved: chroma follows lightness, as on a lit surface. A region that becomes lighter is shifted.
-    A region that becomes darker follows a curve through black: pigment darkens what a surface scatters, but not
+    Shading is preserved: chroma follows lightness within CHROMA_RANGE, as on a lit surface. A region that becomes
+    lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens what a surface scatters, but not
     its highlights.
     """
     light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:
         light = _darkened(lab[..., 0], max(float(mean[0]), 1), float(target[0]))
-    shade = np.clip(light / max(float(target[0]), 1), 0.3, 1.5)[..., None]
+    shade = np.clip(light / max(float(target[0]), 1), *CHROMA_RANGE)[..., None]
     chroma = target[1:] * shade + 0.3 * (lab[..., 1:] - mean[1:])
     return np.concatenate([np.clip(light, 0, 100)[..., None], chroma], -1)
 
