@@ -85,8 +85,8 @@ def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray
     """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
 
     Shading is preserved: chroma follows lightness within CHROMA_RANGE, as on a lit surface. A region that becomes
-    lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens what a surface scatters, but not
-    its highlights.
+    lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens what a surface
+    scatters, but not its highlights.
     """
     light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:
