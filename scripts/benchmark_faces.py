@@ -37,14 +37,14 @@ class Tally:
     false: int = 0
     seconds: float = 0.0
 
-    def add(self, photo: Image.Image, centres: list[complex], reach: float, parser: FaceParser) -> None:
-        """Count the faces of a photo; a face is found if a crop's centre lies within `reach` pixels of its own."""
+    def add(self, photo: Image.Image, centers: list[complex], reach: float, parser: FaceParser) -> None:
+        """Count the faces of a photo; a face is found if a crop's center lies within `reach` pixels of its own."""
         began = time.perf_counter()
-        crops = [face.crop.centre for face in find_faces(photo, parser)]
+        crops = [face.crop.center for face in find_faces(photo, parser)]
         self.seconds += time.perf_counter() - began
-        found = sum(any(abs(crop - centre) < reach for crop in crops) for centre in centres)
-        self.faces, self.found = self.faces + len(centres), self.found + found
-        self.false += sum(all(abs(crop - centre) >= reach for centre in centres) for crop in crops)
+        found = sum(any(abs(crop - center) < reach for crop in crops) for center in centers)
+        self.faces, self.found = self.faces + len(centers), self.found + found
+        self.false += sum(all(abs(crop - center) >= reach for center in centers) for crop in crops)
 
     def row(self, name: str, photos: int) -> str:
         """Return a row of the table."""
@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     for side in BOXES:
         tally, crowds = Tally(), 0
         for start in range(0, len(boxed), CROWD):
-            photo, centres = _crowd(boxed[start : start + CROWD], side)
-            tally.add(photo, centres, side, face_parser)
+            photo, centers = _crowd(boxed[start : start + CROWD], side)
+            tally.add(photo, centers, side, face_parser)
             crowds += 1
         print(tally.row(f"crowds, faces of {side} pixels", crowds), flush=True)
     return 0
@@ -92,27 +92,27 @@ def _portrait(file: Path) -> Image.Image:
 
 
 def _box(portrait: Image.Image) -> tuple[complex, float] | None:
-    """Return centre and side of the largest candidate, None without one."""
+    """Return center and side of the largest candidate, None without one."""
     candidates = find_candidates(portrait, SMALLEST)
-    return (candidates[0].centre, candidates[0].side) if candidates else None
+    return (candidates[0].center, candidates[0].side) if candidates else None
 
 
 def _crowd(
     portraits: list[tuple[Image.Image, tuple[complex, float]]], side: int
 ) -> tuple[Image.Image, list[complex]]:
-    """Return a photo of all portraits with boxes of `side` pixels, and the centres of the boxes."""
-    scaled, centres = [], []
-    for portrait, (centre, box) in portraits:
+    """Return a photo of all portraits with boxes of `side` pixels, and the centers of the boxes."""
+    scaled, centers = [], []
+    for portrait, (center, box) in portraits:
         size = tuple(max(1, round(side / box * length)) for length in portrait.size)
         scaled.append(portrait.resize((size[0], size[1]), Image.Resampling.BICUBIC))
-        centres.append(centre * side / box)
+        centers.append(center * side / box)
     width, height = (max(image.size[axis] for image in scaled) for axis in (0, 1))
     photo = Image.new("RGB", (COLUMNS * width, -(-len(scaled) // COLUMNS) * height), (128, 128, 128))
     for number, image in enumerate(scaled):
         corner = number % COLUMNS * width, number // COLUMNS * height
         photo.paste(image, corner)
-        centres[number] += complex(*corner)
-    return photo, centres
+        centers[number] += complex(*corner)
+    return photo, centers
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def enlarged(editor: PhotoEditor, source: Path, face: int, path: Path) -> None:
 
 
 def gradient_energy(before: np.ndarray, after: np.ndarray, inside: np.ndarray) -> float:
-    """Return the sum of squared lightness differences of neighbours inside a region, edited / original."""
+    """Return the sum of squared lightness differences of neighbors inside a region, edited / original."""
     return _energy(after, inside) / _energy(before, inside)
 
 

@@ -31,7 +31,7 @@ def shrunk(name: str, **params: Any) -> Any:
     if style.get("num_feat"):  # the published style encoder
         style |= {"num_feat": 1, "output_dim": 8}
         unet["context_dim"] = 8 * style["num_upsample"]
-    return small.randomised(instantiate_from_config(config))
+    return small.randomized(instantiate_from_config(config))
 
 
 def batch(model: Any, count: int = 2) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def batch(count: int = 3, size: int = 16, seed: int = 1) -> dict[str, Any]:
     return default_collate([faces[i] for i in range(count)])
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
+def randomized(module: torch.nn.Module) -> torch.nn.Module:
     """Give every parameter a random value, so that nothing is hidden behind a zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 def sensitive(config: dict[str, Any]) -> Any:
     """Build a diffusion with random weights whose pictures change visibly with style and noise."""
     torch.manual_seed(0)
-    model = randomised(instantiate_from_config(config))
+    model = randomized(instantiate_from_config(config))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("attn2.to_v.weight"):

@@ -46,8 +46,8 @@ def test_example_solver_is_ddim(examples: dict[str, Any]) -> None:
 
 
 def test_example_metric(examples: dict[str, Any]) -> None:
-    black, grey = torch.full((2, 3, 4, 4), -1.0), torch.zeros(2, 3, 4, 4)
-    assert examples["mean_color_error"](black, grey).tolist() == [0.5, 0.5]
+    black, gray = torch.full((2, 3, 4, 4), -1.0), torch.zeros(2, 3, 4, 4)
+    assert examples["mean_color_error"](black, gray).tolist() == [0.5, 0.5]
 
 
 def test_the_python_of_the_editing_page_runs(tmp_path: Path, monkeypatch) -> None:

@@ -127,7 +127,7 @@ def _write_compvis(stage: FirstStage, out: Path) -> Path:
         raise CheckpointError(f"{out}: format compvis is a file; expected a name ending in .ckpt")
     if groups != 32:
         raise CheckpointError(
-            f"networks of CompVis normalise in 32 groups, this one has norm_groups: {groups}; keep our format"
+            f"networks of CompVis normalize in 32 groups, this one has norm_groups: {groups}; keep our format"
         )
     # Clones, because torch.save writes the whole storage of a view.
     saved = {"state_dict": {key: value.clone().contiguous() for key, value in stage.weights.items()}}

@@ -64,7 +64,7 @@ def explain(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tenso
 
 
 def _reasons(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], by: Mismatch) -> list[str]:
-    """Return likely reasons and what to do, the most specific first; empty if none is recognised."""
+    """Return likely reasons and what to do, the most specific first; empty if none is recognized."""
     if not found:
         return ["the file holds no weights; get it again"]
     if by.missing and (reason := _prefix_reason(expected, found)):

@@ -156,7 +156,7 @@ def plain(config: Any) -> Any:
 
 
 def _converts(found: torch.dtype, expected: torch.dtype) -> bool:
-    """Return whether values of a dtype can be converted; integers in place of floats are quantised weights.
+    """Return whether values of a dtype can be converted; integers in place of floats are quantized weights.
 
     Floats in place of integers are counters in a file that was converted as a whole.
     """

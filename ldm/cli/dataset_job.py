@@ -63,8 +63,8 @@ def draw_sheets(dataset: FaceDataset, names: list[str]) -> None:
         cells = {}
         for name in names[start : start + PER_SHEET]:
             image, labels = (dataset.folder / kind / f"{name}.png" for kind in ("images", "labels"))
-            pixels, colours = to_uint8(load_image(image)), label_set.colourise(load_labels(labels, label_set))
-            cells[name] = Image.fromarray(pixels), Image.fromarray(colours)
+            pixels, colors = to_uint8(load_image(image)), label_set.colorize(load_labels(labels, label_set))
+            cells[name] = Image.fromarray(pixels), Image.fromarray(colors)
         sheet = draw_contact_sheet(cells)
         path = dataset.folder / f"contact_sheet_{start // PER_SHEET + 1:03d}.jpg"
         write_file(path, partial(sheet.save, format="JPEG", quality=90))

@@ -232,7 +232,7 @@ class Job:
         self._add_column("mask", self._colored(labels))
 
     def _colored(self, labels: Tensor) -> Tensor:
-        colored = torch.stack([torch.from_numpy(self.pipe.label_set.colourise(one)) for one in labels])
+        colored = torch.stack([torch.from_numpy(self.pipe.label_set.colorize(one)) for one in labels])
         return colored.permute(0, 3, 1, 2) / 127.5 - 1
 
     def _add_column(self, title: str, images: Tensor) -> None:

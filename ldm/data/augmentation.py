@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.labels import UNLABELLED
+from ldm.data.labels import UNLABELED
 
 BACKGROUND = 0
 GAMMA = 2.5  # largest gamma of low light
@@ -30,7 +30,7 @@ class Augmentation:
         blur, jpeg, grey, low_light: probabilities of Gaussian blur, JPEG compression, greyscale, and
             darkening with noise.
         paste: probability of filling the area outside the image with another image of the batch, enlarged and
-            with its faces unlabelled, instead of replicating the border.
+            with its faces unlabeled, instead of replicating the border.
 
     Raises:
         ValueError: a negative number, `scale` below 1, or a probability above 1.
@@ -68,11 +68,11 @@ class Augmentation:
         self.blur, self.jpeg, self.grey, self.low_light, self.paste = blur, jpeg, grey, low_light, paste
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; the area outside is unlabelled."""
+        """Augment image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; the area outside is unlabeled."""
         moved, shifted, inside = self._moved(image, labels)
         if self.paste:
             moved, shifted = self._pasted(image, labels, moved, shifted, inside)
-        return self._degraded(self._recoloured(moved)), shifted
+        return self._degraded(self._recolored(moved)), shifted
 
     def _moved(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Apply random similarity transforms; return images, labels and the mask of pixels inside the image."""
@@ -83,7 +83,7 @@ class Augmentation:
         shifted = F.grid_sample(labels[:, None].float() + 1, where, mode="nearest", align_corners=False)
         numbers = shifted[:, 0].round().long() - 1  # (B, H, W)
         inside = numbers >= 0
-        return moved, torch.where(inside, numbers, UNLABELLED).to(labels.dtype), inside
+        return moved, torch.where(inside, numbers, UNLABELED).to(labels.dtype), inside
 
     def _pasted(
         self, image: Tensor, labels: Tensor, moved: Tensor, shifted: Tensor, inside: Tensor
@@ -98,7 +98,7 @@ class Augmentation:
         other = F.grid_sample(image.roll(1, 0), where, padding_mode="border", align_corners=False)
         theirs = labels.roll(1, 0)[:, None].float()
         theirs = F.grid_sample(theirs, where, mode="nearest", padding_mode="border", align_corners=False)
-        theirs = torch.where(theirs[:, 0] == BACKGROUND, BACKGROUND, UNLABELLED).to(labels.dtype)
+        theirs = torch.where(theirs[:, 0] == BACKGROUND, BACKGROUND, UNLABELED).to(labels.dtype)
         filled = (torch.rand(B, device=image.device) < self.paste)[:, None, None] & ~inside  # (B, H, W)
         return torch.where(filled[:, None], other, moved), torch.where(filled, theirs, shifted)
 
@@ -112,7 +112,7 @@ class Augmentation:
         rows = [torch.stack([cos, -sin * H / W, x], 1), torch.stack([sin * W / H, cos, y], 1)]
         return torch.stack(rows, 1)
 
-    def _recoloured(self, image: Tensor) -> Tensor:
+    def _recolored(self, image: Tensor) -> Tensor:
         brightness, contrast, saturation = (
             1 + _uniform(len(image), -self.colour, self.colour, image)[:, None, None, None] for _ in range(3)
         )

@@ -1,7 +1,7 @@
-"""Colour spaces of photos: pixels of any RGB matrix profile (sRGB, Display P3, Adobe RGB) <-> CIELAB.
+"""Color spaces of photos: pixels of any RGB matrix profile (sRGB, Display P3, Adobe RGB) <-> CIELAB.
 
 Photos are edited in CIELAB with a D50 white (ISO 15076-1, the profile connection space), which preserves
-colours outside sRGB; only the inputs of the network are sRGB.
+colors outside sRGB; only the inputs of the network are sRGB.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SRGB_TO_XYZ = np.array(  # adapted to D50 by Bradford's matrix, as in sRGB's ow
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, 0.0, 0.0)  # parametric type 3
 _PARAMETERS = (1, 3, 4, 5, 7)  # number of parameters of each type of parametric curve
 _CODES = np.linspace(0, 1, 4096)
-_BISECTIONS = 7  # for the chroma of a colour at the gamut's boundary, to 1 %
-_TOLERANCE = 1e-3  # of linear light: colours of the gamut's boundary are inside in spite of rounding
+_BISECTIONS = 7  # for the chroma of a color at the gamut's boundary, to 1 %
+_TOLERANCE = 1e-3  # of linear light: colors of the gamut's boundary are inside in spite of rounding
 
 
 class ColorProfileError(ValueError):
@@ -30,7 +30,7 @@ class ColorProfileError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ColorSpace:
-    """RGB colour space: three tone curves and a matrix.
+    """RGB color space: three tone curves and a matrix.
 
     Attributes:
         matrix: (3, 3), linear RGB to XYZ relative to D50.
@@ -50,21 +50,21 @@ class ColorSpace:
         """Read an ICC profile.
 
         Raises:
-            ColorProfileError: damaged, or not an RGB matrix profile (grey, CMYK, lookup tables).
+            ColorProfileError: damaged, or not an RGB matrix profile (gray, CMYK, lookup tables).
         """
         try:
             tags = _tags(profile)
             columns = [struct.unpack(">3i", tags[name][8:20]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
             curves = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
         except (struct.error, KeyError, ValueError, OverflowError) as error:
-            raise ColorProfileError(f"the colour profile is not of the RGB matrix kind ({error})") from error
+            raise ColorProfileError(f"the color profile is not of the RGB matrix kind ({error})") from error
         matrix = np.array(columns).T / 65536
         if (
             abs(np.linalg.det(matrix)) < 1e-4
             or not np.isfinite(curves).all()
             or (np.ptp(curves, 1) < 0.5).any()
         ):
-            raise ColorProfileError("the colour profile is damaged: its primaries or curves are degenerate")
+            raise ColorProfileError("the color profile is damaged: its primaries or curves are degenerate")
         return cls(matrix, np.maximum.accumulate(curves, 1))
 
     def to_linear(self, pixels: np.ndarray) -> np.ndarray:
@@ -82,26 +82,26 @@ class ColorSpace:
         return linear_to_lab(self.to_linear(pixels), self.matrix)
 
     def from_lab(self, lab: np.ndarray) -> np.ndarray:
-        """Return codes in [0, 1], float32 (..., 3), of CIELAB; out-of-gamut colours are clipped."""
+        """Return codes in [0, 1], float32 (..., 3), of CIELAB; out-of-gamut colors are clipped."""
         return self.from_linear(lab_to_linear(lab, self.matrix))
 
     def in_gamut(self, lab: np.ndarray) -> np.ndarray:
-        """Return CIELAB (..., 3) with the chroma of out-of-gamut colours reduced until they are inside.
+        """Return CIELAB (..., 3) with the chroma of out-of-gamut colors reduced until they are inside.
 
         Lightness and hue are kept, which clipping the channels does not: strands of saturated hair stay visible.
         """
         outside = self._outside(lab)
         if not outside.any():
             return lab
-        colours = lab[outside]
-        colours[:, 0] = colours[:, 0].clip(0, 100)
-        low, high = np.zeros(len(colours), np.float32), np.ones(len(colours), np.float32)
+        colors = lab[outside]
+        colors[:, 0] = colors[:, 0].clip(0, 100)
+        low, high = np.zeros(len(colors), np.float32), np.ones(len(colors), np.float32)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            beyond = self._outside(_with_chroma(colours, middle))
+            beyond = self._outside(_with_chroma(colors, middle))
             low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
         result = lab.copy()
-        result[outside] = _with_chroma(colours, low)
+        result[outside] = _with_chroma(colors, low)
         return result
 
     def _outside(self, lab: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ class FaceFiles:
             FolderError: unknown face. ImageError: unusable files.
         """
         if other == NEXT:
-            return self._neighbour(name, option)
+            return self._neighbor(name, option)
         if mask is not None:
             if other in self._by_name:
                 raise FolderError(
@@ -108,7 +108,7 @@ class FaceFiles:
             f"{more.get(option, '')}"
         )
 
-    def _neighbour(self, name: str, option: str) -> Face:
+    def _neighbor(self, name: str, option: str) -> Face:
         """Return the next usable face in the folder."""
         names = list(self._by_name)
         place = names.index(name)

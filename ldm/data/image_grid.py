@@ -19,7 +19,7 @@ def draw_grid(
     Args:
         columns: title -> (B, 3, H, W), float in [-1, 1] (clamped) or uint8.
         cell: minimum side of an image in pixels; smaller images are enlarged by an integer factor, nearest
-            neighbour.
+            neighbor.
         rows: label of each row.
 
     Raises:

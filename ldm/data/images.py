@@ -15,9 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ldm.atomic_files import write_file
-from ldm.data.colour_profiles import to_srgb
-from ldm.data.label_colours import labels_by_colour, unscaled
-from ldm.data.labels import UNLABELLED, LabelSet
+from ldm.data.color_profiles import to_srgb
+from ldm.data.label_colors import labels_by_color, unscaled
+from ldm.data.labels import UNLABELED, LabelSet
 from ldm.data.png_checksums import verify_png
 
 PngImagePlugin.MAX_TEXT_CHUNK = (
@@ -32,7 +32,7 @@ Source = str | Path | BinaryIO
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
 _FORBIDDEN = -1  # in a label table: no such label
 _ORIENTATION = 0x0112  # the EXIF tag
-GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+GRAY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(ValueError):
@@ -54,7 +54,7 @@ def as_size(size: Size) -> tuple[int, int]:
 def load_image(path: str | Path, size: Size | None = None) -> Tensor:
     """Read a photo: float32 (3, H, W) in [-1, 1].
 
-    Converts any mode to RGB and colour profiles to sRGB, applies the EXIF orientation, and composites on
+    Converts any mode to RGB and color profiles to sRGB, applies the EXIF orientation, and composites on
     white.
 
     Args:
@@ -73,16 +73,16 @@ def load_image(path: str | Path, size: Size | None = None) -> Tensor:
 def load_labels(
     path: str | Path, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
 ) -> Tensor:
-    """Read a label map: uint8 (H, W) with 0..R-1, or 255 for unlabelled.
+    """Read a label map: uint8 (H, W) with 0..R-1, or 255 for unlabeled.
 
     Args:
-        path: A grey or palette PNG whose values are the labels.
+        path: A gray or palette PNG whose values are the labels.
         label_set: Label set of the file.
-        size: Output size, an int or [H, W]; nearest neighbour. None keeps the file's size.
+        size: Output size, an int or [H, W]; nearest neighbor. None keeps the file's size.
         table: Maps file values to labels, see `label_table`; by default the values are the labels.
 
     Raises:
-        ImageError: as in `load_image`, a colour image, or a label out of range.
+        ImageError: as in `load_image`, a color image, or a label out of range.
     """
     size = None if size is None else as_size(size)
     with open_image(path) as mask:
@@ -171,12 +171,12 @@ def read_labels(
     meanings = label_table(label_set) if table is None else table
     verify_png(mask)
     factor = unscaled(mask)
-    if mask.mode in GREY_16_BIT:
+    if mask.mode in GRAY_16_BIT:
         mask = _narrow(mask, path, label_set)
     elif mask.mode != "L" and table is None:
-        mask = _by_colour(mask, path, label_set)
+        mask = _by_color(mask, path, label_set)
     elif mask.mode not in ("L", "P"):
-        raise ImageError(f"{path} is saved in colour; this dataset stores its labels as grey PNGs")
+        raise ImageError(f"{path} is saved in color; this dataset stores its labels as gray PNGs")
     if factor > 1:
         mask = Image.fromarray(np.asarray(mask) // factor)
     _check_values(np.flatnonzero(mask.histogram()), meanings, path, label_set)
@@ -188,10 +188,10 @@ def read_labels(
 def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     """Raise ImageError if an opened file cannot be a label map, from its header only."""
     path = getattr(mask, "filename", "the label map")
-    if mask.mode not in ("L", "P", "RGB", "RGBA", *GREY_16_BIT):
+    if mask.mode not in ("L", "P", "RGB", "RGBA", *GRAY_16_BIT):
         raise ImageError(
             f"{path} has mode {mask.mode}, expected one label per pixel, 0..{len(label_set) - 1} "
-            f"({label_set.name}), in a grey or palette PNG; converting the mode may change the labels"
+            f"({label_set.name}), in a gray or palette PNG; converting the mode may change the labels"
         )
     if mask.format == "JPEG":
         raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
@@ -202,9 +202,9 @@ def label_table(label_set: LabelSet) -> np.ndarray:
 
     Datasets with other file values use their own table: value -> label, -1 for invalid values.
     """
-    table = np.full(UNLABELLED + 1, _FORBIDDEN, np.int16)
+    table = np.full(UNLABELED + 1, _FORBIDDEN, np.int16)
     table[: len(label_set)] = np.arange(len(label_set))
-    table[UNLABELLED] = UNLABELLED
+    table[UNLABELED] = UNLABELED
     return table
 
 
@@ -263,24 +263,24 @@ def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, 
 
 
 def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
-    """Write a label map uint8 (H, W) as a palette PNG in the colours of the label set."""
+    """Write a label map uint8 (H, W) as a palette PNG in the colors of the label set."""
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     pil_image = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
-    colours = [value for colour in label_set.palette for value in colour]
-    pil_image.putpalette(colours + [0] * (3 * (UNLABELLED + 1) - len(colours)))
+    colors = [value for color in label_set.palette for value in color]
+    pil_image.putpalette(colors + [0] * (3 * (UNLABELED + 1) - len(colors)))
     save_png(path, pil_image)
 
 
 def narrowed(image: Image.Image) -> Image.Image:
-    """Convert a 16-bit grey image (a mode in GREY_16_BIT) to 8 bits."""
-    grey = np.asarray(image).astype(np.float64) / 257
-    return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    """Convert a 16-bit gray image (a mode in GRAY_16_BIT) to 8 bits."""
+    gray = np.asarray(image).astype(np.float64) / 257
+    return Image.fromarray(gray.round().clip(0, 255).astype(np.uint8))
 
 
 def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     """Convert a 16-bit label map to 8 bits; raise ImageError for values above 255."""
     numbers = np.asarray(mask)
-    invalid = numbers[(numbers < 0) | (numbers > UNLABELLED)]
+    invalid = numbers[(numbers < 0) | (numbers > UNLABELED)]
     if invalid.size:
         raise ImageError(
             f"label {invalid.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
@@ -289,13 +289,13 @@ def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     return Image.fromarray(numbers.astype(np.uint8))
 
 
-def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
-    """Convert a colour or palette image to label values."""
+def _by_color(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
+    """Convert a color or palette image to label values."""
     mask.load()
     if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
         raise ImageError(f"{path} has transparent pixels; expected one label per pixel, without transparency")
     try:
-        labels = labels_by_colour(mask, label_set)
+        labels = labels_by_color(mask, label_set)
     except ValueError as error:
         raise ImageError(f"{path}: {error}") from error
     return mask if labels is None else Image.fromarray(labels)
@@ -303,20 +303,20 @@ def _by_colour(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image
 
 def _check_values(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
     """Raise ImageError for values that the table forbids; `found` are the sorted values of the file."""
-    known = np.flatnonzero(table[:UNLABELLED] != _FORBIDDEN)
+    known = np.flatnonzero(table[:UNLABELED] != _FORBIDDEN)
     has = f"{label_set.name} has {known[0]}..{known[-1]}"
     wrong = found[table[found] == _FORBIDDEN]
     if wrong.size:
-        raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in colour?")
-    if found.tolist() == [0, UNLABELLED]:
+        raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in color?")
+    if found.tolist() == [0, UNLABELED]:
         raise ImageError(f"{path} has only the values 0 and 255; {has}. Is it a binary mask of one part?")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency over white, 16-bit grey to its upper 8 bits."""
+    """Convert any mode to RGB: transparency over white, 16-bit gray to its upper 8 bits."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in GREY_16_BIT:
+    if image.mode in GRAY_16_BIT:
         return narrowed(image).convert("RGB")
     if image.mode == "F":
         raise ImageError(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.data.labels import UNLABELLED, LabelSet
+from ldm.data.labels import UNLABELED, LabelSet
 
 _FORM = re.compile(r"(\d{1,5})x(\d{1,5}):(\d{1,9}\*\d{1,3}(?:,\d{1,9}\*\d{1,3})*)")
 _LONGEST = 20_000_000  # characters: more runs than any map that a model takes
@@ -54,7 +54,7 @@ def labels_from_text(text: str, label_set: LabelSet, size: tuple[int, int]) -> T
     counts, labels = np.array([run.split("*") for run in form[3].split(",")], np.int64).T
     if counts.sum() != size[0] * size[1]:
         raise LabelTextError(f"the runs of the mask must fill {size[0] * size[1]} pixels, got {counts.sum()}")
-    unknown = labels[(labels >= len(label_set)) & (labels != UNLABELLED)]
+    unknown = labels[(labels >= len(label_set)) & (labels != UNLABELED)]
     if unknown.size:
         raise LabelTextError(f"the mask has label {unknown[0]}; {label_set.name} has 0..{len(label_set) - 1}")
     return torch.from_numpy(np.repeat(labels, counts).astype(np.uint8).reshape(size))

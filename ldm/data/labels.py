@@ -1,4 +1,4 @@
-"""Regions of each dataset: names, colours, mirror images; and label maps as one-hot masks."""
+"""Regions of each dataset: names, colors, mirror images; and label maps as one-hot masks."""
 
 import colorsys
 import difflib
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-UNLABELLED = 255  # in a label map: this pixel belongs to no region, its one-hot mask is all zero
-Colour = tuple[int, int, int]
+UNLABELED = 255  # in a label map: this pixel belongs to no region, its one-hot mask is all zero
+Color = tuple[int, int, int]
 
 _LISTED_NAMES = 40  # how many names an error lists: all of every set but ADE20K's
 
@@ -22,7 +22,7 @@ class LabelSet:
     Attributes:
         name: Name of the dataset.
         regions: R region names.
-        palette: R colours (red, green, blue), each 0..255.
+        palette: R colors (red, green, blue), each 0..255.
         mirror: R indices, the region that each one becomes in a horizontal flip.
 
     Raises:
@@ -31,18 +31,18 @@ class LabelSet:
 
     name: str
     regions: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     mirror: tuple[int, ...]
 
     def __post_init__(self) -> None:
         count = len(self.regions)
-        if not 0 < count <= UNLABELLED:
-            raise ValueError(f"{self.name}: the number of regions must be in [1, {UNLABELLED}], got {count}")
+        if not 0 < count <= UNLABELED:
+            raise ValueError(f"{self.name}: the number of regions must be in [1, {UNLABELED}], got {count}")
         if len(set(self.regions)) != count:
             raise ValueError(f"{self.name}: a region name occurs twice")
         if len(self.palette) != count or len(self.mirror) != count:
             raise ValueError(
-                f"{self.name}: {count} regions, {len(self.palette)} colours, {len(self.mirror)} mirrors"
+                f"{self.name}: {count} regions, {len(self.palette)} colors, {len(self.mirror)} mirrors"
             )
         if any(not 0 <= m < count or self.mirror[m] != i for i, m in enumerate(self.mirror)):
             raise ValueError(f"{self.name}: mirror must be its own inverse")
@@ -72,8 +72,8 @@ class LabelSet:
             raise ValueError(f"expected a list of region names, got a string; write [{names!r}]")
         return [self.index(name) for name in names]
 
-    def colourise(self, labels: np.ndarray | Tensor) -> np.ndarray:
-        """Paint a label map (H, W) in the palette: uint8 (H, W, 3); unlabelled pixels are black.
+    def colorize(self, labels: np.ndarray | Tensor) -> np.ndarray:
+        """Paint a label map (H, W) in the palette: uint8 (H, W, 3); unlabeled pixels are black.
 
         Raises:
             ValueError: the map is not (H, W), not of integers, or holds a label that is out of range.
@@ -81,18 +81,18 @@ class LabelSet:
         array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
         if array.ndim != 2 or array.dtype.kind not in "iu":
             raise ValueError(f"expected integer labels (H, W), got {array.dtype} {array.shape}")
-        wrong = (array != UNLABELLED) & ((array < 0) | (array >= len(self)))
+        wrong = (array != UNLABELED) & ((array < 0) | (array >= len(self)))
         if wrong.any():
             raise ValueError(f"label {array[wrong].flat[0]}; {self.name} has 0..{len(self) - 1}")
-        colours = np.zeros((UNLABELLED + 1, 3), np.uint8)
-        colours[: len(self)] = self.palette
-        return colours[array]
+        colors = np.zeros((UNLABELED + 1, 3), np.uint8)
+        colors[: len(self)] = self.palette
+        return colors[array]
 
     def flip(self, labels: Tensor) -> Tensor:
         """Flip label maps (..., H, W) left to right; left and right regions change their labels."""
         # numpy is faster than torch, which would start its thread pool for every map.
         array = labels.cpu().numpy()
-        table = np.arange(UNLABELLED + 1, dtype=array.dtype)
+        table = np.arange(UNLABELED + 1, dtype=array.dtype)
         table[: len(self)] = self.mirror
         return torch.from_numpy(table[np.flip(array, -1)]).to(labels.device)
 
@@ -108,7 +108,7 @@ class LabelSet:
             if all(map(len, columns)):
                 if columns[0].mean() > columns[1].mean():
                     return labels
-                table = np.arange(UNLABELLED + 1, dtype=array.dtype)
+                table = np.arange(UNLABELED + 1, dtype=array.dtype)
                 table[: len(self)] = self.mirror
                 return torch.from_numpy(table[array]).to(labels.device)
         return labels
@@ -128,12 +128,12 @@ def one_hot(labels: Tensor, num_regions: int, checked: bool = False) -> Tensor:
     """Convert label maps to one-hot masks.
 
     Args:
-        labels: (B, H, W), any integer type, 0..num_regions-1, or 255 for unlabelled.
+        labels: (B, H, W), any integer type, 0..num_regions-1, or 255 for unlabeled.
         num_regions: R, at most 255.
         checked: the labels passed `check_labels` before, on the host; checking them on a GPU would wait for it.
 
     Returns:
-        float32 (B, R, H, W); all R values of an unlabelled pixel are zero.
+        float32 (B, R, H, W); all R values of an unlabeled pixel are zero.
 
     Raises:
         ValueError: as `check_labels`, unless `checked`.
@@ -150,19 +150,19 @@ def check_labels(labels: Tensor, num_regions: int) -> None:
     Raises:
         ValueError: wrong shape or type, or a label that is neither below `num_regions` nor 255.
     """
-    if not 0 < num_regions <= UNLABELLED:
+    if not 0 < num_regions <= UNLABELED:
         raise ValueError(
-            f"num_regions must be in [1, {UNLABELLED}], got {num_regions} ({UNLABELLED} means unlabelled)"
+            f"num_regions must be in [1, {UNLABELED}], got {num_regions} ({UNLABELED} means unlabeled)"
         )
     if labels.ndim != 3:
         raise ValueError(f"labels must have shape (B, H, W), got {tuple(labels.shape)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, one region index per pixel, got {labels.dtype}")
-    wrong = (labels != UNLABELLED) & ((labels < 0) | (labels >= num_regions))
+    wrong = (labels != UNLABELED) & ((labels < 0) | (labels >= num_regions))
     if wrong.any():
         found = sorted(set(labels[wrong].tolist()))
         raise ValueError(
-            f"labels must be in [0, {num_regions - 1}], or {UNLABELLED} for unlabelled, got {found[:5]}"
+            f"labels must be in [0, {num_regions - 1}], or {UNLABELED} for unlabeled, got {found[:5]}"
         )
 
 
@@ -177,19 +177,19 @@ def _mirror(regions: tuple[str, ...], *pairs: tuple[str, str]) -> tuple[int, ...
     return tuple(regions.index(swaps.get(region, region)) for region in regions)
 
 
-def _spread_colours(count: int) -> tuple[Colour, ...]:
-    """Return `count` distinct colours: golden-ratio hues with three alternating lightnesses."""
+def _spread_colors(count: int) -> tuple[Color, ...]:
+    """Return `count` distinct colors: golden-ratio hues with three alternating lightnesses."""
 
-    def colour(i: int) -> Colour:
+    def color(i: int) -> Color:
         red, green, blue = colorsys.hls_to_rgb(
             i * 0.618034 % 1, (0.45, 0.62, 0.78)[i % 3], (0.75, 0.5)[i // 3 % 2]
         )
         return round(255 * red), round(255 * green), round(255 * blue)
 
-    return tuple(colour(i) for i in range(count))
+    return tuple(color(i) for i in range(count))
 
 
-_FACE: dict[str, Colour] = {  # CelebAMask-HQ's own order; later parts lie on top of earlier ones
+_FACE: dict[str, Color] = {  # CelebAMask-HQ's own order; later parts lie on top of earlier ones
     "background": (43, 48, 58),
     "skin": (240, 196, 160),
     "nose": (222, 140, 98),
@@ -218,7 +218,7 @@ CELEBAMASK_HQ = LabelSet(
     mirror=_mirror(_FACE_REGIONS, ("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear")),
 )
 
-_STREET: dict[str, Colour] = {  # Cityscapes' label ids 0..33 and its own colours where those are distinct
+_STREET: dict[str, Color] = {  # Cityscapes' label ids 0..33 and its own colors where those are distinct
     "unlabeled": (20, 20, 20),
     "ego vehicle": (40, 30, 30),
     "rectification border": (30, 40, 30),
@@ -286,14 +286,14 @@ _SCENE_REGIONS = (
         "pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag, other"
     )
 )
-ADE20K = LabelSet("ADE20K", _SCENE_REGIONS, _spread_colours(len(_SCENE_REGIONS)), _mirror(_SCENE_REGIONS))
+ADE20K = LabelSet("ADE20K", _SCENE_REGIONS, _spread_colors(len(_SCENE_REGIONS)), _mirror(_SCENE_REGIONS))
 
 _FASHION_REGIONS = _names(  # DeepFashion-MultiModal's parsing classes 0..23
     "background, top, outer, skirt, dress, pants, leggings, headwear, eyeglass, neckwear, belt, footwear, "
     "bag, hair, face, skin, ring, wrist wearing, socks, gloves, necklace, rompers, earrings, tie"
 )
 DEEPFASHION = LabelSet(
-    "DeepFashion", _FASHION_REGIONS, _spread_colours(len(_FASHION_REGIONS)), _mirror(_FASHION_REGIONS)
+    "DeepFashion", _FASHION_REGIONS, _spread_colors(len(_FASHION_REGIONS)), _mirror(_FASHION_REGIONS)
 )
 
 LABEL_SETS = {s.name: s for s in (CELEBAMASK_HQ, CITYSCAPES, CITYSCAPES_TRAIN, ADE20K, DEEPFASHION)}

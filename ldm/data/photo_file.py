@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from ldm.atomic_files import write_file
+from ldm.data.color_profiles import to_srgb
 from ldm.data.color_space import ColorProfileError, ColorSpace
-from ldm.data.colour_profiles import to_srgb
-from ldm.data.images import FORMATS, GREY_16_BIT, ImageError, narrowed, open_image
+from ldm.data.images import FORMATS, GRAY_16_BIT, ImageError, narrowed, open_image
 from ldm.data.photo_encoding import DEFAULTS, ORIENTED, encoding_of, metadata_options
 from ldm.data.photo_metadata import edited_xmp, kept_exif
 from ldm.data.png_checksums import verify_png
@@ -51,8 +51,8 @@ class PhotoFile:
 
     Attributes:
         path: the file.
-        pixels: uint8 (H, W, 3), upright, in the file's own colour space.
-        space: colour space of the pixels.
+        pixels: uint8 (H, W, 3), upright, in the file's own color space.
+        space: color space of the pixels.
         notes: one sentence for each property that saving cannot preserve.
     """
 
@@ -157,8 +157,8 @@ class PhotoFile:
 def _as_rgb(
     image: Image.Image, profile: bytes | None
 ) -> tuple[Image.Image, ColorSpace, bytes | None, list[str]]:
-    """Return RGB pixels, their colour space, the profile to save, and notes about conversions."""
-    if image.mode in GREY_16_BIT:
+    """Return RGB pixels, their color space, the profile to save, and notes about conversions."""
+    if image.mode in GRAY_16_BIT:
         image, profile = narrowed(image), None
     if profile is None and image.mode not in ("CMYK", "LAB"):
         return image.convert("RGB"), ColorSpace.srgb(), None, []
@@ -169,8 +169,8 @@ def _as_rgb(
             pass  # lookup tables, which littleCMS reads
     converted = to_srgb(image)
     if converted is image:
-        return image.convert("RGB"), ColorSpace.srgb(), None, [f"its colours ({image.mode}) are read as sRGB"]
-    return converted.convert("RGB"), ColorSpace.srgb(), None, ["its colour profile was converted to sRGB"]
+        return image.convert("RGB"), ColorSpace.srgb(), None, [f"its colors ({image.mode}) are read as sRGB"]
+    return converted.convert("RGB"), ColorSpace.srgb(), None, ["its color profile was converted to sRGB"]
 
 
 def _alpha(image: Image.Image) -> np.ndarray | None:

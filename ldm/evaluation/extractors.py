@@ -129,14 +129,14 @@ def dinov2(path: str, device: torch.device) -> Extractor:
     )
 
     def features(images: Tensor) -> Tensor:
-        pixels = _normalised(images.to(device), 224, IMAGENET)  # (B, 3, 224, 224)
+        pixels = _normalized(images.to(device), 224, IMAGENET)  # (B, 3, 224, 224)
         return network(pixel_values=pixels).pooler_output  # (B, D)
 
     return Extractor("dinov2", features, fingerprint(network))
 
 
 def clip(path: str, device: torch.device) -> Extractor:
-    """Load CLIP; the features are its image embeddings, normalised to length 1 (CMMD, arXiv 2401.09603).
+    """Load CLIP; the features are its image embeddings, normalized to length 1 (CMMD, arXiv 2401.09603).
 
     Raises:
         CheckpointError: `path` is not a CLIP image encoder in transformers' format.
@@ -148,7 +148,7 @@ def clip(path: str, device: torch.device) -> Extractor:
     ).to(device)
 
     def features(images: Tensor) -> Tensor:
-        pixels = _normalised(images.to(device), network.config.image_size, CLIP)  # (B, 3, S, S)
+        pixels = _normalized(images.to(device), network.config.image_size, CLIP)  # (B, 3, S, S)
         return F.normalize(network(pixel_values=pixels).image_embeds, dim=-1)  # (B, D)
 
     return Extractor("clip", features, fingerprint(network))
@@ -173,6 +173,6 @@ def parser_features(parser: FaceParser) -> Extractor:
     return Extractor("parser", parser.features, fingerprint(parser.network))
 
 
-def _normalised(images: Tensor, side: int, statistics: tuple[Sequence[float], Sequence[float]]) -> Tensor:
+def _normalized(images: Tensor, side: int, statistics: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     mean, deviation = (images.new_tensor(part)[:, None, None] for part in statistics)
     return ((resized(images, side).clamp(-1, 1) + 1) / 2 - mean) / deviation

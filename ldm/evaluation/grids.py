@@ -56,7 +56,7 @@ def _columns(
     task: str, variant: str, face: Face, number: int, faces: Faces, protocol: Protocol, samples: Path
 ) -> Columns:
     """Return the images (3, H, W) of one row, by column title."""
-    mask = torch.from_numpy(faces.label_set.colourise(face.labels)).permute(2, 0, 1) / 127.5 - 1
+    mask = torch.from_numpy(faces.label_set.colorize(face.labels)).permute(2, 0, 1) / 127.5 - 1
     columns = {"photo": face.image, "mask": mask}
 
     def add(title: str, file: str) -> None:

@@ -174,9 +174,9 @@ SWAP = {
     "change": "change",
     "leakage": "leakage",
     "leakage_ratio": "ratio",
-    "colour_error": "colour error",
-    "colour_unswapped": "not swapped",
-    "colour_ratio": "ratio",
+    "color_error": "color error",
+    "color_unswapped": "not swapped",
+    "color_ratio": "ratio",
 }
 DIVERSITY = {
     "faces": "faces",

@@ -18,7 +18,7 @@ from ldm.evaluation.comparison import Comparison, PixelAverage, Scores, load_sam
 from ldm.evaluation.faces import Faces
 from ldm.evaluation.plan import FIRST_STAGE, ImageSpec, own_style, random_styles, swapped
 from ldm.evaluation.protocol import Protocol
-from ldm.metrics.colour import ciede2000, mean_colour
+from ldm.metrics.color import ciede2000, mean_color
 from ldm.metrics.pixels import absolute_error
 from ldm.modules.lpips import LPIPS
 
@@ -26,7 +26,7 @@ from ldm.modules.lpips import LPIPS
 RATIOS = (
     ("error_ratio", "error", "error_unswapped"),
     ("leakage_ratio", "leakage", "change"),
-    ("colour_ratio", "colour_error", "colour_unswapped"),
+    ("color_ratio", "color_error", "color_unswapped"),
 )
 
 
@@ -110,7 +110,7 @@ class Scorer:
             inside = region_mask(face.labels, self.faces.label_set.indices(spec.regions))  # (H, W)
             change = absolute_error(image[None], baseline[None])[0]  # (H, W)
             scores = {"change": float(change[inside].mean()), "leakage": float(change[~inside].mean())}
-            scores |= self._colour_errors(image, face, self.faces[spec.style_source], spec.regions)
+            scores |= self._color_errors(image, face, self.faces[spec.style_source], spec.regions)
             truth = self.faces.truth(number, spec.style_source, spec.regions)
             if truth is not None:
                 comparison = Comparison(image, truth, self.lpips)
@@ -121,10 +121,10 @@ class Scorer:
             found.faces[face.name] = scores
         return found.finish()
 
-    def _colour_errors(
+    def _color_errors(
         self, image: Tensor, face: Face, reference: Face | None, regions: Sequence[str]
     ) -> Scores:
-        """Return the CIEDE2000 differences to the mean colours of the reference's regions, of image and photo.
+        """Return the CIEDE2000 differences to the mean colors of the reference's regions, of image and photo.
 
         Means over the regions that both faces have; needs no ground truth.
         """
@@ -134,12 +134,12 @@ class Scorer:
                 continue
             here, there = face.labels == region, reference.labels == region
             if here.any() and there.any():
-                expected = mean_colour(reference.image, there)
-                pairs.append([float(ciede2000(mean_colour(x, here), expected)) for x in (image, face.image)])
+                expected = mean_color(reference.image, there)
+                pairs.append([float(ciede2000(mean_color(x, here), expected)) for x in (image, face.image)])
         if not pairs:
             return {}
         errors, unswapped = zip(*pairs, strict=True)
-        return {"colour_error": sum(errors) / len(pairs), "colour_unswapped": sum(unswapped) / len(pairs)}
+        return {"color_error": sum(errors) / len(pairs), "color_unswapped": sum(unswapped) / len(pairs)}
 
     def diversity(self, task: str, variant: str) -> TaskScores:
         """Return the mean difference of all pairs of images of a label map, inside and outside the regions."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm.data.labels import UNLABELLED
+from ldm.data.labels import UNLABELED
 
 
 def confusion(found: Tensor, truth: Tensor, num_regions: int) -> Tensor:
     """Return the confusion matrix (R, R + 1), int64: pixels by (true region, predicted region).
 
-    The last column counts pixels that are predicted as unlabelled; pixels whose truth is unlabelled are ignored.
+    The last column counts pixels that are predicted as unlabeled; pixels whose truth is unlabeled are ignored.
 
     Args:
-        found: predicted label maps of any shape, values 0..R-1 or 255 for unlabelled.
+        found: predicted label maps of any shape, values 0..R-1 or 255 for unlabeled.
         truth: true label maps of the same shape.
         num_regions: number of regions R.
 
@@ -26,8 +26,8 @@ def confusion(found: Tensor, truth: Tensor, num_regions: int) -> Tensor:
             f"label maps must have the same shape, got {tuple(found.shape)} and {tuple(truth.shape)}"
         )
     R = num_regions
-    counted = truth != UNLABELLED
-    rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabelled: column R
+    counted = truth != UNLABELED
+    rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabeled: column R
     table = torch.bincount(rows * (R + 1) + columns, minlength=R * (R + 1)).view(R, R + 1)
     return table
 
@@ -39,7 +39,7 @@ class Overlap:
     Attributes:
         iou: intersection over union per region; NaN for regions in neither map.
         miou: mean IoU of the regions in the truth.
-        pixel_accuracy: fraction of labelled pixels that agree.
+        pixel_accuracy: fraction of labeled pixels that agree.
     """
 
     iou: list[float]

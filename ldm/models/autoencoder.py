@@ -1,4 +1,4 @@
-"""First stage: a vector-quantised autoencoder between pixels and latents."""
+"""First stage: a vector-quantized autoencoder between pixels and latents."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
-from ldm.models.autoencoder_init import carry_colours, whiten
+from ldm.models.autoencoder_init import carry_colors, whiten
 from ldm.models.optimizers import annealed
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
@@ -21,14 +21,14 @@ Batch = Mapping[str, Any]
 
 
 class VQModel(pl.LightningModule):
-    """VQ-regularised autoencoder (VQ-F4 and variants) and its training.
+    """VQ-regularized autoencoder (VQ-F4 and variants) and its training.
 
     Args (the YAML's keys):
         ddconfig: arguments of `Encoder` and `Decoder`.
         lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or a class with the same signature.
         n_embed: number of codebook entries.
         embed_dim: latent channels.
-        ckpt_path: checkpoint to initialise the weights from.
+        ckpt_path: checkpoint to initialize the weights from.
         image_key: batch entry that holds the image.
         monitor: logged metric that selects the best checkpoint.
         codebook_reset_after: reset a codebook entry to a random latent after this many training batches without use,
@@ -36,9 +36,9 @@ class VQModel(pl.LightningModule):
             setting).
         anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant
             (published).
-        start_from_means: initialise as an autoencoder that averages the colours of each latent pixel's area,
+        start_from_means: initialize as an autoencoder that averages the colors of each latent pixel's area,
             with latents of unit covariance (`ldm.models.autoencoder_init`); requires `norm_groups: 0`. False
-            initialises at random (published).
+            initializes at random (published).
         scale_equivariance: weight of the L1 loss between the half-size image and the decoded half-size latent
             (arXiv 2502.14831). It discourages latent detail that only the decoder can read, so that latents
             are easier to denoise. 0 disables it (published).
@@ -81,7 +81,7 @@ class VQModel(pl.LightningModule):
         self.factor: int = 2 ** (len(ddconfig["ch_mult"]) - 1)
         self._to_whiten = start_from_means and ckpt_path is None
         if start_from_means:
-            carry_colours(self.encoder, self.decoder)
+            carry_colors(self.encoder, self.decoder)
         # Lightning requires manual optimization for two optimizers.
         self.automatic_optimization = self._discriminator is None
         if anneal_steps and not self.automatic_optimization:
@@ -98,11 +98,11 @@ class VQModel(pl.LightningModule):
         return getattr(self.loss, "discriminator", None)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D, H/f, W/f)."""
+        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantization, (B, D, H/f, W/f)."""
         return self.quant_conv(self.encoder(image))
 
     def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Quantise z (B, D, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w), about [-1, 1]."""
+        """Quantize z (B, D, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w), about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z if force_not_quantize else self.quantize.quantize(z)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,8 +110,8 @@ class VQModel(pl.LightningModule):
         return self._through_codebook(self.encode(image))
 
     def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        quantised, codebook_loss, indices = self.quantize(z)
-        return self.decode(quantised, force_not_quantize=True), codebook_loss, indices
+        quantized, codebook_loss, indices = self.quantize(z)
+        return self.decode(quantized, force_not_quantize=True), codebook_loss, indices
 
     def _losses(
         self, image: Tensor, output: tuple[Tensor, Tensor, Tensor], optimizer: int, split: str
@@ -166,7 +166,7 @@ class VQModel(pl.LightningModule):
         """
         generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
         adversary = self._discriminator
-        assert adversary is not None  # otherwise optimisation is automatic
+        assert adversary is not None  # otherwise optimization is automatic
         adversary.requires_grad_(False)  # the autoencoder's loss must not train it
         loss, log = self._losses(image, output, 0, "train")
         adversary.requires_grad_(True)
@@ -270,11 +270,11 @@ class VQModelInterface(VQModel):
         self.factor *= patch
 
     def encode(self, image: Tensor) -> Tensor:
-        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantisation, (B, D*patch^2, H/f, W/f)."""
+        """Map image (B, 3, H, W) in [-1, 1] to the latent before quantization, (B, D*patch^2, H/f, W/f)."""
         return F.pixel_unshuffle(super().encode(image), self.patch)
 
     def decode(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Quantise z (B, D*patch^2, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w)."""
+        """Quantize z (B, D*patch^2, h, w) unless `force_not_quantize`; decode it to (B, 3, f*h, f*w)."""
         return super().decode(F.pixel_shuffle(z, self.patch), force_not_quantize)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -282,5 +282,5 @@ class VQModelInterface(VQModel):
         return self._through_codebook(super().encode(image))
 
     def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        quantised, codebook_loss, indices = self.quantize(z)
-        return super().decode(quantised, force_not_quantize=True), codebook_loss, indices
+        quantized, codebook_loss, indices = self.quantize(z)
+        return super().decode(quantized, force_not_quantize=True), codebook_loss, indices

@@ -1,11 +1,11 @@
-"""Initialisation for narrow first stages: an autoencoder that already transmits mean colours.
+"""Initialization for narrow first stages: an autoencoder that already transmits mean colors.
 
-With the usual initialisation, the latents of narrow networks represent luminance in detail and almost no
-colour (`docs/training.md`): every norm removes the mean of its channels, and by the time a channel could
-learn colour, its gradient has vanished with its variance. Here the network starts as the mean colour of each
+With the usual initialization, the latents of narrow networks represent luminance in detail and almost no
+color (`docs/training.md`): every norm removes the mean of its channels, and by the time a channel could
+learn color, its gradient has vanished with its variance. Here the network starts as the mean color of each
 f x f block, smoothly upsampled, with the same architecture and weight names; training adds detail.
 
-Channels 0..2 hold the colours and 3..5 their negatives, so that the swish before the last convolution is
+Channels 0..2 hold the colors and 3..5 their negatives, so that the swish before the last convolution is
 lossless: silu(x) - silu(-x) = x.
 """
 
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from ldm.modules.distributed import agree_on_first, whole_batch
 from ldm.modules.vqgan import AttentionBlock, Decoder, Downsample, Encoder, ResnetBlock, Upsample
 
-COLOURS = 3
-CARRIED = 2 * COLOURS
-QUIET = 0.1  # scale of the last convolution's weights for channels that carry no colour yet
+COLORS = 3
+CARRIED = 2 * COLORS
+QUIET = 0.1  # scale of the last convolution's weights for channels that carry no color yet
 
 
 @torch.no_grad()
-def carry_colours(encoder: Encoder, decoder: Decoder) -> None:
-    """Initialise encoder and decoder as colour averaging and smooth upsampling.
+def carry_colors(encoder: Encoder, decoder: Decoder) -> None:
+    """Initialize encoder and decoder as color averaging and smooth upsampling.
 
     Raises:
-        ValueError: the networks normalise, have fewer than six channels, or do not map three channels to
+        ValueError: the networks normalize, have fewer than six channels, or do not map three channels to
             three.
     """
     for half in (encoder, decoder):
@@ -68,16 +68,16 @@ def whiten(quant_conv: nn.Conv2d, post_quant_conv: nn.Conv2d, features: Tensor) 
 
 
 def _check(half: Encoder | Decoder) -> None:
-    """Raise ValueError for a network that cannot transmit the mean colours."""
+    """Raise ValueError for a network that cannot transmit the mean colors."""
     first, last = half.conv_in, half.conv_out
     if not isinstance(half.norm_out, nn.Identity):
-        raise ValueError("start_from_means requires norm_groups: 0, because norms would change the colours")
+        raise ValueError("start_from_means requires norm_groups: 0, because norms would change the colors")
     narrowest = min(m.out_channels for m in half.modules() if isinstance(m, nn.Conv2d) and m is not last)
     if narrowest < CARRIED:
         raise ValueError(
             f"start_from_means requires at least {CARRIED} channels in every layer, got {narrowest}"
         )
-    if first.in_channels != COLOURS or last.out_channels != COLOURS:
+    if first.in_channels != COLORS or last.out_channels != COLORS:
         raise ValueError(
             f"start_from_means requires 3 image channels and z_channels: 3, got a network from {first.in_channels} "
             f"to {last.out_channels} channels"
@@ -101,14 +101,14 @@ def _split(conv: nn.Conv2d) -> None:
     """Make a 3x3 convolution output its three inputs and their negatives first."""
     conv.weight[:CARRIED] = 0
     conv.bias[:CARRIED] = 0  # type: ignore[index]
-    for i in range(COLOURS):
-        conv.weight[i, i, 1, 1], conv.weight[COLOURS + i, i, 1, 1] = 1, -1
+    for i in range(COLORS):
+        conv.weight[i, i, 1, 1], conv.weight[COLORS + i, i, 1, 1] = 1, -1
 
 
 def _join(conv: nn.Conv2d) -> None:
-    """Make a 3x3 convolution after a swish output the carried colours and little of the other channels."""
+    """Make a 3x3 convolution after a swish output the carried colors and little of the other channels."""
     conv.weight *= QUIET
     conv.weight[:, :CARRIED] = 0
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    for i in range(COLOURS):
-        conv.weight[i, i, 1, 1], conv.weight[i, COLOURS + i, 1, 1] = 1, -1
+    for i in range(COLORS):
+        conv.weight[i, i, 1, 1], conv.weight[i, COLORS + i, 1, 1] = 1, -1

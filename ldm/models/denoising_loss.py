@@ -54,7 +54,7 @@ def min_snr_weights(alpha_bar: Tensor, gamma: float, parameterization: str) -> T
     """Return the min-SNR-gamma weights (T,) of the squared error (arXiv 2303.09556, section 3.4).
 
     min(SNR, gamma) / SNR where the network predicts eps, min(SNR, gamma) / (SNR + 1) where it predicts v,
-    with SNR = alpha_bar / (1 - alpha_bar); normalised to mean 1, so that the learning rate stays comparable.
+    with SNR = alpha_bar / (1 - alpha_bar); normalized to mean 1, so that the learning rate stays comparable.
 
     Raises:
         ValueError: `gamma` is not positive.

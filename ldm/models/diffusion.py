@@ -74,7 +74,7 @@ class LatentDiffusion(LatentNetworks):
         half_first_moment: with step_in_backward, keep AdamW's first moment in bfloat16.
         compile: compile the UNet with torch.compile for training, which costs minutes at the start and makes
             steps faster; true, or the name of a backend.
-        ckpt_path: checkpoint to initialise the weights from.
+        ckpt_path: checkpoint to initialize the weights from.
         ignore_keys: patterns such as "cond_stage_model.*" of weights that are not loaded from `ckpt_path`,
             for networks of which only a part has changed, or with new layers; the EMA then restarts from the
             loaded weights.

@@ -16,7 +16,7 @@ from ldm.targets import instantiate_from_config
 
 
 class Networks(NamedTuple):
-    """The three networks, in the order of their random initialisation."""
+    """The three networks, in the order of their random initialization."""
 
     unet: nn.Module
     first_stage: nn.Module

@@ -75,7 +75,7 @@ class LatentNetworks(pl.LightningModule):
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor, force_not_quantize: bool = False) -> Tensor:
-        """Quantise and decode a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]."""
+        """Quantize and decode a latent (B, C, h, w) to an image (B, 3, H, W) in about [-1, 1]."""
         image = self.first_stage_model.decode(z / self.scale_factor, force_not_quantize=force_not_quantize)
         return full_precision(image)
 

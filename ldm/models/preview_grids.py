@@ -55,7 +55,7 @@ def compare_styles(
     styles = {
         "its own style": cond["context"],
         "no style": networks.get_learned_conditioning(torch.zeros_like(image), cond["y"]),
-        "neighbour's style": cond["context"].roll(-1, 0),
+        "neighbor's style": cond["context"].roll(-1, 0),
     }
     columns = {"input": image, "reconstruction": networks.decode_first_stage(z).clamp(-1, 1)}
     seeds, shape = list(range(len(image))), (z.shape[-3], z.shape[-2], z.shape[-1])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.augmentation import Augmentation
-from ldm.data.labels import LABEL_SETS, UNLABELLED
+from ldm.data.labels import LABEL_SETS, UNLABELED
 from ldm.metrics.overlap import confusion, overlap
 from ldm.models.optimizers import annealed
 from ldm.modules.face_parser import FaceParserNetwork
@@ -27,7 +27,7 @@ class Segmenter(pl.LightningModule):
         label_set: name of a label set in `ldm.data.labels.LABEL_SETS`.
         augmentation: arguments of `ldm.data.augmentation.Augmentation` for training batches; None disables
             it.
-        ckpt_path: checkpoint to initialise the weights from.
+        ckpt_path: checkpoint to initialize the weights from.
         anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant.
         monitor: logged metric that selects the best checkpoint.
 
@@ -132,21 +132,21 @@ class Segmenter(pl.LightningModule):
         The Dice loss gives a small region, such as an earring, the same weight as the background.
         """
         logits, labels = logits.float(), labels.long()
-        known = (labels != UNLABELLED)[:, None]  # (B, 1, H, W)
+        known = (labels != UNLABELED)[:, None]  # (B, 1, H, W)
         truth = F.one_hot(labels.clamp(max=len(self.label_set)), len(self.label_set) + 1)
         truth = truth[..., :-1].movedim(-1, 1) * known  # (B, R, H, W)
         probability = logits.softmax(1) * known
         both, either = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
         there = truth.sum((0, 2, 3)) > 0
         dice = (2 * both / either.clamp(min=1))[there]
-        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
+        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELED)
         return cross_entropy + 1 - dice.mean()
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
         """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
         image = batch["image"][:n]
-        painted = [torch.from_numpy(self.label_set.colourise(one)) for one in self(image).argmax(1)]
+        painted = [torch.from_numpy(self.label_set.colorize(one)) for one in self(image).argmax(1)]
         found = torch.stack(painted).permute(0, 3, 1, 2) / 127.5 - 1
         return {"input": image, "found": found.to(image.device)}
 

@@ -67,7 +67,7 @@ class StyleAttention(nn.Module):
         """Compute the step-independent conditioning from style (B, R, D) and the mask, for h x w pixels.
 
         With an exclusive mask, each pixel attends to a single code, so the output is
-        to_out(to_v(style))[region]; in unlabelled pixels all logits are equal and the output is the mean.
+        to_out(to_v(style))[region]; in unlabeled pixels all logits are equal and the output is the mean.
         Where regions or grid cells share a pixel, the output is their weighted mean.
         """
         style = style.reshape(style.shape[0], -1, self.to_v.in_features)  # (B, R*n*n, d)

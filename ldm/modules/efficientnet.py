@@ -181,7 +181,7 @@ def _padding(size: int, kernel: int, stride: int) -> int:
 
 
 class PerceptualDistance(nn.Module):
-    """Mean squared distance of channel-normalised features of five stages, as LPIPS without learned weights.
+    """Mean squared distance of channel-normalized features of five stages, as LPIPS without learned weights.
 
     Args:
         path: ImageNet weights; None for those of the installed package.
@@ -203,5 +203,5 @@ class PerceptualDistance(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Normalise features (B, C, h, w) to unit length at each pixel."""
+    """Normalize features (B, C, h, w) to unit length at each pixel."""
     return features / (features.square().sum(1, keepdim=True) + 1e-6).sqrt()

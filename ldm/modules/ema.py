@@ -20,7 +20,7 @@ class EMA(nn.Module):
     num_updates: Tensor
 
     def __init__(self, module: nn.Module, decay: float = 0.9999) -> None:
-        """Initialise the average with the parameters of `module`; decay in [0, 1]."""
+        """Initialize the average with the parameters of `module`; decay in [0, 1]."""
         super().__init__()
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"EMA decay must be in [0, 1], got {decay}")

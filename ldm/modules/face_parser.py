@@ -20,7 +20,7 @@ class FaceParserNetwork(nn.Module):
     Args:
         num_classes: channels of the logits.
         widths: channels of the decoder at strides 2, 4, 8, 16, 32.
-        pretrained: initialise the encoder with ImageNet weights from their package.
+        pretrained: initialize the encoder with ImageNet weights from their package.
 
     Raises:
         CheckpointError: `pretrained` without that package.

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation in float32, also under mixed precision."""
+    """Group normalization in float32, also under mixed precision."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...) over each group of channels."""
+        """Normalize (B, C, ...) over each group of channels."""
         if x.dtype == torch.float32:
             return super().forward(x)
         weight = None if self.weight is None else self.weight.float()
@@ -59,7 +59,7 @@ def conv3x3(channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def repeat_pixels(x: Tensor) -> Tensor:
-    """Double height and width of (B, C, h, w) by nearest neighbour."""
+    """Double height and width of (B, C, h, w) by nearest neighbor."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 

@@ -16,7 +16,7 @@ class VQLoss(nn.Module):
 
     Args (the YAML's keys):
         codebook_weight: weight of the codebook loss.
-        l2_weight: weight of an additional squared error, which penalises errors in rare colours more.
+        l2_weight: weight of an additional squared error, which penalizes errors in rare colors more.
         disc_weight: weight of the adversarial loss; 0 trains without a discriminator.
         disc_start: batch at which adversarial training starts.
         disc_channels, disc_num_layers: size of the discriminator.

@@ -71,7 +71,7 @@ class LPIPS(nn.Module):
         return total[:, 0]
 
     def stages_of(self, images: Tensor) -> list[Tensor]:
-        """Return the features of each stage, (B, C, h, w), normalised to unit length at each pixel."""
+        """Return the features of each stage, (B, C, h, w), normalized to unit length at each pixel."""
         x, found = (images - self.mean) / self.deviation, []
         for stage in self.stages:
             for layer in stage:

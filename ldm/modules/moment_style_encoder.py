@@ -1,7 +1,7 @@
-"""Style encoder for small models: moments of colours and features, pooled over each region.
+"""Style encoder for small models: moments of colors and features, pooled over each region.
 
 The published `ldm.modules.style_encoder.StyleEncoder` has separate convolutions and norms for each region.
-With few channels, a region then represents fewer than three colours, and norms discard its brightness. Here
+With few channels, a region then represents fewer than three colors, and norms discard its brightness. Here
 the regions share convolutions without norms, and each code is computed from the moments of the features over
 the region's pixels.
 """
@@ -22,10 +22,10 @@ MOMENTS = 6  # 1, u, v, u^2 - 1, uv, v^2 - 1, with region coordinates u, v
 
 
 class MomentStyleEncoder(nn.Module):
-    """Encodes image and mask into one code per region, from moments up to order two of colours and features.
+    """Encodes image and mask into one code per region, from moments up to order two of colors and features.
 
     The moments of f are its means over a region weighted by 1, u, v, u^2 - 1, uv and v^2 - 1, where u, v are
-    coordinates relative to the region's centre in units of its standard deviation: mean, gradient and
+    coordinates relative to the region's center in units of its standard deviation: mean, gradient and
     curvature.
 
     Args (the YAML's keys):
@@ -34,7 +34,7 @@ class MomentStyleEncoder(nn.Module):
         channels: channels of the first of `num_downsample` stride-2 convolutions; each later one doubles them.
         num_downsample: N, number of stride-2 convolutions.
         hidden: hidden width of the per-region layers between moments and code.
-        grid: n; a region's code is n x n tokens of size `output_dim`, each of which also encodes the colours
+        grid: n; a region's code is n x n tokens of size `output_dim`, each of which also encodes the colors
             and features around its cell of the style grid (`ldm.modules.region_mask.Frames`).
         coarse: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
             whose appearance should not follow their outline: hair transferred to another outline should not
@@ -100,7 +100,7 @@ class MomentStyleEncoder(nn.Module):
         masks = [F.interpolate(mask, size=level.shape[-2:], mode="area") for level in levels]
         hidden = self.into(torch.cat([_moments(*pair) for pair in zip(levels, masks, strict=True)], 2))
         if self.grid > 1:
-            # Colours at half resolution are detailed enough for the grid.
+            # Colors at half resolution are detailed enough for the grid.
             levels = [torch.cat([F.avg_pool2d(image, 2), levels[1]], 1), *levels[2:]]
             frames = Frames.of(mask, self.region_frames)
             pooled = [self._around(frames, *pair) for pair in zip(levels, masks[1:], strict=True)]
@@ -159,7 +159,7 @@ def _moments(x: Tensor, mask: Tensor) -> Tensor:
 def _exact_moments(x: Tensor, mask: Tensor) -> Tensor:
     """Return the moments of x (B, C, h, w) over each region of mask (B, R, h, w), (B, R, 6*C); 0 in absent regions.
 
-    Moments about the image centre come from one matrix product; those about region centres follow from them.
+    Moments about the image center come from one matrix product; those about region centers follow from them.
     """
     h, w = x.shape[-2:]
     p = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).expand(h, w).flatten()

@@ -64,7 +64,7 @@ class PowerEMA:
 def combination(kept: Sequence[Profile], sigma_rel: float) -> list[float]:
     """Return the coefficients of snapshots that best approximate an EMA of length `sigma_rel` at the last step.
 
-    They minimise the squared distance between profiles, (gamma + 1) tau^gamma / step^(gamma + 1) for 0 <= tau
+    They minimize the squared distance between profiles, (gamma + 1) tau^gamma / step^(gamma + 1) for 0 <= tau
     <= step, and sum to 1, so that constant weights are preserved.
     """
     reference = Profile(max(profile.step for profile in kept), sigma_rel)

@@ -18,7 +18,7 @@ FAINTEST = 1e-12  # smallest weight of a grid cell along an axis; its square doe
 class RegionMask:
     """A mask (B, R, H, W) and its cached downsampled versions.
 
-    With `shares`, masks are downsampled by area, which keeps sub-pixel edges; otherwise by nearest neighbour
+    With `shares`, masks are downsampled by area, which keeps sub-pixel edges; otherwise by nearest neighbor
     (published).
 
     With a `grid` of n, each region has n x n style-grid cells in its region frame (see `Frames`, also for
@@ -59,7 +59,7 @@ class RegionMask:
         return self._resized[size]
 
     def labels(self, size: tuple[int, int]) -> Tensor:
-        """Return the region of each pixel at `size`, (B, h*w) in [0, R]; R marks unlabelled pixels.
+        """Return the region of each pixel at `size`, (B, h*w) in [0, R]; R marks unlabeled pixels.
 
         Requires an exclusive mask.
         """
@@ -71,7 +71,7 @@ class RegionMask:
         return self._labels[size]
 
     def mixture(self, size: tuple[int, int]) -> Tensor:
-        """Return the area share of each region and of unlabelled area in each pixel at `size`, (B, h*w, R+1).
+        """Return the area share of each region and of unlabeled area in each pixel at `size`, (B, h*w, R+1).
 
         Requires an exclusive mask.
         """
@@ -81,7 +81,7 @@ class RegionMask:
         return self._mixtures[size]
 
     def mix(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Interpolate grid-cell codes at the pixels of `size`, (B, h*w, D); the mean code in unlabelled pixels.
+        """Interpolate grid-cell codes at the pixels of `size`, (B, h*w, D); the mean code in unlabeled pixels.
 
         Cell weights are separable, so two small matrix products are enough.
 
@@ -91,14 +91,14 @@ class RegionMask:
         """
         regions = self.resize(size)  # (B, R, h, w)
         R = regions.shape[1]
-        unlabelled = 1 - regions.sum(1).flatten(1)[..., None]  # (B, h*w, 1)
+        unlabeled = 1 - regions.sum(1).flatten(1)[..., None]  # (B, h*w, 1)
         assert self.frames is not None  # set with a style grid
         rows, columns = (near.to(codes.dtype) for near in self.frames.nearness(size, self.grid))
         cells = rearrange(codes, "b (r n m) d -> b r n (m d)", r=R, n=self.grid)
         row_mix = rearrange(rows.transpose(2, 3) @ cells, "b r h (m d) -> b r h d m", m=self.grid)
         mixed_cells = row_mix @ columns[:, :, None]  # (B, R, h, D, w)
         mixed = rearrange((mixed_cells * regions[:, :, :, None]).sum(1), "b h d w -> b (h w) d")
-        return mixed + unlabelled * codes.mean(1, keepdim=True)
+        return mixed + unlabeled * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n).
@@ -120,13 +120,13 @@ def _one_region_per_pixel(mask: Tensor) -> bool:
 
 
 class Frames(NamedTuple):
-    """Region frames: the centre of each region's style grid and its length along each axis.
+    """Region frames: the center of each region's style grid and its length along each axis.
 
     The grid spans -2 to 2 lengths of its frame. A pixel p weights the cells by the softmax of
-    -|p - cell centre|^2 / (2 s^2), where s is half the distance between neighbouring cells.
+    -|p - cell center|^2 / (2 s^2), where s is half the distance between neighboring cells.
     """
 
-    centres: Tensor  # (B, R, 2): y, x in image coordinates [-1, 1]; float32 or higher
+    centers: Tensor  # (B, R, 2): y, x in image coordinates [-1, 1]; float32 or higher
     lengths: Tensor  # (B, R, 2)
 
     @classmethod
@@ -140,15 +140,15 @@ class Frames(NamedTuple):
         """
         # Squared distances overflow in float16.
         exact = full_precision(mask)
-        axes = [_centre_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
-        centres, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
+        axes = [_center_and_spread(exact.sum(5 - axis)) for axis in (2, 3)]
+        centers, lengths = (torch.stack(each, 2) for each in zip(*axes, strict=True))
         there = (exact.flatten(2).amax(2) > 0)[..., None]  # (B, R, 1)
-        framed = centres.clone(), lengths.clone()
+        framed = centers.clone(), lengths.clone()
         for region, other in (about or {}).items():
             if not isinstance(other, int):
                 framed[0][:, region], framed[1][:, region] = 0, 1 / REACH
                 continue
-            for frame, own in zip(framed, (centres, lengths), strict=True):
+            for frame, own in zip(framed, (centers, lengths), strict=True):
                 frame[:, region] = torch.where(there[:, other], own[:, other], own[:, region])
         return cls(*framed)
 
@@ -159,8 +159,8 @@ class Frames(NamedTuple):
         ones.
         """
         rows, columns = (
-            _cell_weights((_middles(length, self.centres) - centre[..., None]) / unit[..., None], grid)
-            for length, centre, unit in zip(size, self.centres.unbind(2), self.lengths.unbind(2), strict=True)
+            _cell_weights((_middles(length, self.centers) - center[..., None]) / unit[..., None], grid)
+            for length, center, unit in zip(size, self.centers.unbind(2), self.lengths.unbind(2), strict=True)
         )
         return rows, columns
 
@@ -170,13 +170,13 @@ class Frames(NamedTuple):
         return (rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]).flatten(2, 3)
 
 
-def _centre_and_spread(profile: Tensor) -> tuple[Tensor, Tensor]:
+def _center_and_spread(profile: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation, (B, R) each, of region profiles (B, R, length) along one axis."""
     here = _middles(profile.shape[-1], profile)
     share = profile / profile.sum(-1, keepdim=True).clamp(min=1e-6)
-    centre = (share * here).sum(-1, keepdim=True)
-    variance = (share * (here - centre).square()).sum(-1)
-    return centre[..., 0], variance.sqrt().clamp(min=1 / profile.shape[-1])
+    center = (share * here).sum(-1, keepdim=True)
+    variance = (share * (here - center).square()).sum(-1)
+    return center[..., 0], variance.sqrt().clamp(min=1 / profile.shape[-1])
 
 
 def check_frames(about: Mapping[int, int | str] | None, regions: int, grid: int) -> dict[int, int | str]:
@@ -211,10 +211,10 @@ def _cell_weights(u: Tensor, grid: int) -> Tensor:
 
 
 def _anchors(grid: int, like: Tensor) -> Tensor:
-    """Return the cell centres along an axis in frame coordinates, (grid,)."""
+    """Return the cell centers along an axis in frame coordinates, (grid,)."""
     return 2 * REACH / grid * (torch.arange(grid, device=like.device, dtype=like.dtype) - (grid - 1) / 2)
 
 
 def _middles(length: int, like: Tensor) -> Tensor:
-    """Return the centres of `length` pixels in [-1, 1]."""
+    """Return the centers of `length` pixels in [-1, 1]."""
     return (2 * torch.arange(length, device=like.device, dtype=like.dtype) + 1) / length - 1

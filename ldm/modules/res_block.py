@@ -126,7 +126,7 @@ class SpadeResBlock(TimeResBlock):
 
 
 def resample(x: Tensor, resampling: Resample) -> Tensor:
-    """Resample (B, C, h, w): nearest neighbour ("up"), 2x2 average pooling ("down") or identity ("none")."""
+    """Resample (B, C, h, w): nearest neighbor ("up"), 2x2 average pooling ("down") or identity ("none")."""
     if resampling == "up":
         return repeat_pixels(x)
     return F.avg_pool2d(x, 2) if resampling == "down" else x

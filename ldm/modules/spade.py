@@ -1,4 +1,4 @@
-"""Spatially-adaptive normalisation (Park et al., arXiv 1903.07291): the mask scales and shifts features."""
+"""Spatially-adaptive normalization (Park et al., arXiv 1903.07291): the mask scales and shifts features."""
 
 from typing import NamedTuple
 

@@ -45,7 +45,7 @@ class UNet(nn.Module):
         spade_hidden: hidden channels of the SPADE norms. The published 128 would dominate the cost of a
             narrow network.
         mask_shares: downsample the mask by area averaging, which preserves sub-pixel edges in small latents,
-            instead of nearest neighbour (published).
+            instead of nearest neighbor (published).
         style_grid: n; a region's code is n x n tokens of size context_dim / n^2, one per cell of a grid in
             the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region; 1 in
             the published model.
@@ -129,7 +129,7 @@ class UNet(nn.Module):
 
         Args:
             style: (B, R, D).
-            mask: (B, R, H, W), one-hot; all zeros at unlabelled pixels.
+            mask: (B, R, H, W), one-hot; all zeros at unlabeled pixels.
             size: (h, w) of the latents, divisible by `factor`.
             exclusive: whether each pixel has at most one region; None checks the mask, which synchronizes with
                 the GPU.

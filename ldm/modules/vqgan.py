@@ -72,7 +72,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour upsampling, then a convolution."""
+    """Nearest-neighbor upsampling, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
         double_z: double the output channels, for KL autoencoders (mean and variance); false for VQ.
         out_ch: output channels of the decoder.
         norm_groups: groups of every norm, 0 for no norms. A norm removes the mean of its channels, and in a
-            narrow network the image's colours with it: `ch: 16` needs 0, see `ldm.models.autoencoder_init`.
+            narrow network the image's colors with it: `ch: 16` needs 0, see `ldm.models.autoencoder_init`.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Vector quantisation with n_embed entries of size embed_dim (VQ-VAE, arXiv 1711.00937)."""
+    """Vector quantization with n_embed entries of size embed_dim (VQ-VAE, arXiv 1711.00937)."""
 
     CHUNK = 4096  # pixels per search step, bounds the distance matrix to 4096 x n_embed
 
@@ -263,7 +263,7 @@ class Codebook(nn.Module):
     def reset_unused(self, z: Tensor, after: int) -> int:
         """Reset entries unused for `after` training batches to random pixels of z (B, D, h, w).
 
-        Before the first batch, this initialises the whole codebook from latents. With several processes,
+        Before the first batch, this initializes the whole codebook from latents. With several processes,
         entries are sampled from the global batch and broadcast from the first process.
 
         Returns:
@@ -298,16 +298,16 @@ class Codebook(nn.Module):
         return self.look_up(self.nearest(z))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantise z (B, D, h, w), passing the gradient straight through to z.
+        """Quantize z (B, D, h, w), passing the gradient straight through to z.
 
         Returns:
-            quantised (B, D, h, w); the codebook loss, equation 3 of the paper, a scalar; indices (B, h, w).
+            quantized (B, D, h, w); the codebook loss, equation 3 of the paper, a scalar; indices (B, h, w).
         """
         indices = self.nearest(z)  # (B, h, w)
         if self.training:
             self.idle += 1
             self.idle[indices.flatten()] = 0
             least_of_all(self.idle)  # an entry used by any process counts as used
-        quantised = self.look_up(indices)  # (B, D, h, w)
-        loss = F.mse_loss(quantised, z.detach()) + self.commitment * F.mse_loss(z, quantised.detach())
-        return z + (quantised - z).detach(), loss, indices
+        quantized = self.look_up(indices)  # (B, D, h, w)
+        loss = F.mse_loss(quantized, z.detach()) + self.commitment * F.mse_loss(z, quantized.detach())
+        return z + (quantized - z).detach(), loss, indices

@@ -20,7 +20,7 @@ from ldm.parsing.face_parser import FaceParser
 
 PASSES = 4  # crops at most: each is found in the one before
 SETTLED = 0.01  # of the crop's half side; nearer than this two crops are the same
-SMALLEST_PART = 4  # pixels; of fewer an eye's centre is chance
+SMALLEST_PART = 4  # pixels; of fewer an eye's center is chance
 WIDER = 1.5  # side of the wider crop, relative to the crop
 SEEN_AT = 256  # side of the crops that the parser looks at on the way
 
@@ -36,16 +36,16 @@ class Crop:
     """A square of a photo, perhaps turned.
 
     Attributes:
-        centre: in pixels.
-        axis: from the centre to the middle of the right edge.
+        center: in pixels.
+        axis: from the center to the middle of the right edge.
     """
 
-    centre: Point
+    center: Point
     axis: Point
 
     def point(self, x: float, y: float) -> Point:
         """Return where a place within the crop, each from -1 to 1, is in the photo."""
-        return self.centre + self.axis * complex(x, y)
+        return self.center + self.axis * complex(x, y)
 
     def cut(self, photo: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the crop of (3, H, W) as (3, *size); outside the photo, edge pixels are repeated."""
@@ -55,7 +55,7 @@ class Crop:
             H, W = max(1, round(H / shrink)), max(1, round(W / shrink))
         small = F.interpolate(photo[None], size=(H, W), mode="bicubic", antialias=True, align_corners=False)
         sx, sy = 2 / photo.shape[-1], 2 / photo.shape[-2]
-        a, c = self.axis, self.centre
+        a, c = self.axis, self.center
         moves = [[a.real * sx, -a.imag * sx, c.real * sx - 1], [a.imag * sy, a.real * sy, c.imag * sy - 1]]
         where = F.affine_grid(torch.tensor([moves]), [1, 3, *size], align_corners=False)
         cut = F.grid_sample(small, where, mode="bicubic", padding_mode="border", align_corners=False)
@@ -77,14 +77,14 @@ def crop_around(left_eye: Point, right_eye: Point, mouth: Point) -> Crop:
 
 
 def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point] | None:
-    """Return the centres of both eyes and of the mouth in a label map (H, W), each axis from -1 to 1.
+    """Return the centers of both eyes and of the mouth in a label map (H, W), each axis from -1 to 1.
 
     Where glasses hide an eye, half of them stand for it. None where a part is not to be seen.
     """
-    eyes = [_centre(labels, label_set, [name]) for name in ("l_eye", "r_eye")]
+    eyes = [_center(labels, label_set, [name]) for name in ("l_eye", "r_eye")]
     if None in eyes:
         eyes = _halves(labels, label_set, "eye_g")
-    mouth = _centre(labels, label_set, ["mouth", "u_lip", "l_lip"])
+    mouth = _center(labels, label_set, ["mouth", "u_lip", "l_lip"])
     left, right = (
         sorted((eye for eye in eyes if eye is not None), key=lambda eye: eye.real)
         if None not in eyes
@@ -97,13 +97,13 @@ def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point]
 
 def wider(crop: Crop) -> Crop:
     """Return the surrounding crop, which contains hair beyond the face crop."""
-    return Crop(crop.centre, WIDER * crop.axis)
+    return Crop(crop.center, WIDER * crop.axis)
 
 
 def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Return crop coordinates of the pixels of a window, (H, W, 2), in [-1, 1] inside the crop."""
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + np.float32(0.5)
-    dx, dy = x - np.float32(crop.centre.real), y - np.float32(crop.centre.imag)
+    dx, dy = x - np.float32(crop.center.real), y - np.float32(crop.center.imag)
     inverse = 1 / crop.axis
     places = np.stack(
         [dx * inverse.real - dy * inverse.imag, dx * inverse.imag + dy * inverse.real], -1, dtype=np.float32
@@ -118,7 +118,7 @@ def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
         if found is None:
             return None
         better = crop_around(*(crop.point(place.real, place.imag) for place in found))
-        moved = abs(better.centre - crop.centre) + abs(better.axis - crop.axis)
+        moved = abs(better.center - crop.center) + abs(better.axis - crop.axis)
         crop = better
         if moved < SETTLED * abs(crop.axis):
             break
@@ -127,18 +127,18 @@ def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
 
 def whole_photo_crops(width: int, height: int) -> list[Crop]:
     """Return where to look first: all of the photo, its middle, the middle of its upper part."""
-    centre, half, short = complex(width, height) / 2, max(width, height) / 2, min(width, height) / 2
+    center, half, short = complex(width, height) / 2, max(width, height) / 2, min(width, height) / 2
     upper = complex(width / 2, short * 0.9)
-    return [Crop(centre, half), Crop(centre, short), Crop(upper, short), Crop(upper, short / 2)]
+    return [Crop(center, half), Crop(center, short), Crop(upper, short), Crop(upper, short / 2)]
 
 
-def _centre(labels: Tensor, label_set: LabelSet, regions: list[str]) -> Point | None:
+def _center(labels: Tensor, label_set: LabelSet, regions: list[str]) -> Point | None:
     numbers = torch.tensor(label_set.indices(regions), dtype=labels.dtype, device=labels.device)
     return _middle(torch.isin(labels, numbers))
 
 
 def _middle(inside: Tensor) -> Point | None:
-    """Return the centre of gravity of (H, W), each axis from -1 to 1."""
+    """Return the center of gravity of (H, W), each axis from -1 to 1."""
     y, x = inside.nonzero(as_tuple=True)
     if len(x) < SMALLEST_PART:
         return None
@@ -147,7 +147,7 @@ def _middle(inside: Tensor) -> Point | None:
 
 
 def _halves(labels: Tensor, label_set: LabelSet, region: str) -> list[Point | None]:
-    """Return the centres of what lies left and right of a region's centre."""
+    """Return the centers of what lies left and right of a region's center."""
     inside = labels == label_set.index(region)
     whole = _middle(inside)
     if whole is None or not math.isfinite(whole.real):

@@ -43,13 +43,13 @@ class Candidate:
     """A box that may hold a face.
 
     Attributes:
-        centre: x + i y in pixels of the photo.
+        center: x + i y in pixels of the photo.
         side: of the box in pixels, about brows to chin.
         tilt: degrees counter-clockwise by which the face is turned in the image plane, roughly.
         score: the detector's, higher is surer.
     """
 
-    centre: Point
+    center: Point
     side: float
     tilt: float
     score: float
@@ -59,15 +59,15 @@ def find_candidates(photo: Image.Image, smallest: float | None = None) -> list[C
     """Return what may be faces in an upright photo, largest first.
 
     Args:
-        photo: any mode that converts to grey.
+        photo: any mode that converts to gray.
         smallest: side in pixels of the smallest box to find; None for 40, or for as small as scans of
             12 megapixels (upright) and 3 megapixels (tilted) find.
 
     Raises:
         DetectionError: dlib is not installed.
     """
-    grey = photo.convert("L")
-    area = grey.width * grey.height
+    gray = photo.convert("L")
+    area = gray.width * gray.height
     found: list[Candidate] = []
     for tilt, budget in ((0, UPRIGHT_PIXELS), (TILTED, TILTED_PIXELS), (-TILTED, TILTED_PIXELS)):
         scale = TEMPLATE / SMALLEST
@@ -75,7 +75,7 @@ def find_candidates(photo: Image.Image, smallest: float | None = None) -> list[C
             scale = min(scale, math.sqrt(budget / area))
         else:
             scale = min(TEMPLATE / smallest, math.sqrt(MAX_SCAN_PIXELS / area))
-        found += _scan(grey, scale, tilt)
+        found += _scan(gray, scale, tilt)
     return without_duplicates(found)
 
 
@@ -83,20 +83,20 @@ def without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
     """Keep of overlapping boxes the one with the highest score; largest first."""
     kept: list[Candidate] = []
     for one in sorted(candidates, key=lambda candidate: -candidate.score):
-        if not any(overlap(one.centre, one.side, other.centre, other.side) for other in kept):
+        if not any(overlap(one.center, one.side, other.center, other.side) for other in kept):
             kept.append(one)
     return sorted(kept, key=lambda candidate: -candidate.side)
 
 
-def overlap(centre: Point, side: float, other_centre: Point, other_side: float) -> bool:
-    """Return whether two boxes are of one face: the centre of either lies within half a side of the other's."""
-    return abs(centre - other_centre) < 0.5 * max(side, other_side)
+def overlap(center: Point, side: float, other_center: Point, other_side: float) -> bool:
+    """Return whether two boxes are of one face: the center of either lies within half a side of the other's."""
+    return abs(center - other_center) < 0.5 * max(side, other_side)
 
 
-def _scan(grey: Image.Image, scale: float, tilt: float) -> list[Candidate]:
+def _scan(gray: Image.Image, scale: float, tilt: float) -> list[Candidate]:
     """Return the candidates in a photo that is first resized, then turned clockwise by `tilt` degrees."""
-    size = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
-    resized = grey.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BOX)
+    size = max(1, round(gray.width * scale)), max(1, round(gray.height * scale))
+    resized = gray.resize(size, Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BOX)
     turned = resized.rotate(-tilt, Image.Resampling.BILINEAR, expand=True, fillcolor=128) if tilt else resized
     pixels = np.asarray(turned)
     threshold = TILTED_THRESHOLD if tilt else THRESHOLD
@@ -108,8 +108,8 @@ def _scan(grey: Image.Image, scale: float, tilt: float) -> list[Candidate]:
             np.ascontiguousarray(pixels[top : top + BAND_ROWS]), 0, threshold
         )
         for box, score, template in zip(boxes, scores, templates, strict=True):
-            centre = complex(box.left() + box.right() + 1, box.top() + box.bottom() + 1 + 2 * top) / 2
-            place = (middle + (centre - turned_middle) * back) / scale
+            center = complex(box.left() + box.right() + 1, box.top() + box.bottom() + 1 + 2 * top) / 2
+            place = (middle + (center - turned_middle) * back) / scale
             found.append(
                 Candidate(place, box.width() / scale, tilt + TEMPLATE_TILT[int(template)], float(score))
             )

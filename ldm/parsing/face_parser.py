@@ -17,7 +17,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.hf_transformers import load_transformer
 from ldm.checkpoints.io import build_model
 from ldm.checkpoints.locate import FACE_PARSER, find_model, usable_device
-from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED, LabelSet
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELED, LabelSet
 from ldm.parsing.class_check import check_classes, reference_face
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of pixels in 0..1
@@ -69,7 +69,7 @@ class FaceParser:
         network: nn.Module,
         regions: Sequence[str],
         size: tuple[int, int],
-        normalise: tuple[Sequence[float], Sequence[float]],
+        normalize: tuple[Sequence[float], Sequence[float]],
         label_set: LabelSet = CELEBAMASK_HQ,
     ) -> None:
         """Take a network in evaluation mode, image (B, 3, H, W) to logits (B, classes, H/n, W/n).
@@ -78,7 +78,7 @@ class FaceParser:
             network: the network.
             regions: name of each class, in the network's order.
             size: the (H, W) it was trained at; photos are resized to it.
-            normalise: mean and standard deviation of its input, for pixels in [0, 1].
+            normalize: mean and standard deviation of its input, for pixels in [0, 1].
             label_set: labels to which the classes are mapped, by name.
 
         Raises:
@@ -87,7 +87,7 @@ class FaceParser:
         self.network, self.size, self.label_set = network, size, label_set
         self._to_label = torch.tensor(_translated(regions, label_set))
         self.missing = [name for i, name in enumerate(label_set.regions) if i not in self._to_label]
-        mean, deviation = (torch.tensor(part).float().view(3, 1, 1) for part in normalise)
+        mean, deviation = (torch.tensor(part).float().view(3, 1, 1) for part in normalize)
         self._mean, self._deviation = mean, deviation
 
     @classmethod
@@ -115,8 +115,8 @@ class FaceParser:
         place = usable_device(device)
         folder = Path(path)
         if (folder / "config.json").is_file() or not folder.exists():
-            network, regions, size, normalise = _from_transformers(path, place)
-            parser = cls(network, regions, size, normalise, label_set)
+            network, regions, size, normalize = _from_transformers(path, place)
+            parser = cls(network, regions, size, normalize, label_set)
             if label_set == CELEBAMASK_HQ:
                 parser._check_classes(str(path))
             return parser
@@ -213,17 +213,17 @@ class _Logits(nn.Module):
 
 
 def _from_transformers(path: str | Path, device: torch.device) -> tuple[Any, ...]:
-    """Return the network, its classes in order, its size and its normalisation."""
+    """Return the network, its classes in order, its size and its normalization."""
     problem = "neither a run folder of main.py nor a segmentation network in transformers' format"
     network = load_transformer("AutoModelForSemanticSegmentation", path, problem)
     names = network.config.id2label
     regions = [names[i] for i in range(len(names))]
-    size, normalise = _preprocessing(path)
-    return _Logits(network).to(device), regions, size, normalise
+    size, normalize = _preprocessing(path)
+    return _Logits(network).to(device), regions, size, normalize
 
 
 def _preprocessing(path: str | Path) -> tuple[tuple[int, int], tuple[Sequence[float], Sequence[float]]]:
-    """Return size and normalisation from preprocessor_config.json; SegFormer's defaults without it."""
+    """Return size and normalization from preprocessor_config.json; SegFormer's defaults without it."""
     from transformers.utils import cached_file
 
     try:
@@ -254,7 +254,7 @@ def _translated(regions: Sequence[str], label_set: LabelSet) -> list[int]:
             f"the parser's classes {', '.join(map(repr, unknown[:8]))} are not among those of "
             f"{label_set.name}: {', '.join(label_set.regions)}; rename them under id2label in its config.json"
         )
-    return [UNLABELLED if (label := found[name]) is None else label for name in regions]
+    return [UNLABELED if (label := found[name]) is None else label for name in regions]
 
 
 def _words(name: str) -> str:

@@ -15,7 +15,7 @@ FACE = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", 
 UNATTACHED = ("background", "cloth")  # need not touch the face
 LINKS = ("l_ear", "r_ear", "hair", "hat")  # connect other regions to the face
 MORE_LINKS = {"neck_l": ("neck",)}  # not for hair, which a collar would join through the neck
-CENTRE = (
+CENTER = (
     0.35  # half side of the area in the middle of a crop that belongs to its face, relative to the crop's
 )
 GAP = 1 / 40  # of the crop's side; parts of a head are no farther apart
@@ -34,17 +34,17 @@ def attached_regions(
         regions: names of the regions.
         reach: side of the crop, relative to CelebA-HQ's crop of the face.
     """
-    face = _labelled(labels, label_set, FACE)
-    face = flooded(face & _middle(face, CENTRE / reach), face, 1)
+    face = _labeled(labels, label_set, FACE)
+    face = flooded(face & _middle(face, CENTER / reach), face, 1)
     if not face.any():
-        return _labelled(labels, label_set, regions)
+        return _labeled(labels, label_set, regions)
     gap = max(1, round(GAP / reach * max(labels.shape)))
-    result = _labelled(labels, label_set, [name for name in regions if name in UNATTACHED])
+    result = _labeled(labels, label_set, [name for name in regions if name in UNATTACHED])
     for name in regions:
         if name not in UNATTACHED:
-            part = _labelled(labels, label_set, [name])
+            part = _labeled(labels, label_set, [name])
             links = () if name in FACE else (*LINKS, *MORE_LINKS.get(name, ()))
-            result |= part & flooded(face, face | part | _labelled(labels, label_set, links), gap)
+            result |= part & flooded(face, face | part | _labeled(labels, label_set, links), gap)
     return result
 
 
@@ -61,7 +61,7 @@ def nearest_face(crop: Crop, others: Sequence[Crop], size: tuple[int, int]) -> T
     place = torch.complex(x, y)
     own = torch.ones(size, dtype=torch.bool)
     for other in others:
-        distance = (place - (other.centre - crop.centre) / crop.axis).abs() / abs(other.axis / crop.axis)
+        distance = (place - (other.center - crop.center) / crop.axis).abs() / abs(other.axis / crop.axis)
         own &= place.abs() <= distance
     return own
 
@@ -107,7 +107,7 @@ def _filled(reached: Tensor, area: Tensor, runs: Tensor) -> Tensor:
     return area & found[runs]
 
 
-def _labelled(labels: Tensor, label_set: LabelSet, regions: Sequence[str]) -> Tensor:
+def _labeled(labels: Tensor, label_set: LabelSet, regions: Sequence[str]) -> Tensor:
     known = label_set.indices([name for name in regions if name in label_set.regions])
     return torch.isin(labels, torch.tensor(known, dtype=labels.dtype, device=labels.device))
 

@@ -108,17 +108,17 @@ def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tupl
 def _confirmed(photo: Image.Image, candidate: Candidate, parser: FaceParser) -> Crop | None:
     """Return the crop of the face in a candidate's box, None if the parser finds none."""
     turn = math.radians(-candidate.tilt)  # y points down
-    first = Crop(candidate.centre, candidate.side * complex(math.cos(turn), math.sin(turn)))
+    first = Crop(candidate.center, candidate.side * complex(math.cos(turn), math.sin(turn)))
     pixels, inner, scale = _window(photo, first, WINDOW * candidate.side, WINDOW_PIXELS)
     crop = settle(pixels, inner, parser)
     if crop is None or not _looks_like_a_face(pixels, crop, parser):
         return None
     left, top = _corner(photo, first, WINDOW * candidate.side)
-    crop = Crop(crop.centre / scale + complex(left, top), crop.axis / scale)
+    crop = Crop(crop.center / scale + complex(left, top), crop.axis / scale)
     side = 2 * abs(crop.axis)
     turn = (Face(crop).tilt - candidate.tilt + 180) % 360 - 180
     fits = CROP_SIDES[0] <= side / candidate.side <= CROP_SIDES[1] and abs(turn) <= MAX_ROTATION
-    return crop if fits and overlap(crop.centre, side, candidate.centre, candidate.side) else None
+    return crop if fits and overlap(crop.center, side, candidate.center, candidate.side) else None
 
 
 def _in_whole_photo(photo: Image.Image, parser: FaceParser) -> Crop | None:
@@ -128,7 +128,7 @@ def _in_whole_photo(photo: Image.Image, parser: FaceParser) -> Crop | None:
     for first in whole_photo_crops(*size):
         crop = settle(pixels, first, parser)
         if crop is not None and _looks_like_a_face(pixels, crop, parser):
-            return Crop(crop.centre / scale, crop.axis / scale)
+            return Crop(crop.center / scale, crop.axis / scale)
     return None
 
 
@@ -154,23 +154,23 @@ def _looks_like_a_face(pixels: Tensor, crop: Crop, parser: FaceParser) -> bool:
 
 
 def _same(crop: Crop, other: Crop) -> bool:
-    return abs(crop.centre - other.centre) < 0.5 * max(abs(crop.axis), abs(other.axis))
+    return abs(crop.center - other.center) < 0.5 * max(abs(crop.axis), abs(other.axis))
 
 
 def _corner(photo: Image.Image, crop: Crop, reach: float) -> tuple[int, int]:
-    left = min(max(0, math.floor(crop.centre.real - reach)), photo.width - 1)
-    return left, min(max(0, math.floor(crop.centre.imag - reach)), photo.height - 1)
+    left = min(max(0, math.floor(crop.center.real - reach)), photo.width - 1)
+    return left, min(max(0, math.floor(crop.center.imag - reach)), photo.height - 1)
 
 
 def _window(photo: Image.Image, crop: Crop, reach: float, longest: int) -> tuple[Tensor, Crop, float]:
-    """Return the pixels up to `reach` from a crop's centre, the crop within them, and their scale."""
+    """Return the pixels up to `reach` from a crop's center, the crop within them, and their scale."""
     left, top = _corner(photo, crop, reach)
-    right = max(left + 1, min(photo.width, math.ceil(crop.centre.real + reach)))
-    bottom = max(top + 1, min(photo.height, math.ceil(crop.centre.imag + reach)))
+    right = max(left + 1, min(photo.width, math.ceil(crop.center.real + reach)))
+    bottom = max(top + 1, min(photo.height, math.ceil(crop.center.imag + reach)))
     scale = min(1.0, longest / max(right - left, bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     pixels = photo.crop((left, top, right, bottom))
     if size != pixels.size:
         pixels = pixels.resize(size, Image.Resampling.BICUBIC)
-    inner = Crop((crop.centre - complex(left, top)) * scale, crop.axis * scale)
+    inner = Crop((crop.center - complex(left, top)) * scale, crop.axis * scale)
     return to_tensor(pixels), inner, scale

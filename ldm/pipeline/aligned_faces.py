@@ -15,7 +15,7 @@ from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
 from ldm.parsing.alignment import Crop, landmarks
 from ldm.parsing.photo_faces import MIN_SKIN, find_faces, mirror_agreement
-from ldm.pipeline.photo_face import PhotoFace, labelled
+from ldm.pipeline.photo_face import PhotoFace, labeled
 
 MAX_OUTSIDE = 0.25  # fraction of a crop outside the photo, where edge pixels are repeated
 MIN_AGREEMENT = 0.85  # fraction of pixels on which the label maps of a crop and of its mirror image agree
@@ -66,7 +66,7 @@ def _too_small(side: float, smallest: int) -> str | None:
 def _cut_off(crop: Crop, file: PhotoFile) -> str | None:
     H, W = file.pixels.shape[:2]
     x = np.linspace(-1, 1, 65)
-    points = crop.centre + crop.axis * (x[None, :] + 1j * x[:, None])
+    points = crop.center + crop.axis * (x[None, :] + 1j * x[:, None])
     inside = (points.real >= 0) & (points.real <= W) & (points.imag >= 0) & (points.imag <= H)
     if (outside := 1 - inside.mean()) <= MAX_OUTSIDE:
         return None
@@ -79,7 +79,7 @@ def _uncertain(face: PhotoFace) -> str | None:
     label_set = parser.label_set
     if landmarks(labels, label_set) is None:
         return "the parser finds no eyes or no mouth in its crop"
-    if (skin := labelled(labels, label_set.indices(["skin", "nose"])).mean()) < MIN_SKIN:
+    if (skin := labeled(labels, label_set.indices(["skin", "nose"])).mean()) < MIN_SKIN:
         return f"the parser finds skin on {skin:.0%} of its crop, expected at least {MIN_SKIN:.0%}"
     image, _ = face.model_input(parser.size)
     if (agreement := mirror_agreement(image, labels, parser)) >= MIN_AGREEMENT:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.checkpoints.free_memory import free_bytes
-from ldm.data.labels import UNLABELLED, LabelSet, one_hot
+from ldm.data.labels import UNLABELED, LabelSet, one_hot
 from ldm.pipeline.edit_masks import blend, shrink
 from ldm.pipeline.memory import USABLE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling
@@ -216,7 +216,7 @@ class ImageSampler:
         """Return the guidance scale: one number, or (B, 1, h, w) if `guidance` is given by region."""
         if not isinstance(guidance, Mapping):
             return guidance
-        table = torch.ones(UNLABELLED + 1)
+        table = torch.ones(UNLABELED + 1)
         table[self.label_set.indices(guidance)] = torch.tensor(list(guidance.values()), dtype=torch.float32)
         full = table[labels.long().cpu()][:, None].to(self.model.device)
         return F.interpolate(full, size=size, mode="area")

@@ -1,4 +1,4 @@
-"""Paste an edited face into its photo: a soft matte from the photo, and the colour change of the edit.
+"""Paste an edited face into its photo: a soft matte from the photo, and the color change of the edit.
 
 Arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face, unless noted otherwise.
 """
@@ -76,9 +76,9 @@ def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
 
 
 def extended(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Extrapolate the change of colour (H, W, 3) of a region beyond its edge, where hair is semi-transparent.
+    """Extrapolate the change of color (H, W, 3) of a region beyond its edge, where hair is semi-transparent.
 
-    Normalised convolution with growing windows: each outside pixel takes the mean of the nearest inside
+    Normalized convolution with growing windows: each outside pixel takes the mean of the nearest inside
     pixels.
     """
     inside = (mask > 0.5).astype(np.float32)
@@ -109,8 +109,8 @@ def paste(
     """Apply an edit to a photo, uint8 (H, W, 3); pixels with weight 0 keep their bytes.
 
     Args:
-        photo: uint8 (H, W, 3) in the colour space `space`.
-        space: colour space of the photo.
+        photo: uint8 (H, W, 3) in the color space `space`.
+        space: color space of the photo.
         weights: (H, W) in [0, 1], from `region_weights`.
         crop: crop that the grid of the edit refers to.
         edit: function from CIELAB (h, w, 3) and its coordinates in the crop, (h, w, 2) in [-1, 1], to edited
@@ -139,8 +139,8 @@ def region_weights(
     """Return the weights of an edit of a region, float32 (H, W) in [0, 1].
 
     Args:
-        photo: uint8 (H, W, 3) in the colour space `space`.
-        space: colour space of the photo.
+        photo: uint8 (H, W, 3) in the color space `space`.
+        space: color space of the photo.
         crop: face crop.
         mask: (m, n) in [0, 1], the region within the crop.
         surroundings: the region within the wider crop, for regions that extend beyond the
@@ -149,8 +149,8 @@ def region_weights(
     weights = np.zeros(photo.shape[:2], np.float32)
     outer = crop if surroundings is None else wider(crop)
     reach = abs(outer.axis.real) + abs(outer.axis.imag)
-    top, bottom = (_clipped(crop.centre.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
-    left, right = (_clipped(crop.centre.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
+    top, bottom = (_clipped(crop.center.imag + sign * reach, photo.shape[0]) for sign in (-1, 1))
+    left, right = (_clipped(crop.center.real + sign * reach, photo.shape[1]) for sign in (-1, 1))
     if bottom <= top or right <= left:
         return weights
     bands = [photo[start : min(start + ROWS, bottom), left:right] for start in range(top, bottom, ROWS)]

@@ -207,7 +207,7 @@ class EditedPhoto:
 
     Attributes:
         file: source photo.
-        pixels: uint8 (H, W, 3), upright, in the photo's colour space.
+        pixels: uint8 (H, W, 3), upright, in the photo's color space.
         matte: float32 (H, W) in [0, 1], weight of the edit; pixels with 0 keep their bytes.
         recipe: parameters of the edit, as JSON.
     """
@@ -222,7 +222,7 @@ class EditedPhoto:
         return replace(self, recipe=json.dumps({**json.loads(self.recipe), **entries}))
 
     def save(self, path: str | Path, *, gps: bool = False) -> None:
-        """Save with the size, orientation and colour profile of the photo; the suffix selects the format.
+        """Save with the size, orientation and color profile of the photo; the suffix selects the format.
 
         Raises:
             ImageError: an unknown suffix, or the path of the source photo.

@@ -14,7 +14,7 @@ from ldm.data.images import to_uint8
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.options import SamplingOptions
 from ldm.pipeline.pasting import Edit, enlarge, extended
-from ldm.pipeline.photo_face import PhotoFace, as_srgb, labelled
+from ldm.pipeline.photo_face import PhotoFace, as_srgb, labeled
 from ldm.pipeline.region_color import Color, lab_of, shifted
 from ldm.pipeline.style_code import StyleCode
 
@@ -46,7 +46,7 @@ def recolored_style(pipe: FacePipeline, face: PhotoFace, groups: ColorGroups) ->
     image, labels = face.model_input(pipe.size)
     lab = ColorSpace.srgb().to_lab(to_uint8(image))
     for names, color in groups:
-        inside = labelled(labels, pipe.label_set.indices(names))
+        inside = labeled(labels, pipe.label_set.indices(names))
         if inside.any():
             lab[inside] = shifted(lab[inside], lab[inside].mean(0), lab_of(color))
     style: StyleCode = pipe.read_style(as_srgb(lab), labels)
@@ -76,7 +76,7 @@ def sampled_edit(
         ValueError: the regions have no pixel at the model's resolution, or an invalid option.
     """
     image, labels = face.model_input(pipe.size)
-    inside = labelled(labels, pipe.label_set.indices(names))
+    inside = labeled(labels, pipe.label_set.indices(names))
     if not inside.any():
         raise ValueError(
             f"{face.file.path}: {', '.join(names)} is too small for this model, which works at "

@@ -130,14 +130,14 @@ class PhotoFace:
     def _inside(self, crop: Crop, labels: Tensor, names: Sequence[str], reach: float) -> np.ndarray:
         painted = self.known is not None and self.known.painted and labels is self.known.crop
         if painted or self.label_map is not None:  # by the user: nothing in it is an error of the parser
-            return labelled(labels, self.parser.label_set.indices(names)).astype(np.float32)
+            return labeled(labels, self.parser.label_set.indices(names)).astype(np.float32)
         inside = attached_regions(labels, self.parser.label_set, names, reach).cpu()
-        others = [Crop(other.centre, reach * other.axis) for other in self.others]
+        others = [Crop(other.center, reach * other.axis) for other in self.others]
         inside &= nearest_face(crop, others, (labels.shape[0], labels.shape[1]))
         return inside.float().numpy()
 
 
-def labelled(labels: Tensor, numbers: Sequence[int]) -> np.ndarray:
+def labeled(labels: Tensor, numbers: Sequence[int]) -> np.ndarray:
     """Return where a label map (H, W) has one of the labels, bool (H, W)."""
     return torch.isin(labels, torch.tensor(numbers, dtype=labels.dtype, device=labels.device)).cpu().numpy()
 

@@ -111,8 +111,8 @@ def label_set_of(config: Mapping[str, Any], model: LatentDiffusion) -> LabelSet:
             return label_set
     R = model.num_regions
     names = tuple(f"region_{i}" for i in range(R))
-    colours = (CELEBAMASK_HQ.palette * R)[:R]
-    return LabelSet(f"{R} regions", names, colours, tuple(range(R)))
+    colors = (CELEBAMASK_HQ.palette * R)[:R]
+    return LabelSet(f"{R} regions", names, colors, tuple(range(R)))
 
 
 def _training_params(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ class PreviewDecoder:
             images: the images that they encode, (B, 3, f*h, f*w).
         """
         factor = images.shape[-1] // latents.shape[-1]
-        x = _neighbourhoods(latents.double().cpu())  # (rows, C*9)
+        x = _neighborhoods(latents.double().cpu())  # (rows, C*9)
         y = F.pixel_unshuffle(images.double().cpu(), factor).flatten(2).transpose(1, 2).flatten(0, 1)
         x_mean, y_mean = x.mean(0), y.mean(0)
         x, y = x - x_mean, y - y_mean
@@ -64,6 +64,6 @@ def _padded(z: Tensor) -> Tensor:
     return F.pad(z, [KERNEL // 2] * 4, mode="replicate")
 
 
-def _neighbourhoods(z: Tensor) -> Tensor:
-    """Return the 3x3 neighbourhood of each latent pixel, (B*h*w, C*9)."""
+def _neighborhoods(z: Tensor) -> Tensor:
+    """Return the 3x3 neighborhood of each latent pixel, (B*h*w, C*9)."""
     return F.unfold(_padded(z), KERNEL).transpose(1, 2).flatten(0, 1)

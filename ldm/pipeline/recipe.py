@@ -67,7 +67,7 @@ class Recipe:
         return replace(self, options={**self.options, "seed": seed})
 
     def to_text(self, pipe: FacePipeline) -> str:
-        """Serialise the recipe as JSON, for the model that sampled the image."""
+        """Serialize the recipe as JSON, for the model that sampled the image."""
         codes = self.style.codes.numpy().astype("<f4")
         facts: dict[str, Any] = {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Colours of regions: parse colour names, and shift a region to a colour."""
+"""Colors of regions: parse color names, and shift a region to a color."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import ImageColor
 from ldm.data.color_space import ColorSpace
 
 Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
-# Colours of hair and lips without CSS names; each is a mean over a region with shadows and highlights.
+# Colors of hair and lips without CSS names; each is a mean over a region with shadows and highlights.
 NAMED = {
     "auburn": "#6d3524",
     "black": "#221c19",
@@ -30,15 +30,15 @@ NAMED = {
 CHROMA_RANGE = (
     0.3,
     1.15,
-)  # of the target's chroma, in shadows and highlights; highlights show the light's colour
+)  # of the target's chroma, in shadows and highlights; highlights show the light's color
 HIGHLIGHT = 1.5  # lightness relative to the mean from which highlights keep their contrast
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
-    """Return the sRGB colour of `#7a3b2e`, a CSS name or a name in NAMED.
+    """Return the sRGB color of `#7a3b2e`, a CSS name or a name in NAMED.
 
     Raises:
-        ValueError: an unknown colour; the message names the closest.
+        ValueError: an unknown color; the message names the closest.
     """
     name = text.strip().lower()
     try:
@@ -76,13 +76,13 @@ def parse_colors(texts: str | Sequence[str]) -> dict[str, tuple[int, int, int]]:
 
 
 def lab_of(color: Color) -> np.ndarray:
-    """Return a colour in CIELAB, float32 (3,); raises ValueError as `parse_color`."""
+    """Return a color in CIELAB, float32 (3,); raises ValueError as `parse_color`."""
     rgb = parse_color(color) if isinstance(color, str) else color
     return ColorSpace.srgb().to_lab(np.array(rgb, np.uint8))
 
 
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return CIELAB (..., 3) of a region with the mean colour `mean` (3,), shifted to the mean `target` (3,).
+    """Return CIELAB (..., 3) of a region with the mean color `mean` (3,), shifted to the mean `target` (3,).
 
     Shading is preserved: chroma follows lightness within CHROMA_RANGE, as on a lit surface. A region that becomes
     lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens what a surface

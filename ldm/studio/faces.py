@@ -45,7 +45,7 @@ class FolderSource:
         return self._files.load(self._pairs[name])
 
     def thumbnail(self, name: str) -> Image.Image:
-        """Return a thumbnail, grey if the file cannot be read."""
+        """Return a thumbnail, gray if the file cannot be read."""
         return self._cached_thumbnail(name)
 
     def _load_thumbnail(self, name: str) -> Image.Image:
@@ -53,7 +53,7 @@ class FolderSource:
             with open_image(self._pairs[name].image or "") as photo:
                 return read_rgb(photo, THUMBNAIL)
         except ImageError:
-            return Image.new("RGB", (THUMBNAIL, THUMBNAIL), "grey")
+            return Image.new("RGB", (THUMBNAIL, THUMBNAIL), "gray")
 
 
 class GeneratedSource:

@@ -19,14 +19,14 @@ from ldm.pipeline.options import Preview, Progress
 from ldm.studio.server.presence import Presence
 
 POLL_TIMEOUT = 20.0  # seconds without polling after which a visitor counts as disconnected
-READ_TIMEOUT = 0.8  # seconds without a reader after which a job is cancelled in favor of a waiting one
+READ_TIMEOUT = 0.8  # seconds without a reader after which a job is canceled in favor of a waiting one
 READ_TIMEOUT_IDLE = 5.0  # the same if no job is waiting
 POLL = 0.2  # polling interval of the queue in seconds
 PREVIEW_EVERY = 0.3  # seconds between previews; decoding slows sampling down
 
 
 class CancelledError(Exception):
-    """The visitor cancelled or left."""
+    """The visitor canceled or left."""
 
 
 class QueueFullError(ValueError):
@@ -46,7 +46,7 @@ class Job:
         visitor: session of the visitor.
         absent: function that returns for how many of the seconds since a time the results were not being read.
         waiting: number of jobs behind it.
-        cancelled: set to stop the job.
+        canceled: set to stop the job.
         seen: time at which the job was polled last.
         began: time at which the job was created.
     """
@@ -54,14 +54,14 @@ class Job:
     visitor: str
     absent: Callable[[float], float] = never_absent
     waiting: int = 0
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    canceled: threading.Event = field(default_factory=threading.Event)
     seen: float = field(default_factory=time.monotonic)
     began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise CancelledError if the job was cancelled or its visitor has left."""
+        """Raise CancelledError if the job was canceled or its visitor has left."""
         absent = self.absent(self.began) > (READ_TIMEOUT if self.waiting else READ_TIMEOUT_IDLE)
-        if absent or self.cancelled.is_set() or time.monotonic() - self.seen > POLL_TIMEOUT:
+        if absent or self.canceled.is_set() or time.monotonic() - self.seen > POLL_TIMEOUT:
             raise CancelledError
 
 
@@ -79,7 +79,7 @@ class JobQueue:
         """Append a job; raise QueueFullError if the queue is full or the visitor is already in it."""
         with self._lock:
             self._drop_disconnected()
-            if any(job.visitor == visitor and not job.cancelled.is_set() for job in self._jobs):
+            if any(job.visitor == visitor and not job.canceled.is_set() for job in self._jobs):
                 raise QueueFullError("your last request is still in progress; wait for it or cancel it first")
             if len(self._jobs) > self.limit:
                 raise QueueFullError(
@@ -119,7 +119,7 @@ class JobQueue:
         with self._lock:
             found = [job for job in self._jobs if job.visitor == visitor]
         for job in found:
-            job.cancelled.set()
+            job.canceled.set()
         return bool(found)
 
     def _drop_disconnected(self) -> None:
@@ -214,7 +214,7 @@ class Jobs:
         except CancelledError as error:
             yield Report(error=error)
         finally:  # also if the page was closed
-            job.cancelled.set()
+            job.canceled.set()
             if worker is None:
                 self.queue.leave(job)
 

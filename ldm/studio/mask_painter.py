@@ -38,7 +38,7 @@ HTML = """
 
 
 def mask_painter(label_set: LabelSet, name: str = "painter") -> gr.HTML:
-    """Build the label map painter. The canvas renders an array of region indices, so colours never blend.
+    """Build the label map painter. The canvas renders an array of region indices, so colors never blend.
 
     Its value is `painter_value` from the server and {"labels": text} from the browser.
     """

@@ -24,13 +24,13 @@ def readable(region: str) -> str:
 
 
 def for_browser(label_set: LabelSet) -> list[dict[str, object]]:
-    """Return each region's properties for the scripts: index, key, name, colour, mirror and name of the pair."""
+    """Return each region's properties for the scripts: index, key, name, color, mirror and name of the pair."""
     return [
         {
             "label": number,
             "key": region,
             "name": readable(region),
-            "colour": list(label_set.palette[number]),
+            "color": list(label_set.palette[number]),
             "mirror": label_set.mirror[number],
             "pair": readable(region).partition(" ")[2] + "s" if label_set.mirror[number] != number else "",
         }

@@ -108,13 +108,13 @@ class ImageLogger(pl.Callback):
 
 
 def _with_mask(columns: dict[str, Tensor], batch: dict[str, Any], trainer: pl.Trainer) -> dict[str, Tensor]:
-    """Insert the colourised labels after the first column, if batch and dataset have labels."""
+    """Insert the colorized labels after the first column, if batch and dataset have labels."""
     label_set = getattr(getattr(trainer, "datamodule", None), "label_set", None)
     if label_set is None or "labels" not in batch or not columns:
         return columns
     rows = len(next(iter(columns.values())))
-    colours = [np.asarray(label_set.colourise(labels)) for labels in batch["labels"][:rows].cpu()]
-    mask = torch.from_numpy(np.stack(colours)).permute(0, 3, 1, 2)
+    colors = [np.asarray(label_set.colorize(labels)) for labels in batch["labels"][:rows].cpu()]
+    mask = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)
     (first, images), *others = columns.items()
     return {first: images, "mask": mask, **dict(others)}
 

@@ -67,7 +67,7 @@ class PosthocEMA(pl.Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Initialise the averages, or copy those of a resumed run to the model's device."""
+        """Initialize the averages, or copy those of a resumed run to the model's device."""
         if not isinstance(pl_module, LatentNetworks):
             raise ConfigError(f"PosthocEMA requires a diffusion model, got a {type(pl_module).__name__}")
         if isinstance(trainer.strategy, ShardedStrategy):

@@ -77,7 +77,7 @@ def load_first_stage(model: pl.LightningModule, checkpoint: Path) -> None:
 
 
 def check_optimization(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-    """Raise ConfigError for settings that require automatic optimisation with complete gradients."""
+    """Raise ConfigError for settings that require automatic optimization with complete gradients."""
     within = getattr(getattr(model, "optimization", None), "step_in_backward", False)
     if within and (trainer.world_size > 1 or trainer.precision == "16-mixed"):
         raise ConfigError(

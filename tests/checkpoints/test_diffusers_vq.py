@@ -33,7 +33,7 @@ def theirs(**settings: Any) -> VQModel:
         "norm_num_groups": 4,
         "sample_size": 24,
     }
-    return small.randomised(VQModel(**(config | settings)))
+    return small.randomized(VQModel(**(config | settings)))
 
 
 def ours(weights: dict[str, Tensor], params: dict[str, Any]) -> Any:
@@ -44,7 +44,7 @@ def ours(weights: dict[str, Tensor], params: dict[str, Any]) -> Any:
 
 
 def assert_same(their: VQModel, our: Any, dtype: torch.dtype) -> None:
-    """Compare encoding, quantisation, and decoding with and without it."""
+    """Compare encoding, quantization, and decoding with and without it."""
     image = torch.randn(2, 3, 24, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
     their, our = their.to(dtype), our.to(dtype)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_conversion_from_diffusers(settings: dict, dtype: torch.dtype) -> None:
 def test_conversion_to_diffusers(attn_resolutions: list[int]) -> None:
     sizes = {**small.DDCONFIG, "ch_mult": [1, 2, 2], "z_channels": 4, "attn_resolutions": attn_resolutions}
     params = {"embed_dim": 3, "n_embed": 60, "ddconfig": sizes}
-    our = small.randomised(
+    our = small.randomized(
         instantiate_from_config({"target": "ldm.models.autoencoder.VQModelInterface", "params": params})
     )
     weights, config = to_diffusers(our.state_dict(), params)

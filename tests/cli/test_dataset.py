@@ -42,7 +42,7 @@ def made(photos: Path, tmp_path_factory) -> Path:
     return out
 
 
-def test_faces_are_aligned_and_labelled(made: Path) -> None:
+def test_faces_are_aligned_and_labeled(made: Path) -> None:
     faces = CelebAMaskHQ(256, str(made))
     assert [pair.name for pair in faces.pairs] == ["astronaut", "grace_hopper"]
     for i in range(2):

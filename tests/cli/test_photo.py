@@ -18,7 +18,7 @@ from ldm.pipeline import PhotoEditor
 
 @pytest.fixture(autouse=True)
 def patched(editor: PhotoEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line load a parser that knows painted faces by their colours."""
+    """Let the command line load a parser that knows painted faces by their colors."""
     monkeypatch.setattr(FaceParser, "from_pretrained", lambda *_, **__: editor.parser)
 
 
@@ -38,7 +38,7 @@ def photo_task(*words: object) -> int:
     return main(["photo", "--device", "cpu", *map(str, words)])
 
 
-def test_a_photo_is_edited_by_colour_and_by_style(file: Path, tmp_path: Path, capsys) -> None:
+def test_a_photo_is_edited_by_color_and_by_style(file: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "edited.png"
     assert photo_task(file, "--color", "hair=auburn", "-o", out) == 0
     with Image.open(out) as saved:

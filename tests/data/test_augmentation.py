@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ldm.data.augmentation import Augmentation
-from ldm.data.labels import UNLABELLED
+from ldm.data.labels import UNLABELED
 
 
 def pairs(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,12 +22,12 @@ def test_defaults_change_nothing() -> None:
 def test_image_and_labels_are_transformed_alike_and_each_pair_differently() -> None:
     image, labels = pairs()
     moved, rotated = Augmentation(degrees=30, scale=1.3, shift=0.2)(image, labels)
-    inside = rotated != UNLABELLED
+    inside = rotated != UNLABELED
     agrees = ((moved[:, 0] * 10 - rotated).abs() < 0.05) & inside
     assert agrees.sum() > 0.7 * inside.sum()  # except pixels between two squares
     assert 0.01 < (~inside).float().mean() < 0.5  # pixels from outside
     assert len({tuple(one.flatten().tolist()) for one in inside}) == len(labels)
-    assert rotated.dtype == labels.dtype and set(rotated.unique().tolist()) <= {*range(10), UNLABELLED}
+    assert rotated.dtype == labels.dtype and set(rotated.unique().tolist()) <= {*range(10), UNLABELED}
 
 
 def test_colour_augmentation_stays_in_range() -> None:
@@ -52,7 +52,7 @@ def test_scale_range() -> None:
     assert 3.5 <= sides.min() < 6 and 20 < sides.max() <= 24.5
 
 
-def test_pasted_surroundings_are_other_photos_with_unlabelled_faces() -> None:
+def test_pasted_surroundings_are_other_photos_with_unlabeled_faces() -> None:
     torch.manual_seed(0)
     labels = torch.zeros(8, 32, 32, dtype=torch.uint8)
     labels[:, :, 16:] = 7
@@ -62,7 +62,7 @@ def test_pasted_surroundings_are_other_photos_with_unlabelled_faces() -> None:
         inside = (moved[i, 0] - image[i, 0, 0, 0]).abs() < 1e-4
         outside = (moved[i, 0] - image[i - 1, 0, 0, 0]).abs() < 1e-4
         assert 0.05 < inside.float().mean() < 0.15 and (inside | outside).all()
-        assert set(found[i][outside].tolist()) <= {0, UNLABELLED}
+        assert set(found[i][outside].tolist()) <= {0, UNLABELED}
         assert 7 in found[i][inside]
 
 

@@ -22,7 +22,7 @@ from ldm.data.images import (
     to_tensor,
     to_uint8,
 )
-from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELED
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -35,7 +35,7 @@ def ramp(height: int, width: int) -> np.ndarray:
     return np.stack([255 * x / (width - 1), 255 * y / (height - 1), np.full_like(x, 90)], -1).astype(np.uint8)
 
 
-def same_colour(tensor: torch.Tensor, rgb: tuple[int, int, int], tolerance: int = 0) -> bool:
+def same_color(tensor: torch.Tensor, rgb: tuple[int, int, int], tolerance: int = 0) -> bool:
     return bool((np.abs(to_uint8(tensor).astype(int) - np.array(rgb)) <= tolerance).all())
 
 
@@ -87,7 +87,7 @@ def test_failed_writes_keep_the_old_file(tmp_path: Path) -> None:
 
 
 def test_label_map_round_trip_as_palette_png(tmp_path: Path) -> None:
-    labels = torch.tensor([[0, 13, 18], [4, 5, UNLABELLED]], dtype=torch.uint8)
+    labels = torch.tensor([[0, 13, 18], [4, 5, UNLABELED]], dtype=torch.uint8)
     path = tmp_path / "0.png"
     save_labels(path, labels, CELEBAMASK_HQ)
     loaded = load_labels(path, CELEBAMASK_HQ)
@@ -95,7 +95,7 @@ def test_label_map_round_trip_as_palette_png(tmp_path: Path) -> None:
     assert torch.equal(loaded, labels)
     with Image.open(path) as file:
         assert file.mode == "P"
-        assert np.array_equal(np.asarray(file.convert("RGB")), CELEBAMASK_HQ.colourise(labels))
+        assert np.array_equal(np.asarray(file.convert("RGB")), CELEBAMASK_HQ.colorize(labels))
 
 
 @pytest.mark.parametrize(("size", "expected"), [(8, (8, 8)), ([4, 12], (4, 12)), ((12, 4), (12, 4))])
@@ -105,7 +105,7 @@ def test_resizing(tmp_path: Path, size: int | list[int], expected: tuple[int, in
     assert load_image(tmp_path / "a.png", size).shape == (3, *expected)
     labels = load_labels(tmp_path / "m.png", CELEBAMASK_HQ, size)
     assert labels.shape == expected
-    assert set(labels.unique().tolist()) <= {1, 13}  # nearest neighbour
+    assert set(labels.unique().tolist()) <= {1, 13}  # nearest neighbor
 
 
 def test_resizing_label_maps(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_conversion_of_modes_to_rgb(tmp_path: Path, mode: str) -> None:
         Image.new("RGB", (6, 6), "white").convert(mode).save(path)
     with Image.open(path) as file:
         assert file.mode == mode
-    assert same_colour(load_image(path), (255, 255, 255))
+    assert same_color(load_image(path), (255, 255, 255))
 
 
 def test_16_bit_images_are_scaled(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_16_bit_images_are_scaled(tmp_path: Path) -> None:
     assert to_uint8(load_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 100, 255]
 
 
-def test_colours_of_cmyk_jpegs(tmp_path: Path) -> None:
+def test_colors_of_cmyk_jpegs(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (200, 40, 60)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    assert same_colour(load_image(tmp_path / "a.jpg"), (200, 40, 60), tolerance=6)
+    assert same_color(load_image(tmp_path / "a.jpg"), (200, 40, 60), tolerance=6)
 
 
 def test_transparent_pixels_become_white(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     save_png(path, wrong)
     with pytest.raises(
         ImageError,
-        match=r"label 23 in .*labels/28000\.png; CelebAMask-HQ has 0\.\.18\. Was the mask saved in colour\?",
+        match=r"label 23 in .*labels/28000\.png; CelebAMask-HQ has 0\.\.18\. Was the mask saved in color\?",
     ):
         load_labels(path, CELEBAMASK_HQ, 2)
     save_png(path, np.array([[0, 255]], np.uint8))
@@ -255,7 +255,7 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "found"), [("RGB", r": 1 of its 1 colours"), ("RGBA", "has transparent"), ("1", "has mode 1")]
+    ("mode", "found"), [("RGB", r": 1 of its 1 colors"), ("RGBA", "has transparent"), ("1", "has mode 1")]
 )
 def test_label_maps_in_other_modes_are_refused(tmp_path: Path, mode: str, found: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "3.png")
@@ -269,7 +269,7 @@ def test_jpeg_label_maps_are_refused(tmp_path: Path) -> None:
         load_labels(tmp_path / "3.jpg", CELEBAMASK_HQ)
 
 
-def test_grey_and_16_bit_label_maps(tmp_path: Path) -> None:
+def test_gray_and_16_bit_label_maps(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 18, 255]], np.uint8)
     save_png(tmp_path / "l.png", labels)
     Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "i.png")

@@ -11,18 +11,18 @@ from ldm.data.labels import (
     CITYSCAPES_TRAIN,
     DEEPFASHION,
     LABEL_SETS,
-    UNLABELLED,
+    UNLABELED,
     LabelSet,
     one_hot,
 )
 
 
 @pytest.mark.parametrize("label_set", LABEL_SETS.values(), ids=LABEL_SETS)
-def test_names_and_colours_are_distinct(label_set: LabelSet) -> None:
+def test_names_and_colors_are_distinct(label_set: LabelSet) -> None:
     assert len(set(label_set.regions)) == len(label_set)
     assert len(set(label_set.palette)) == len(label_set)
-    assert (0, 0, 0) not in label_set.palette  # black means unlabelled
-    assert all(0 <= value <= 255 for colour in label_set.palette for value in colour)
+    assert (0, 0, 0) not in label_set.palette  # black means unlabeled
+    assert all(0 <= value <= 255 for color in label_set.palette for value in color)
 
 
 def test_region_counts() -> None:
@@ -81,27 +81,27 @@ def test_string_instead_of_a_list_of_names() -> None:
         CELEBAMASK_HQ.indices("hair")
 
 
-def test_colourise() -> None:
-    labels = np.array([[0, 13], [18, UNLABELLED]])
+def test_colorize() -> None:
+    labels = np.array([[0, 13], [18, UNLABELED]])
     expected = [[CELEBAMASK_HQ.palette[0], CELEBAMASK_HQ.palette[13]], [CELEBAMASK_HQ.palette[18], (0, 0, 0)]]
-    painted = CELEBAMASK_HQ.colourise(labels)
+    painted = CELEBAMASK_HQ.colorize(labels)
     assert painted.dtype == np.uint8
     assert np.array_equal(painted, expected)
-    assert np.array_equal(CELEBAMASK_HQ.colourise(torch.from_numpy(labels)), painted)
+    assert np.array_equal(CELEBAMASK_HQ.colorize(torch.from_numpy(labels)), painted)
     with pytest.raises(ValueError, match=r"label 23; CelebAMask-HQ has 0\.\.18"):
-        CELEBAMASK_HQ.colourise(np.full((2, 2), 23))
+        CELEBAMASK_HQ.colorize(np.full((2, 2), 23))
     with pytest.raises(ValueError, match=r"expected integer labels \(H, W\)"):
-        CELEBAMASK_HQ.colourise(np.zeros((1, 2, 2), np.uint8))
+        CELEBAMASK_HQ.colorize(np.zeros((1, 2, 2), np.uint8))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_one_hot_equals_torch_and_unlabelled_is_zero(dtype: torch.dtype) -> None:
+def test_one_hot_equals_torch_and_unlabeled_is_zero(dtype: torch.dtype) -> None:
     labels = torch.randint(0, 19, (2, 5, 7), generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.one_hot(labels, 19).permute(0, 3, 1, 2).float()
     mask = one_hot(labels.to(dtype), 19)
     assert mask.dtype == torch.float32
     assert torch.equal(mask, expected)
-    labels[0, 0, 0] = UNLABELLED
+    labels[0, 0, 0] = UNLABELED
     assert one_hot(labels.to(dtype), 19)[0, :, 0, 0].sum() == 0
     assert one_hot(labels.to(dtype), 19).sum() == labels.numel() - 1
 

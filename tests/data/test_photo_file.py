@@ -1,4 +1,4 @@
-"""Photo files: colour space round trips and metadata."""
+"""Photo files: color space round trips and metadata."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def test_lab_round_trip(space: ColorSpace) -> None:
     assert (np.rint(255 * space.from_lab(space.to_lab(pixels))) == pixels).all()
 
 
-def test_lab_of_white_and_grey() -> None:
-    white, grey = ColorSpace.srgb().to_lab(np.array([[255] * 3, [119] * 3], np.uint8))
-    assert np.allclose(white, (100, 0, 0), atol=0.05) and np.allclose(grey, (50.03, 0, 0), atol=0.1)
+def test_lab_of_white_and_gray() -> None:
+    white, gray = ColorSpace.srgb().to_lab(np.array([[255] * 3, [119] * 3], np.uint8))
+    assert np.allclose(white, (100, 0, 0), atol=0.05) and np.allclose(gray, (50.03, 0, 0), atol=0.1)
 
 
 def test_damaged_profile() -> None:

@@ -64,7 +64,7 @@ def test_wrong_adler_32_is_refused(tmp_path: Path) -> None:
 
 
 def painted() -> Image.Image:
-    return Image.fromarray(CELEBAMASK_HQ.colourise(LABELS))
+    return Image.fromarray(CELEBAMASK_HQ.colorize(LABELS))
 
 
 def sorted_palette() -> Image.Image:
@@ -75,16 +75,16 @@ def sorted_palette() -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("quantised.png", lambda: painted().quantize(19, dither=Image.Dither.NONE)),
+        ("quantized.png", lambda: painted().quantize(19, dither=Image.Dither.NONE)),
         ("sorted.png", sorted_palette),
         ("mask.gif", lambda: painted().quantize(19, dither=Image.Dither.NONE)),
         ("rgb.png", painted),
         ("rgba.png", lambda: painted().convert("RGBA")),
-        ("grey.png", lambda: Image.fromarray(LABELS)),
-        ("grey_palette.png", lambda: Image.fromarray(LABELS).convert("P")),
+        ("gray.png", lambda: Image.fromarray(LABELS)),
+        ("gray_palette.png", lambda: Image.fromarray(LABELS).convert("P")),
     ],
 )
-def test_labels_in_the_colours_of_the_label_set(name: str, make, tmp_path: Path) -> None:
+def test_labels_in_the_colors_of_the_label_set(name: str, make, tmp_path: Path) -> None:
     make().save(tmp_path / name)
     assert np.array_equal(read(tmp_path / name), LABELS)
 
@@ -97,7 +97,7 @@ def test_other_palettes_keep_the_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_grey_label_maps_with_2_and_4_bits(bits: int, tmp_path: Path) -> None:
+def test_gray_label_maps_with_2_and_4_bits(bits: int, tmp_path: Path) -> None:
     labels = (LABELS % 2**bits).astype(np.uint8)
     rows = [
         np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].reshape(-1)).tobytes() for row in labels
@@ -113,22 +113,22 @@ def test_grey_label_maps_with_2_and_4_bits(bits: int, tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "a.png"), labels)
 
 
-def test_unknown_colours_are_refused(tmp_path: Path) -> None:
+def test_unknown_colors_are_refused(tmp_path: Path) -> None:
     smooth = painted().resize((40, 8), Image.Resampling.BICUBIC)
     for name, image in (("rgb.png", smooth), ("p.png", smooth.quantize(64, dither=Image.Dither.NONE))):
         image.save(tmp_path / name)
         with pytest.raises(
-            ImageError, match=rf"{name}: \d+ of its \d+ colours are not of CelebAMask-HQ's palette: \("
+            ImageError, match=rf"{name}: \d+ of its \d+ colors are not of CelebAMask-HQ's palette: \("
         ):
             read(tmp_path / name)
-    grey = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
-    grey.putpalette([0, 0, 0, 13, 13, 13])
-    grey.save(tmp_path / "grey.png")
-    with pytest.raises(ImageError, match=r"grey\.png: its palette is grey"):
-        read(tmp_path / "grey.png")
+    gray = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    gray.putpalette([0, 0, 0, 13, 13, 13])
+    gray.save(tmp_path / "gray.png")
+    with pytest.raises(ImageError, match=r"gray\.png: its palette is gray"):
+        read(tmp_path / "gray.png")
 
 
-# --- colour ---
+# --- color ---
 
 
 def test_profiles_that_are_srgb_or_unusable(tmp_path: Path) -> None:

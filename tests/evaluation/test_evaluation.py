@@ -51,7 +51,7 @@ def samples(out: Path) -> dict[str, bytes]:
 
 
 def different_values(one: bytes, other: bytes) -> float:
-    """Return the share of the colour values of two PNGs that differ."""
+    """Return the share of the color values of two PNGs that differ."""
     a, b = (np.asarray(Image.open(io.BytesIO(data))) for data in (one, other))
     return (a != b).mean()
 

@@ -88,7 +88,7 @@ def test_dinov2_features_are_the_class_token(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_clip_features_are_normalised_embeddings(tmp_path: Path) -> None:
+def test_clip_features_are_normalized_embeddings(tmp_path: Path) -> None:
     found = clip(str(transformer("clip", tmp_path)), CPU).extract(small.batch(3, 32)["image"])
     assert found.shape == (3, 12)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))

@@ -60,14 +60,14 @@ def test_perfect_swaps_have_no_error_and_no_leakage(tmp_path: Path) -> None:
         assert found.means["leakage"] == pytest.approx(0, abs=1e-6)
         assert found.means["change"] == pytest.approx(found.means["error_unswapped"], abs=1e-6)
         assert found.means["ssim"] == pytest.approx(1, abs=1e-5)
-        assert found.means["colour_ratio"] < 0.5  # the mean colour depends slightly on the shape
+        assert found.means["color_ratio"] < 0.5  # the mean color depends slightly on the shape
         assert len(found.faces) >= 6
 
 
 def test_error_ratio_is_one_without_a_swap(tmp_path: Path) -> None:
     found = scorer_of(tmp_path, unswapped).swap("hair")
     assert found.means["error_ratio"] == pytest.approx(1, abs=1e-6)
-    assert found.means["colour_ratio"] == pytest.approx(1, abs=0.02)
+    assert found.means["color_ratio"] == pytest.approx(1, abs=0.02)
     assert found.means["change"] == 0 and "leakage_ratio" not in found.means
 
 
@@ -77,10 +77,10 @@ def test_changes_outside_the_regions_are_leakage(tmp_path: Path) -> None:
     def leaking(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
         face = known[spec.face]
         assert face is not None
-        grey = torch.zeros(3, 32, 32)
+        gray = torch.zeros(3, 32, 32)
         if spec.folder != "swap/hair":
-            return grey
-        return torch.where(face.labels == hair, grey + 50.5 / 127.5, grey + 10.5 / 127.5)
+            return gray
+        return torch.where(face.labels == hair, gray + 50.5 / 127.5, gray + 10.5 / 127.5)
 
     found = scorer_of(tmp_path, leaking).swap("hair").means
     # 128 -> 178 inside, 128 -> 138 outside

@@ -111,7 +111,7 @@ def tensors_of(batch: dict[str, Any]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def run(model: Any, batch: dict[str, Any], z: Tensor, t: Tensor) -> dict[str, Tensor]:
-    """Return the outputs of every network; the decoder's without quantisation, which jumps."""
+    """Return the outputs of every network; the decoder's without quantization, which jumps."""
     cond = model.conditions(batch)
     return {
         "style": cond["context"],

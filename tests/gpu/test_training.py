@@ -1,4 +1,4 @@
-"""Training on the device: bfloat16, synchronisations, averages, and runs that resume."""
+"""Training on the device: bfloat16, synchronizations, averages, and runs that resume."""
 
 import copy
 from pathlib import Path
@@ -15,7 +15,7 @@ from ldm.training.finite import FiniteLossGuard
 from ldm.training.precision import trainer_precision
 from ldm.training.seeding import StepSeeding
 from tests import shipped, small
-from tests.gpu.synchronisation import synchronisations
+from tests.gpu.synchronization import synchronizations
 from tests.training.runs import ROOT, only_run, rows, train_here
 
 pytestmark = pytest.mark.gpu
@@ -68,7 +68,7 @@ def test_bfloat16_loss_and_gradients(name: str, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_step_never_synchronises(name: str, device: torch.device) -> None:
+def test_a_step_never_synchronizes(name: str, device: torch.device) -> None:
     model, batch = prepared(name, device)
     optimizer = model.configure_optimizers()
 
@@ -80,12 +80,12 @@ def test_a_step_never_synchronises(name: str, device: torch.device) -> None:
 
     for number in range(2):  # state of the optimizer and counters of the averages
         step(number)
-    with synchronisations(device) as found:
+    with synchronizations(device) as found:
         step(2)
     assert found == []
 
 
-class CountSynchronisations(pl.Callback):
+class CountSynchronizations(pl.Callback):
     """Counts those of the steps FIRST to LAST, from the start of a batch to its end."""
 
     FIRST, LAST = 3, 8  # the guard looks at the losses of steps 0 to 9 at step 9
@@ -95,7 +95,7 @@ class CountSynchronisations(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         if self.FIRST <= trainer.global_step <= self.LAST:
-            self.context = synchronisations(self.device)
+            self.context = synchronizations(self.device)
             self.here = self.context.__enter__()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
@@ -105,13 +105,13 @@ class CountSynchronisations(pl.Callback):
             self.steps += 1
 
 
-def test_lightnings_loop_never_synchronises(device: torch.device, tmp_path: Path) -> None:
+def test_lightnings_loop_never_synchronizes(device: torch.device, tmp_path: Path) -> None:
     model = shipped.shrunk("faces-256", **DROPOUT)
     model.learning_rate = 1e-5
     batch = shipped.batch(model)
     precision = trainer_precision({"precision": "auto", "accelerator": device.type}, model)
     assert precision in ("bf16-mixed", "32-true")
-    counter = CountSynchronisations(device)
+    counter = CountSynchronizations(device)
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

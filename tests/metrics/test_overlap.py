@@ -35,7 +35,7 @@ def test_confusion_matrices_add_up() -> None:
         assert overlap(together).iou[region] == pytest.approx(float(both / either))
 
 
-def test_unlabelled_truth_is_ignored_and_unlabelled_predictions_are_wrong() -> None:
+def test_unlabeled_truth_is_ignored_and_unlabeled_predictions_are_wrong() -> None:
     truth = torch.tensor([0, 0, 1, 255], dtype=torch.uint8)
     found = torch.tensor([0, 255, 1, 1], dtype=torch.uint8)
     scores = overlap(confusion(found, truth, 2))

@@ -23,7 +23,7 @@ def test_psnr_of_a_known_difference() -> None:
     assert decibels(0.01) == pytest.approx(20) and math.isnan(decibels(math.nan))
 
 
-def test_ssim_of_two_greys_is_the_closed_form() -> None:
+def test_ssim_of_two_grays_is_the_closed_form() -> None:
     a, b = 0.2, -0.6
     stabiliser = (0.01 * 2) ** 2
     expected = (2 * a * b + stabiliser) / (a * a + b * b + stabiliser)

@@ -1,4 +1,4 @@
-"""The start of small first stages as colour means."""
+"""The start of small first stages as color means."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def model(ddconfig=DDCONFIG, **params):
     return instantiate_from_config(small.first_stage(ddconfig=ddconfig, start_from_means=True, **params))
 
 
-def test_it_begins_as_the_mean_colour_of_each_place() -> None:
+def test_it_begins_as_the_mean_color_of_each_place() -> None:
     m, image = model(), torch.rand(2, 3, 16, 24) * 2 - 1
     features = m.encoder(image)
     means = F.avg_pool2d(image, 4)
@@ -66,6 +66,6 @@ def test_loaded_weights_win(tmp_path) -> None:
     "change, message",
     [({"norm_groups": 4}, "norm_groups: 0"), ({"ch": 4}, "6 channels"), ({"z_channels": 4}, "z_channels: 3")],
 )
-def test_networks_that_cannot_carry_colours_are_refused(change, message) -> None:
+def test_networks_that_cannot_carry_colors_are_refused(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         model({**DDCONFIG, **change})

@@ -109,10 +109,10 @@ def test_the_picture_of_a_seed_does_not_depend_on_its_batch() -> None:
 
 def test_picture_columns() -> None:
     columns = model(sample_steps=10).log_images(small.batch(3), 3)
-    assert list(columns) == ["input", "reconstruction", "its own style", "no style", "neighbour's style"]
+    assert list(columns) == ["input", "reconstruction", "its own style", "no style", "neighbor's style"]
     assert {tuple(images.shape) for images in columns.values()} == {(3, 3, 16, 16)}
     assert all(images.abs().max() <= 1 for images in columns.values())
-    assert not torch.equal(columns["its own style"], columns["neighbour's style"])
+    assert not torch.equal(columns["its own style"], columns["neighbor's style"])
 
 
 def test_the_first_stage_is_frozen_in_every_mode() -> None:

@@ -84,7 +84,7 @@ def test_the_loss_is_cross_entropy_and_dice_of_the_labelled_pixels_alone() -> No
 
 
 def test_it_accepts_any_size_that_it_can_halve(tmp_path: Path) -> None:
-    model = small.randomised(SegFormer(NETWORK))
+    model = small.randomized(SegFormer(NETWORK))
     assert model(torch.zeros(1, 3, 32, 48)).shape == (1, 19, 32, 48)
 
 

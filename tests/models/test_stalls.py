@@ -56,7 +56,7 @@ def test_a_training_step_reads_no_values(name: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_training_step_on_cuda_never_synchronises() -> None:
+def test_a_training_step_on_cuda_never_synchronizes() -> None:
     model = shipped.shrunk("faces-256", **DROPOUT).train().cuda()
     batch = {k: v.cuda() for k, v in shipped.batch(model).items() if torch.is_tensor(v)}
     optimizer = model.configure_optimizers()

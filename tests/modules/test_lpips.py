@@ -14,7 +14,7 @@ from tests import small
 def torchvision_file(kind: str, folder: Path) -> Path:
     """Write random weights under torchvision's names, the classifier's among them."""
     torch.manual_seed(0)
-    network = small.randomised(LPIPS(kind))
+    network = small.randomized(LPIPS(kind))
     weights = {key: value for key, value in network.state_dict().items() if key.startswith("features.")}
     path = folder / f"{kind}.pth"
     torch.save({**weights, "classifier.1.weight": torch.zeros(2, 2)}, path)

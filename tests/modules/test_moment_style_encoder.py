@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ldm.modules.moment_style_encoder import MomentStyleEncoder, _moments
-from tests.small import randomised
+from tests.small import randomized
 
 
-def test_moments_are_those_of_each_region_about_its_own_centre() -> None:
+def test_moments_are_those_of_each_region_about_its_own_center() -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
     mask = torch.zeros(2, 4, 8, 12, dtype=torch.float64)
@@ -25,7 +25,7 @@ def test_moments_are_those_of_each_region_about_its_own_centre() -> None:
 
 def test_a_code_depends_on_its_own_region_and_not_on_where_that_lies() -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(3, 8, channels=4, num_downsample=1))
+    encoder = randomized(MomentStyleEncoder(3, 8, channels=4, num_downsample=1))
     image, mask = torch.rand(1, 3, 16, 16) * 2 - 1, torch.zeros(1, 3, 16, 16)
     mask[:, 0, :4], mask[:, 1, 10:] = 1, 1
     codes = encoder(image, mask)
@@ -38,7 +38,7 @@ def test_a_code_depends_on_its_own_region_and_not_on_where_that_lies() -> None:
 
 def test_codes_under_autocast_are_those_of_float32() -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(2, 8, channels=4, num_downsample=1))
+    encoder = randomized(MomentStyleEncoder(2, 8, channels=4, num_downsample=1))
     image, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 2, 64, 64)
     mask[:, 0, 50:56, 48:58], mask[:, 1, :8] = 1, 1  # small and far from the middle
     with torch.autocast("cpu", torch.bfloat16):
@@ -49,7 +49,7 @@ def test_codes_under_autocast_are_those_of_float32() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_place_far_from_its_region_survives_autocast(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8))
+    encoder = randomized(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8))
     image, mask = 1 - torch.rand(1, 3, 64, 64) / 2, torch.zeros(1, 1, 64, 64)
     mask[:, 0, 4:7, 4:7], mask[:, 0, 57:60, 57:60] = 1, 1  # most places lie in between, or beyond
     inside: list[torch.Tensor] = []
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused(image, mask) -> None:
 
 def test_reducing_is_the_encoder_on_averaged_pixels() -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(3, 8, channels=4, num_downsample=1, grid=4, reduce=2))
+    encoder = randomized(MomentStyleEncoder(3, 8, channels=4, num_downsample=1, grid=4, reduce=2))
     image, mask = torch.rand(1, 3, 16, 16) * 2 - 1, torch.rand(1, 3, 16, 16)
     small = torch.nn.functional.avg_pool2d(image, 2), torch.nn.functional.avg_pool2d(mask, 2)
     reduced = encoder(image, mask)

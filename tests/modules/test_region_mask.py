@@ -8,7 +8,7 @@ from ldm.modules.moment_style_encoder import MomentStyleEncoder
 from ldm.modules.region_mask import Frames, RegionMask, coarse_cell_weights
 from ldm.modules.unet import UNet
 from tests.modules.test_unet import SMALL, inputs
-from tests.small import randomised
+from tests.small import randomized
 
 GRID = 3
 
@@ -65,7 +65,7 @@ def test_places_about_another_region_are_that_ones() -> None:
 @pytest.mark.parametrize(("frames", "sees_both"), [({0: "image"}, True), ({}, False)])
 def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) -> None:
     torch.manual_seed(0)
-    encoder = randomised(
+    encoder = randomized(
         MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, region_frames=frames)
     ).double()
     torch.nn.init.zeros_(encoder.into.weight)
@@ -96,7 +96,7 @@ def test_frames_that_cannot_be_are_refused(build: str, frames: dict, grid: int) 
 
 def test_tokens_that_are_all_alike_are_one_token() -> None:
     one, many = UNet(**SMALL), UNet(**{**SMALL, "style_grid": 2, "context_dim": 4 * SMALL["context_dim"]})
-    many.load_state_dict(randomised(one).state_dict())
+    many.load_state_dict(randomized(one).state_dict())
     x, t, style, mask = inputs()
     with torch.no_grad():
         torch.testing.assert_close(many(x, t, style.repeat(1, 1, 4), mask), one(x, t, style, mask))
@@ -105,7 +105,7 @@ def test_tokens_that_are_all_alike_are_one_token() -> None:
 @pytest.mark.parametrize("frames", [{}, {0: "image", 2: 1}])
 @pytest.mark.parametrize("shares", [False, True])
 def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, frames: dict) -> None:
-    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     torch.nn.init.zeros_(attention.to_q.weight)  # no pixel prefers one place of its region to another
     x, _, style, mask = inputs()
     style, mask = style.repeat(1, 1, 4).double(), mask.double()
@@ -119,7 +119,7 @@ def test_the_lookup_is_attention_with_the_bias_of_the_mask(shares: bool, frames:
 
 
 def test_a_token_speaks_to_its_own_region_and_most_to_its_own_place() -> None:
-    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     mask = torch.cat([rectangle(0, 0, 32, 16), rectangle(0, 16, 32, 16)], 1)
     style = torch.randn(1, 2, 4 * 12, dtype=torch.float64)
     regions = RegionMask(mask, grid=2)
@@ -132,7 +132,7 @@ def test_a_token_speaks_to_its_own_region_and_most_to_its_own_place() -> None:
 
 def test_an_encoders_token_sees_its_own_place() -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=2)).double()
+    encoder = randomized(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=2)).double()
     torch.nn.init.zeros_(encoder.into.weight)  # the moments, which all tokens share
     image, mask = torch.rand(1, 3, 32, 32).double() * 2 - 1, rectangle(0, 0, 32, 32)
     codes = encoder(image, mask)
@@ -144,7 +144,7 @@ def test_an_encoders_token_sees_its_own_place() -> None:
 
 def test_a_place_without_a_pixel_shows_the_nearest_ones() -> None:
     torch.manual_seed(0)
-    encoder = randomised(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8)).double()
+    encoder = randomized(MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=8)).double()
     torch.nn.init.zeros_(encoder.into.weight)
     mask = torch.ones(1, 1, 32, 32, dtype=torch.float64)
     mask[..., 4:28, 4:28] = 0  # a frame, like hair around a face
@@ -162,7 +162,7 @@ def test_a_place_without_a_pixel_shows_the_nearest_ones() -> None:
 
 def test_a_coarse_regions_tokens_see_more_of_it_and_the_others_do_not_change() -> None:
     torch.manual_seed(0)
-    fine = randomised(MomentStyleEncoder(2, 8, channels=4, num_downsample=1, grid=4)).double()
+    fine = randomized(MomentStyleEncoder(2, 8, channels=4, num_downsample=1, grid=4)).double()
     image = torch.rand(1, 3, 32, 32).double() * 2 - 1
     mask = torch.cat([rectangle(0, 0, 32, 16), rectangle(0, 16, 32, 16)], 1)
     codes = fine(image, mask).unflatten(2, (16, 8))

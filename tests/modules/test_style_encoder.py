@@ -3,14 +3,14 @@ import torch
 
 from ldm.data.labels import one_hot
 from ldm.modules.style_encoder import StyleEncoder
-from tests.small import randomised
+from tests.small import randomized
 
 REGIONS = 4
 SIZES = {"num_downsample": 3, "num_upsample": 2, "num_feat": 2, "num_mask_channels": REGIONS, "output_dim": 6}
 
 
 def encoder(**options) -> StyleEncoder:
-    return randomised(StyleEncoder(**SIZES, **options)).double()  # type: ignore[return-value]
+    return randomized(StyleEncoder(**SIZES, **options)).double()  # type: ignore[return-value]
 
 
 def face() -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from ldm.modules.attention import StyleAttention, StyleLookup, StyleTokens
 from ldm.modules.region_mask import RegionMask
 from ldm.modules.unet import UNet
 from ldm.targets import ConfigError, instantiate_from_config
-from tests.small import randomised
+from tests.small import randomized
 
 SMALL = {
     "image_size": 8,
@@ -48,7 +48,7 @@ def general_form(
 
 @pytest.mark.parametrize("kind", ["one-hot", "with unmarked pixels", "zero", "two regions at a pixel"])
 def test_mask_attention_is_the_general_form(kind: str) -> None:
-    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     _, _, style, mask = inputs()
     style, mask = style.double(), mask.double()
     if kind == "with unmarked pixels":
@@ -66,7 +66,7 @@ def test_mask_attention_is_the_general_form(kind: str) -> None:
 
 
 def test_shares_of_a_pixel_mix_what_its_regions_say() -> None:
-    attention = randomised(StyleAttention(32, 12, heads=4, masked=True)).double()
+    attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     _, _, style, mask = inputs()
     style, mask = style.double(), mask.double()
     mask[:, :, :6] = 0  # part of the second row of 4x4 cells is marked
@@ -80,7 +80,7 @@ def test_shares_of_a_pixel_mix_what_its_regions_say() -> None:
 
 
 def test_shares_of_whole_pixels_are_the_label_map() -> None:
-    unet = randomised(UNet(**SMALL, mask_shares=True))
+    unet = randomized(UNet(**SMALL, mask_shares=True))
     nearest = UNet(**SMALL).eval()
     nearest.load_state_dict(unet.state_dict())
     x, t, style, mask = inputs()
@@ -92,7 +92,7 @@ def test_shares_of_whole_pixels_are_the_label_map() -> None:
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
-    unet = randomised(UNet(**{**SMALL, "use_mask_attn": masked}))
+    unet = randomized(UNet(**{**SMALL, "use_mask_attn": masked}))
     x, t, style, mask = inputs()
     with torch.no_grad():
         conditioning = unet.condition(style, mask, (8, 8))
@@ -115,7 +115,7 @@ def test_condition_then_denoise_is_forward_at_every_step(masked: bool) -> None:
     ids=str,
 )
 def test_every_option_runs_and_every_used_parameter_learns(options: dict) -> None:
-    unet = randomised(UNet(**{**SMALL, **options}))
+    unet = randomized(UNet(**{**SMALL, **options}))
     x, t, style, mask = inputs()
     mask[:, 1] = 1  # not one-hot, so that queries and keys count as well
     out = unet(x, t, style, mask)
@@ -134,14 +134,14 @@ def test_scale_shift_doubles_the_time_embedding_and_dropout_drops() -> None:
     plain, scaled = UNet(**SMALL), UNet(**{**SMALL, "use_scale_shift_norm": True})
     widths = [unet.input_blocks[1][0].emb_layers[1].out_features for unet in (plain, scaled)]
     assert widths[1] == 2 * widths[0]
-    dropping = randomised(UNet(**{**SMALL, "dropout": 0.5})).train()
+    dropping = randomized(UNet(**{**SMALL, "dropout": 0.5})).train()
     assert not torch.equal(dropping(x, t, style, mask), dropping(x, t, style, mask))
 
 
 def test_activation_checkpointing_has_the_same_gradients() -> None:
     gradients = []
     for use_checkpoint in (False, True, "cheap"):
-        unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+        unet = randomized(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
         x, t, style, mask = inputs()
         unet(x, t, style, mask).square().mean().backward()
         gradients.append({name: p.grad for name, p in unet.named_parameters() if p.grad is not None})
@@ -153,7 +153,7 @@ def test_activation_checkpointing_has_the_same_gradients() -> None:
 
 def kept_bytes(use_checkpoint: bool | str) -> int:
     """Return the bytes that a pass keeps for its backward pass, parameters left out."""
-    unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+    unet = randomized(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
     conditioning = unet.condition(*inputs()[2:], (8, 8))
     own = {p.untyped_storage().data_ptr() for p in unet.parameters()}
     kept: dict[int, int] = {}
@@ -177,7 +177,7 @@ def test_recomputing_everything_keeps_less() -> None:
 def test_cheap_recomputation_repeats_no_convolution_and_no_product() -> None:
     operations = []
     for use_checkpoint in (False, "cheap", True):
-        unet = randomised(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
+        unet = randomized(UNet(**{**SMALL, "use_checkpoint": use_checkpoint})).train()
         with FlopCounterMode(display=False) as counter:
             unet(*inputs()).square().mean().backward()
         operations.append(counter.get_total_flops())
@@ -190,7 +190,7 @@ def test_a_wrong_recomputation_is_refused() -> None:
 
 
 def test_non_square_latents_and_a_batch_alike() -> None:
-    unet = randomised(UNet(**SMALL))
+    unet = randomized(UNet(**SMALL))
     x, t, style, mask = inputs((8, 16), batch=3)
     with torch.no_grad():
         together = unet(x, t, style, mask)
@@ -200,7 +200,7 @@ def test_non_square_latents_and_a_batch_alike() -> None:
 
 
 def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
-    unet = randomised(UNet(**{**SMALL, "attention_resolutions": []}))
+    unet = randomized(UNet(**{**SMALL, "attention_resolutions": []}))
     _, _, style, mask = inputs()
     conditioning = unet.condition(style, mask, (8, 8))
     assert all(part is None for stage in conditioning.encoder for part in stage)
@@ -209,7 +209,7 @@ def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
 
 def test_the_style_input_adds_a_convolution_of_each_pixels_style() -> None:
     plain = {**SMALL, "style_grid": 2, "mask_shares": True}
-    without = randomised(UNet(**plain)).double()
+    without = randomized(UNet(**plain)).double()
     unet = UNet(**plain, style_input=True).double()
     missing = unet.load_state_dict(without.state_dict(), strict=False).missing_keys
     assert missing == ["input_blocks.0.1.conv.weight", "input_blocks.0.1.conv.bias"]

@@ -44,16 +44,16 @@ def test_half_precision_around_the_search_does_not_change_it() -> None:
     assert torch.equal(inside, codebook.nearest(z))
 
 
-def test_quantisation_passes_gradients_straight_through_and_pulls_entries() -> None:
+def test_quantization_passes_gradients_straight_through_and_pulls_entries() -> None:
     torch.manual_seed(0)
     codebook = Codebook(8, 3, commitment=0.25)
     nn.init.normal_(codebook.embedding.weight)
     z = torch.randn(1, 3, 4, 4, requires_grad=True)
-    quantised, loss, indices = codebook(z)
-    torch.testing.assert_close(quantised, codebook.look_up(indices))
+    quantized, loss, indices = codebook(z)
+    torch.testing.assert_close(quantized, codebook.look_up(indices))
     distance = (codebook.look_up(indices) - z).square().mean()
     assert loss.item() == pytest.approx(1.25 * distance.item())
-    (grad,) = torch.autograd.grad(quantised.sum(), z, retain_graph=True)
+    (grad,) = torch.autograd.grad(quantized.sum(), z, retain_graph=True)
     assert torch.equal(grad, torch.ones_like(z))
     loss.backward()
     assert codebook.embedding.weight.grad is not None and codebook.embedding.weight.grad[indices].any()

@@ -1,6 +1,6 @@
 """Alignment: wherever a face is in a photo, it comes out in the same place.
 
-The photos are painted label maps, for which a nearest colour is an exact face parser.
+The photos are painted label maps, for which a nearest color is an exact face parser.
 """
 
 import io
@@ -20,27 +20,27 @@ from ldm.parsing.photo_faces import align
 from ldm.studio.uploads import aligned_face
 
 
-class NearestColour(nn.Module):
-    """Says of every pixel which region's colour is nearest."""
+class NearestColor(nn.Module):
+    """Says of every pixel which region's color is nearest."""
 
     def __init__(self) -> None:
         super().__init__()
-        colours = torch.tensor(CELEBAMASK_HQ.palette).float() / 127.5 - 1
-        self.colours = nn.Parameter(colours, requires_grad=False)
+        colors = torch.tensor(CELEBAMASK_HQ.palette).float() / 127.5 - 1
+        self.colors = nn.Parameter(colors, requires_grad=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return -torch.cdist(pixels.permute(0, 2, 3, 1), self.colours).permute(0, 3, 1, 2)
+        return -torch.cdist(pixels.permute(0, 2, 3, 1), self.colors).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
 def parser() -> FaceParser:
-    return FaceParser(NearestColour(), CELEBAMASK_HQ.regions, (256, 256), ((0.5,) * 3, (0.5,) * 3))
+    return FaceParser(NearestColor(), CELEBAMASK_HQ.regions, (256, 256), ((0.5,) * 3, (0.5,) * 3))
 
 
 def painted(index: int, degrees: float = 0, scale: float = 1.0, at: tuple[int, int] = (0, 0)) -> Image.Image:
-    """Return a generated face, painted in its regions' colours, turned and placed on a wide photo of background."""
+    """Return a generated face, painted in its regions' colors, turned and placed on a wide photo of background."""
     labels = SyntheticFaces(256, 50, seed=5)[index]["labels"]
-    face = Image.fromarray(CELEBAMASK_HQ.colourise(labels))
+    face = Image.fromarray(CELEBAMASK_HQ.colorize(labels))
     background = CELEBAMASK_HQ.palette[0]
     photo = Image.new("RGB", (900, 600), background)
     photo.paste(face, (300, 150))
@@ -78,7 +78,7 @@ def test_the_crop_follows_the_face(parser, degrees, scale, at) -> None:
     assert found is not None
     left, right, mouth = found
     assert abs(left.imag - right.imag) < 0.03  # the eyes are level
-    # The rule of the crop itself, from the middle of the eyes: a tenth of the way down to the mouth is the centre.
+    # The rule of the crop itself, from the middle of the eyes: a tenth of the way down to the mouth is the center.
     eyes = (left + right) / 2
     assert abs(eyes + 0.1 * (mouth - eyes)) < 0.03
     assert max(2 * abs(right - left), 1.8 * abs(mouth - eyes)) == pytest.approx(1, abs=0.04)
@@ -126,6 +126,6 @@ def test_a_crop_is_cut_as_its_points_say() -> None:
 def test_the_crop_of_an_upright_face_is_upright_and_turns_with_it() -> None:
     crop = crop_around(complex(40, 50), complex(60, 50), complex(50, 75))
     assert crop.axis.imag == pytest.approx(0) and crop.axis.real == pytest.approx(45)
-    assert crop.centre == pytest.approx(complex(50, 52.5))
+    assert crop.center == pytest.approx(complex(50, 52.5))
     turned = crop_around(*(1j * point for point in (complex(40, 50), complex(60, 50), complex(50, 75))))
-    assert turned.axis == pytest.approx(1j * crop.axis) and turned.centre == pytest.approx(1j * crop.centre)
+    assert turned.axis == pytest.approx(1j * crop.axis) and turned.center == pytest.approx(1j * crop.center)

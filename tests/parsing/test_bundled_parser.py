@@ -24,7 +24,7 @@ def labels() -> np.ndarray:
     return labels.numpy()
 
 
-def centre(labels: np.ndarray, region: str) -> tuple[float, float]:
+def center(labels: np.ndarray, region: str) -> tuple[float, float]:
     """Return the mean (row, column) of a region's pixels."""
     rows, columns = np.nonzero(labels == CELEBAMASK_HQ.regions.index(region))
     return rows.mean(), columns.mean()
@@ -33,13 +33,13 @@ def centre(labels: np.ndarray, region: str) -> tuple[float, float]:
 def test_regions_are_large_and_lie_where_they_should(labels: np.ndarray) -> None:
     share = {name: (labels == i).mean() for i, name in enumerate(CELEBAMASK_HQ.regions)}
     assert share["skin"] > 0.1 and share["hair"] > 0.05
-    assert centre(labels, "hair")[0] < centre(labels, "nose")[0] < centre(labels, "u_lip")[0]
-    assert centre(labels, "u_lip")[0] < centre(labels, "l_lip")[0] < centre(labels, "neck")[0]
+    assert center(labels, "hair")[0] < center(labels, "nose")[0] < center(labels, "u_lip")[0]
+    assert center(labels, "u_lip")[0] < center(labels, "l_lip")[0] < center(labels, "neck")[0]
 
 
 def test_left_is_the_persons_left(labels: np.ndarray) -> None:
-    assert centre(labels, "l_eye")[1] > centre(labels, "r_eye")[1]
-    assert centre(labels, "l_brow")[1] > centre(labels, "r_brow")[1]
+    assert center(labels, "l_eye")[1] > center(labels, "r_eye")[1]
+    assert center(labels, "l_brow")[1] > center(labels, "r_brow")[1]
 
 
 def test_a_real_photo_is_edited_with_what_lies_in_the_repository(tmp_path: Path) -> None:

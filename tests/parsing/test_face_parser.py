@@ -66,7 +66,7 @@ def test_classes_of_another_order_are_mapped_by_name(tmp_path: Path) -> None:
     assert torch.equal(ours.parse(image[0]), labels[0])
 
 
-def test_size_and_normalisation_are_the_folders(tmp_path: Path) -> None:
+def test_size_and_normalization_are_the_folders(tmp_path: Path) -> None:
     parser = FaceParser.from_pretrained(saved(tmp_path, list(CELEBAMASK_HQ.regions)), device="cpu")
     assert parser.size == (32, 32)
     white = torch.ones(1, 3, 40, 40)

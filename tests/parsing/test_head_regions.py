@@ -73,7 +73,7 @@ def test_flooding_reaches_what_single_steps_reach(gap: int, share: float) -> Non
     assert torch.equal(flooded(seed, area, gap), expected)
 
 
-def test_pixels_are_shared_with_a_neighbour_by_distance_and_size() -> None:
+def test_pixels_are_shared_with_a_neighbor_by_distance_and_size() -> None:
     crop = Crop(100 + 100j, 50 + 0j)
     assert nearest_face(crop, [], (10, 10)).all()
     equal = nearest_face(crop, [Crop(150 + 100j, 50 + 0j)], (100, 100))

@@ -82,14 +82,14 @@ def test_shifted_regions_have_the_mean_asked_for(target: str) -> None:
     assert (np.diff(result[:, 0]) >= 0).all() and np.ptp(result[:, 0]) > 1
 
 
-def test_colours_by_region() -> None:
+def test_colors_by_region() -> None:
     assert parse_colors("u_lip, l_lip=#ff0000") == {"u_lip": (255, 0, 0), "l_lip": (255, 0, 0)}
     assert parse_color("Auburn") == (0x6D, 0x35, 0x24)
     with pytest.raises(ValueError, match="REGIONS=COLOR"):
         parse_colors("crimson")
 
 
-def test_enlarge_at_the_centres_of_pixels_is_the_image() -> None:
+def test_enlarge_at_the_centers_of_pixels_is_the_image() -> None:
     image = np.random.default_rng(0).random((5, 6, 3)).astype(np.float32)
     y, x = torch.meshgrid((torch.arange(5) * 2 + 1) / 5 - 1, (torch.arange(6) * 2 + 1) / 6 - 1, indexing="ij")
     assert np.abs(enlarge(image, torch.stack([x, y], -1)) - image).max() < 1e-5
@@ -106,7 +106,7 @@ def test_darkened_regions_keep_their_highlights_contrast() -> None:
     np.testing.assert_allclose(slopes[151:], 1, atol=1e-4)
 
 
-def test_colours_outside_the_gamut_lose_chroma_not_lightness() -> None:
+def test_colors_outside_the_gamut_lose_chroma_not_lightness() -> None:
     space = ColorSpace.srgb()
     blue = lab_of("blue")
     lab = np.stack([[light, *blue[1:]] for light in (10, 30, 60, 90)]).astype(np.float32)
@@ -117,10 +117,10 @@ def test_colours_outside_the_gamut_lose_chroma_not_lightness() -> None:
     )
     codes = np.rint(255 * space.from_lab(inside)).astype(np.uint8)
     np.testing.assert_allclose(space.to_lab(codes)[:, 0], lab[:, 0], atol=0.7)
-    assert np.hypot(*inside[2, 1:]) > 40  # not grey
+    assert np.hypot(*inside[2, 1:]) > 40  # not gray
 
 
-def test_colours_of_pixels_are_inside_their_gamut() -> None:
+def test_colors_of_pixels_are_inside_their_gamut() -> None:
     codes = np.random.default_rng(0).integers(0, 256, (4096, 3), dtype=np.uint8)
     codes[:8] = [[255 * (i >> c & 1) for c in range(3)] for i in range(8)]
     space = ColorSpace.srgb()

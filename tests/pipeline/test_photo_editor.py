@@ -1,4 +1,4 @@
-"""Photos from open to saved: with the demo weights, and label maps painted as photos, which a nearest colour parses."""
+"""Photos from open to saved: with the demo weights, and label maps painted as photos, which a nearest color parses."""
 
 import json
 from dataclasses import replace
@@ -20,12 +20,12 @@ from ldm.parsing.photo_faces import Face
 from ldm.pipeline import FacePipeline, Photo, PhotoEditor, PhotoError
 from ldm.pipeline.photo_face import FaceLabels
 from ldm.pipeline.region_color import lab_of
-from tests.parsing.test_alignment import FACE, NearestColour, painted
+from tests.parsing.test_alignment import FACE, NearestColor, painted
 
 
 @pytest.fixture(scope="module")
 def editor() -> PhotoEditor:
-    parser = FaceParser(NearestColour(), CELEBAMASK_HQ.regions, (256, 256), ((0.5,) * 3, (0.5,) * 3))
+    parser = FaceParser(NearestColor(), CELEBAMASK_HQ.regions, (256, 256), ((0.5,) * 3, (0.5,) * 3))
     return PhotoEditor(FacePipeline.from_pretrained(DEMO, device="cpu"), parser)
 
 
@@ -45,8 +45,8 @@ def photo(editor: PhotoEditor, file: Path) -> Photo:
 
 def hair_of(photo: Photo) -> np.ndarray:
     """Return where the painted photo shows hair, (H, W)."""
-    colour = np.array(CELEBAMASK_HQ.palette[CELEBAMASK_HQ.index("hair")])
-    return np.abs(photo.file.pixels.astype(int) - colour).max(-1) <= 6
+    color = np.array(CELEBAMASK_HQ.palette[CELEBAMASK_HQ.index("hair")])
+    return np.abs(photo.file.pixels.astype(int) - color).max(-1) <= 6
 
 
 @pytest.mark.parametrize("how", [{"color": "#7a3b2e"}, {"color": "#7a3b2e", "detail": "replace"}])
@@ -57,7 +57,7 @@ def test_pixels_outside_the_matte_keep_their_bytes(photo: Photo, how: dict) -> N
     assert not changed[result.matte == 0].any() and (result.matte == 0).mean() > 0.5
 
 
-def test_hair_takes_the_colour_and_keeps_its_detail(photo: Photo) -> None:
+def test_hair_takes_the_color_and_keeps_its_detail(photo: Photo) -> None:
     hair = photo.edit(color=(122, 59, 46), regions=["hair"])
     core = hair.matte == 1
     assert core.sum() > 500
@@ -133,7 +133,7 @@ def test_a_photo_without_a_face_is_refused(editor: PhotoEditor, tmp_path: Path) 
         editor.open(tmp_path / "empty.png")
 
 
-def test_several_colours_at_once_are_those_of_single_edits(photo: Photo) -> None:
+def test_several_colors_at_once_are_those_of_single_edits(photo: Photo) -> None:
     lips = photo.edit(color="crimson", regions=["u_lip", "l_lip"])
     hair = photo.edit(color="auburn", regions=["hair"])
     both = photo.edit(color={"hair": "auburn", "u_lip": "crimson", "l_lip": "crimson"})
@@ -191,11 +191,11 @@ def test_auto_replaces_only_small_faces_that_are_reconstructed_well(photo: Photo
         assert json.loads(result.recipe)["detail"] == detail
 
 
-def test_hair_of_a_neighbour_keeps_its_bytes(editor: PhotoEditor, photo: Photo) -> None:
+def test_hair_of_a_neighbor_keeps_its_bytes(editor: PhotoEditor, photo: Photo) -> None:
     face, width = photo.faces[0], photo.file.pixels.shape[1]
-    other = Face(Crop(face.crop.centre + 2 * abs(face.crop.axis), face.crop.axis))
+    other = Face(Crop(face.crop.center + 2 * abs(face.crop.axis), face.crop.axis))
     alone = photo.edit(color="auburn", regions=["hair"])
     beside = Photo(photo.pipe, photo.parser, photo.file, (face, other)).edit(color="auburn", regions=["hair"])
-    middle = round(face.crop.centre.real + 1.1 * abs(face.crop.axis))
+    middle = round(face.crop.center.real + 1.1 * abs(face.crop.axis))
     assert middle < width and not beside.matte[:, middle:].any()
     assert (beside.matte > 0).sum() <= (alone.matte > 0).sum()

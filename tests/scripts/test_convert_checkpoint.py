@@ -51,7 +51,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.fixture
 def compvis(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
     """Write a .ckpt as CompVis' old Lightning did: with loss and optimizer, without a config."""
-    model = small.randomised(instantiate_from_config(small.first_stage()))
+    model = small.randomized(instantiate_from_config(small.first_stage()))
     weights = dict(model.state_dict())
     loss = {
         "loss.discriminator.main.0.weight": torch.ones(2),

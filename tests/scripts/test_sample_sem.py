@@ -200,7 +200,7 @@ def test_a_broken_file_does_not_cost_the_others(place: Path, tmp_path: Path, cap
     assert "left out:" in capsys.readouterr().err
 
 
-def test_a_broken_neighbour_is_passed_over_and_a_lone_face_has_none(
+def test_a_broken_neighbor_is_passed_over_and_a_lone_face_has_none(
     place: Path, tmp_path: Path, capsys
 ) -> None:
     draw_faces.main([str(tmp_path / "faces"), "--count", "3", "--size", "32"])

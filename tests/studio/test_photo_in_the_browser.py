@@ -176,7 +176,7 @@ def test_painted_regions_are_edited(page, tmp_path: Path) -> None:
     assert changed.sum() > 20 and rows.max() - rows.min() < 30 and columns.max() - columns.min() < 40
 
 
-def test_an_edit_is_cancelled_and_the_visit_goes_on(page) -> None:
+def test_an_edit_is_canceled_and_the_visit_goes_on(page) -> None:
     choose(page, "hair")
     page.locator("#photo-reference").get_by_role("radio", name="Random").check()
     page.click("#photo-advanced button")

@@ -70,6 +70,6 @@ def test_a_run_draws_the_first_validation_pictures_with_their_masks(tmp_path: Pa
         expected = ((dataset[row]["image"] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         height = len(grid) - (2 - row) * 132
         assert (grid[height : height + 128 : 16, 4 : 4 + 128 : 16] == expected).all()
-        mask = CELEBAMASK_HQ.colourise(dataset[row]["labels"])
+        mask = CELEBAMASK_HQ.colorize(dataset[row]["labels"])
         assert (grid[height : height + 128 : 16, 136 : 136 + 128 : 16] == mask).all()
     assert any((only_run(tmp_path) / "tensorboard").iterdir())

@@ -30,7 +30,7 @@ class ADE20K(SplitDataset):
     label_files = Files("annotations/{split}", (".png",))
 
     def _label_encoding(self) -> tuple[LabelSet, np.ndarray]:
-        """0 -> 150, k -> k - 1; values above 150 are invalid, 255 is unlabelled."""
+        """0 -> 150, k -> k - 1; values above 150 are invalid, 255 is unlabeled."""
         table = label_table(REGIONS)
         table[: len(REGIONS)] = np.roll(np.arange(len(REGIONS)), 1)
         return REGIONS, table

@@ -19,13 +19,13 @@ from ldm.data.datasets.folders import (
 )
 from ldm.data.datasets.paired_images import PairedImages, sample_entries
 from ldm.data.images import ImageError, Size, label_table, open_image
-from ldm.data.labels import CELEBAMASK_HQ, UNLABELLED
+from ldm.data.labels import CELEBAMASK_HQ, UNLABELED
 from ldm.data.png_checksums import verify_png
 
 BLACK, WHITE = (
     64,
     192,
-)  # grey values of part masks: below BLACK is outside, from WHITE on inside, others are invalid
+)  # gray values of part masks: below BLACK is outside, from WHITE on inside, others are invalid
 
 
 class CelebAMaskHQ(PairedImages):
@@ -42,7 +42,7 @@ class CelebAMaskHQ(PairedImages):
         ids: Text file with one name N per line: selects these faces, in this order.
         horizontal_flip: Flip with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips.
-        ignored_regions: Regions whose pixels become unlabelled, such as unreliable regions of predicted label maps.
+        ignored_regions: Regions whose pixels become unlabeled, such as unreliable regions of predicted label maps.
         repair_sides: Swap left and right regions of label maps that have them on the wrong sides (6 % of the
             dataset).
 
@@ -82,7 +82,7 @@ class CelebAMaskHQ(PairedImages):
         table = None
         if ignored_regions:
             table = label_table(CELEBAMASK_HQ)
-            table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELLED
+            table[CELEBAMASK_HQ.indices(ignored_regions)] = UNLABELED
         pairs = pair_by_name(images, labels)
         super().__init__(pairs, CELEBAMASK_HQ, size, entries, horizontal_flip, seed, table)
 
@@ -132,14 +132,14 @@ def _inside(part: Image.Image, path: Path) -> np.ndarray:
     """
     verify_png(part)
     rgba = part.convert("RGBA")
-    grey = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L"))
-    between = (grey >= BLACK) & (grey < WHITE)
-    if between.any() or (grey.any() and grey.max() < WHITE):
+    gray = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L"))
+    between = (gray >= BLACK) & (gray < WHITE)
+    if between.any() or (gray.any() and gray.max() < WHITE):
         raise ImageError(
-            f"{path} has the grey value {grey[between].flat[0] if between.any() else grey.max()}, expected black (0) "
+            f"{path} has the gray value {gray[between].flat[0] if between.any() else gray.max()}, expected black (0) "
             "and white (255) only; unpack the download again"
         )
-    return grey >= WHITE
+    return gray >= WHITE
 
 
 def _check_root(root: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ldm.data.datasets.split_dataset import Files, SplitDataset
 from ldm.data.images import Size
-from ldm.data.labels import CITYSCAPES, CITYSCAPES_TRAIN, UNLABELLED, LabelSet
+from ldm.data.labels import CITYSCAPES, CITYSCAPES_TRAIN, UNLABELED, LabelSet
 
 
 class Cityscapes(SplitDataset):
@@ -21,7 +21,7 @@ class Cityscapes(SplitDataset):
 
     Args:
         split: "train", "val" (or "validation") or "test"; the official test labels are blank.
-        train_ids: Use the 19 classes of the benchmark; all other pixels are unlabelled (255).
+        train_ids: Use the 19 classes of the benchmark; all other pixels are unlabeled (255).
     """
 
     splits: ClassVar = {"train": "train", "val": "val", "test": "test", "validation": "val"}
@@ -47,12 +47,12 @@ class Cityscapes(SplitDataset):
 
 def _label_table() -> np.ndarray:
     """Label ids are the labels; all values above them become the last region."""
-    return np.minimum(np.arange(UNLABELLED + 1), len(CITYSCAPES) - 1).astype(np.int16)
+    return np.minimum(np.arange(UNLABELED + 1), len(CITYSCAPES) - 1).astype(np.int16)
 
 
 def _train_table() -> np.ndarray:
-    """Label id -> train id, by class name; ids that the benchmark ignores are unlabelled."""
-    table = np.full(UNLABELLED + 1, UNLABELLED, np.int16)
+    """Label id -> train id, by class name; ids that the benchmark ignores are unlabeled."""
+    table = np.full(UNLABELED + 1, UNLABELED, np.int16)
     for number, name in enumerate(CITYSCAPES_TRAIN.regions):
         table[CITYSCAPES.index(name)] = number
     return table

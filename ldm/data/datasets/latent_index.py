@@ -81,7 +81,7 @@ def _label_set(saved: Mapping[str, Any]) -> LabelSet:
     names, palette, mirror = saved["regions"], saved["palette"], saved["mirror"]
     if not all(isinstance(name, str) for name in (saved["name"], *names)):
         raise ValueError("a name in label_set is not a string")
-    if not all(type(number) is int for number in (*mirror, *(part for colour in palette for part in colour))):
+    if not all(type(number) is int for number in (*mirror, *(part for color in palette for part in color))):
         raise ValueError("a number in label_set.palette or label_set.mirror is not an integer")
     try:
         return LabelSet(saved["name"], tuple(names), tuple(map(tuple, palette)), tuple(mirror))

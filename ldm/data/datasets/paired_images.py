@@ -43,7 +43,7 @@ class PairedImages(FlippedDataset):
     """Images with label maps, resized to one size.
 
     Items: `image` float32 (3, H, W) in [-1, 1], `labels` uint8 (H, W), and `name`; entries not in `keys` are left
-    out. Images are resized bicubic with antialiasing, label maps nearest neighbour, without preserving the aspect
+    out. Images are resized bicubic with antialiasing, label maps nearest neighbor, without preserving the aspect
     ratio.
 
     Args:

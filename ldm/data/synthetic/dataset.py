@@ -124,7 +124,7 @@ def _render_planes(shape: FaceShape, style: FaceStyle, size: int) -> tuple[Image
     order = np.argsort(labels, kind="stable")  # groups the pixels by region
     grids = (SIDES[layout.labels], layout.u, layout.v, layout.x, layout.y, layout.shadow())
     columns = [grid.ravel().take(order) for grid in grids]
-    colours = np.empty((3, labels.size))
+    colors = np.empty((3, labels.size))
     stops = np.cumsum(np.bincount(labels, minlength=len(style.appearances))).tolist()
     start = 0
     for region, (appearance, stop) in enumerate(zip(style.appearances, stops, strict=True)):
@@ -132,11 +132,11 @@ def _render_planes(shape: FaceShape, style: FaceStyle, size: int) -> tuple[Image
             continue  # no pixels, or a left region that is painted together with the right one
         side, u, v, x, y, shadow = (column[start:stop] for column in columns)
         points = Points(shape, side, u, v, x, y, shadow, 2 / (size * shape.pose.scale))
-        colours[:, start:stop] = appearance.paint(points)
+        colors[:, start:stop] = appearance.paint(points)
         start = stop
-    colours *= 255
-    colours += 0.5  # rounds together with the conversion to integers
+    colors *= 255
+    colors += 0.5  # rounds together with the conversion to integers
     inverse = np.empty_like(order)
     inverse[order] = np.arange(order.size)
-    planes = np.clip(colours, 0, 255, out=colours).astype(np.uint8).take(inverse, axis=1)
+    planes = np.clip(colors, 0, 255, out=colors).astype(np.uint8).take(inverse, axis=1)
     return planes.reshape(3, size, size), layout.labels

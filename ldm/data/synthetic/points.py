@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from ldm.data.synthetic.rng import Array, Colour, ramp
+from ldm.data.synthetic.rng import Array, Color, ramp
 from ldm.data.synthetic.shape import FaceShape
 
-WHITE: Colour = (1.0, 1.0, 1.0)
-BLACK: Colour = (0.03, 0.02, 0.03)
+WHITE: Color = (1.0, 1.0, 1.0)
+BLACK: Color = (0.03, 0.02, 0.03)
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Appearance(ABC):
 
     @abstractmethod
     def paint(self, points: Points) -> Array:
-        """Return the colours (3, N) in [0, 1] of the pixels of the region."""
+        """Return the colors (3, N) in [0, 1] of the pixels of the region."""

@@ -48,7 +48,7 @@ class Layout:
 
     Attributes:
         labels: (size, size), uint8, labels.
-        x, y: (size, size), image coordinates of the pixel centres in [-1, 1].
+        x, y: (size, size), image coordinates of the pixel centers in [-1, 1].
         u, v: (size, size), coordinates in the head frame.
     """
 
@@ -160,9 +160,9 @@ class Layout:
         """Label ears, face, nose and glasses."""
         shape = self.shape
         for side, label in ((1, LEFT_EAR), (-1, RIGHT_EAR)):
-            centre = side * (shape.head.width - 0.01) + 0.4 * shape.head.turn
-            at = self.window(centre, shape.ears.v, shape.ears.height + 0.05)
-            du = (self.u[at] - centre) / (shape.ears.width - 0.6 * side * shape.head.turn)
+            center = side * (shape.head.width - 0.01) + 0.4 * shape.head.turn
+            at = self.window(center, shape.ears.v, shape.ears.height + 0.05)
+            du = (self.u[at] - center) / (shape.ears.width - 0.6 * side * shape.head.turn)
             dv = (self.v[at] - shape.ears.v) / shape.ears.height
             self.labels[at][du * du + dv * dv < 1 + 0.25 * side * du * (dv < 0)] = label
         np.putmask(self.labels, shape.head.outline(self.u, self.v) < 1, SKIN)
@@ -227,10 +227,10 @@ class Layout:
         if ears.earring == "none":
             return
         for side in (1, -1):
-            centre = side * (head.width + 0.01) + 0.4 * head.turn
+            center = side * (head.width + 0.01) + 0.4 * head.turn
             lobe = ears.v + ears.height
-            at = self.window(centre, lobe + 0.1, 0.3)
-            du, dv = (self.u[at] - centre) / ears.ring_size, (self.v[at] - lobe) / ears.ring_size
+            at = self.window(center, lobe + 0.1, 0.3)
+            du, dv = (self.u[at] - center) / ears.ring_size, (self.v[at] - lobe) / ears.ring_size
             if ears.earring == "stud":
                 earring = du * du + dv * dv < 0.042**2
             elif ears.earring == "hoop":
@@ -242,7 +242,7 @@ class Layout:
 
 @lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Array, Array]:
-    """Return the image coordinates x and y of the pixel centres, each (size, size), read-only."""
+    """Return the image coordinates x and y of the pixel centers, each (size, size), read-only."""
     line = (np.arange(size) * 2 + 1) / size - 1
     grid = np.tile(line, (size, 1)), np.repeat(line, size).reshape(size, size)
     for coordinate in grid:
@@ -250,6 +250,6 @@ def _grid(size: int) -> tuple[Array, Array]:
     return grid
 
 
-def rasterise(shape: FaceShape, size: int) -> Labels:
+def rasterize(shape: FaceShape, size: int) -> Labels:
     """Return the label map of `shape`, uint8 (size, size), with the labels of CelebAMask-HQ."""
     return Layout(shape, size).labels

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Item = TypeVar("Item")
 
 # Separate streams, so that shape, style and flip of a face are independent.
@@ -59,23 +59,23 @@ class FaceRNG:
                 return item
         return items[-1]
 
-    def colour(self, palette: Sequence[Colour], jitter: float = 0.03) -> Colour:
-        """Sample a colour: a blend of two neighbours in `palette`, each channel changed by up to `jitter`."""
+    def color(self, palette: Sequence[Color], jitter: float = 0.03) -> Color:
+        """Sample a color: a blend of two neighbors in `palette`, each channel changed by up to `jitter`."""
         place = self.random() * (len(palette) - 1)
         first = int(place)
-        red, green, blue = blend_colours(palette[first], palette[first + 1], place - first)
+        red, green, blue = blend_colors(palette[first], palette[first + 1], place - first)
         return (
             clamp(red + self.uniform(-jitter, jitter)),
             clamp(green + self.uniform(-jitter, jitter)),
             clamp(blue + self.uniform(-jitter, jitter)),
         )
 
-    def hue(self, saturation: float, value: float) -> Colour:
-        """Sample a colour of random hue with the given HSV saturation and value."""
+    def hue(self, saturation: float, value: float) -> Color:
+        """Sample a color of random hue with the given HSV saturation and value."""
         hue = self.random() * 6
         red, green, blue = clamp(abs(hue - 3) - 1), clamp(2 - abs(hue - 2)), clamp(2 - abs(hue - 4))
-        grey, chroma = value * (1 - saturation), value * saturation
-        return grey + chroma * red, grey + chroma * green, grey + chroma * blue
+        gray, chroma = value * (1 - saturation), value * saturation
+        return gray + chroma * red, gray + chroma * green, gray + chroma * blue
 
 
 def clamp(value: float) -> float:
@@ -83,7 +83,7 @@ def clamp(value: float) -> float:
     return 0.0 if value < 0 else 1.0 if value > 1 else value
 
 
-def blend_colours(first: Colour, second: Colour, amount: float) -> Colour:
+def blend_colors(first: Color, second: Color, amount: float) -> Color:
     """Interpolate linearly: `first` at amount 0, `second` at 1."""
     (red, green, blue), (red_2, green_2, blue_2) = first, second
     return red + (red_2 - red) * amount, green + (green_2 - green) * amount, blue + (blue_2 - blue) * amount
@@ -107,26 +107,26 @@ def ramp(x: Array) -> Array:
 
 
 def bump(squared: Array) -> Array:
-    """Return max(0, 1 - squared)^2 of a squared distance: 1 at the centre, smoothly 0 from distance 1 on."""
+    """Return max(0, 1 - squared)^2 of a squared distance: 1 at the center, smoothly 0 from distance 1 on."""
     inside = 1 - squared
     np.maximum(inside, 0.0, out=inside)
     inside *= inside
     return inside
 
 
-def mix(first: Array | Colour, second: Array | Colour, amount: Array) -> Array:
-    """Interpolate two colours, each (3,) or (3, N), by `amount` (N,); 0 gives the first. Return (3, N)."""
+def mix(first: Array | Color, second: Array | Color, amount: Array) -> Array:
+    """Interpolate two colors, each (3,) or (3, N), by `amount` (N,); 0 gives the first. Return (3, N)."""
     a, b = _columns(first), _columns(second)
     mixed = (b - a) * amount
     mixed += a
     return mixed
 
 
-def flat(colour: Colour, like: Array) -> Array:
-    """Return one colour as (3, N), for `like` (N,)."""
-    return np.repeat(_columns(colour), like.size, axis=1)
+def flat(color: Color, like: Array) -> Array:
+    """Return one color as (3, N), for `like` (N,)."""
+    return np.repeat(_columns(color), like.size, axis=1)
 
 
-def _columns(colour: Array | Colour) -> Array:
-    """Return a colour as (3, 1), a (3, N) array unchanged."""
-    return np.array(colour, dtype=np.float64)[:, None] if isinstance(colour, tuple) else colour
+def _columns(color: Array | Color) -> Array:
+    """Return a color as (3, 1), a (3, N) array unchanged."""
+    return np.array(color, dtype=np.float64)[:, None] if isinstance(color, tuple) else color

@@ -25,9 +25,9 @@ from ldm.data.synthetic.appearance import (
     SkinAppearance,
 )
 from ldm.data.synthetic.points import Appearance
-from ldm.data.synthetic.rng import STYLE_STREAM, Colour, FaceRNG, blend_colours
+from ldm.data.synthetic.rng import STYLE_STREAM, Color, FaceRNG, blend_colors
 
-SKIN_TONES: tuple[Colour, ...] = (
+SKIN_TONES: tuple[Color, ...] = (
     (1.00, 0.89, 0.82),
     (0.97, 0.81, 0.70),
     (0.90, 0.70, 0.56),
@@ -36,7 +36,7 @@ SKIN_TONES: tuple[Colour, ...] = (
     (0.46, 0.31, 0.22),
     (0.34, 0.23, 0.17),
 )
-HAIR_COLOURS: tuple[Colour, ...] = (
+HAIR_COLORS: tuple[Color, ...] = (
     (0.09, 0.08, 0.10),
     (0.17, 0.12, 0.10),
     (0.29, 0.18, 0.11),
@@ -48,7 +48,7 @@ HAIR_COLOURS: tuple[Colour, ...] = (
     (0.80, 0.79, 0.78),
     (0.50, 0.50, 0.52),
 )
-IRISES: tuple[Colour, ...] = (
+IRISES: tuple[Color, ...] = (
     (0.24, 0.13, 0.07),
     (0.46, 0.27, 0.10),
     (0.45, 0.47, 0.18),
@@ -57,7 +57,7 @@ IRISES: tuple[Colour, ...] = (
     (0.22, 0.42, 0.80),
     (0.52, 0.58, 0.64),
 )
-LIPS: tuple[Colour, ...] = (
+LIPS: tuple[Color, ...] = (
     (0.85, 0.55, 0.48),
     (0.80, 0.38, 0.38),
     (0.75, 0.12, 0.16),
@@ -65,7 +65,7 @@ LIPS: tuple[Colour, ...] = (
     (0.48, 0.10, 0.26),
     (0.45, 0.24, 0.18),
 )
-METALS: tuple[Colour, ...] = ((0.93, 0.72, 0.26), (0.85, 0.85, 0.88), (0.80, 0.50, 0.36), (0.45, 0.45, 0.50))
+METALS: tuple[Color, ...] = ((0.93, 0.72, 0.26), (0.85, 0.85, 0.88), (0.80, 0.50, 0.36), (0.45, 0.45, 0.50))
 Light = tuple[float, float]
 
 
@@ -105,14 +105,14 @@ def draw_style(seed: int, index: int) -> FaceStyle:
     appearances |= _draw_eyes(rng)
     appearances |= _draw_mouth(rng, light)
     appearances |= _draw_clothes(rng, light)
-    appearances |= _draw_jewellery(rng)
+    appearances |= _draw_jewelry(rng)
     return FaceStyle(tuple(appearances[region] for region in CELEBAMASK_HQ.regions))
 
 
 def _draw_background(rng: FaceRNG) -> Appearance:
     """Sample a plain, patterned or out-of-focus background."""
     near = rng.hue(rng.uniform(0.05, 0.6), rng.uniform(0.2, 0.95))
-    far = blend_colours(near, rng.hue(rng.uniform(0.05, 0.7), rng.uniform(0.1, 1.0)), rng.uniform(0.3, 1.0))
+    far = blend_colors(near, rng.hue(rng.uniform(0.05, 0.7), rng.uniform(0.1, 1.0)), rng.uniform(0.3, 1.0))
     direction = (rng.uniform(-1, 1), rng.uniform(-1, 1))
     kind = rng.choice(PATTERNS, (60, 8, 8, 10, 7, 7))
     period, strength = rng.uniform(0.25, 0.6), rng.uniform(0.08, 0.35)
@@ -122,7 +122,7 @@ def _draw_background(rng: FaceRNG) -> Appearance:
             rng.uniform(-1, 1),
             rng.uniform(-1, 0.6),
             rng.uniform(0.10, 0.28),
-            blend_colours(far, rng.hue(rng.uniform(0.1, 0.5), 1.0), rng.uniform(0.3, 0.8)),
+            blend_colors(far, rng.hue(rng.uniform(0.1, 0.5), 1.0), rng.uniform(0.3, 0.8)),
         )
         for _ in range(count)
     )
@@ -131,7 +131,7 @@ def _draw_background(rng: FaceRNG) -> Appearance:
 
 def _draw_skin(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
     """Sample one complexion for face, nose, ears and neck."""
-    tone = rng.colour(SKIN_TONES, 0.025)
+    tone = rng.color(SKIN_TONES, 0.025)
     blush, gloss = rng.uniform(0.0, 0.45), rng.uniform(0.02, 0.28)
     freckles = rng.uniform(0.2, 0.5) if rng.bernoulli(0.14) else 0.0
     stubble = rng.uniform(0.12, 0.45) if rng.bernoulli(0.18) else 0.0
@@ -150,15 +150,15 @@ def _draw_skin(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
 
 
 def _draw_hair(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
-    """Sample natural or dyed hair, and brows of a similar colour."""
-    natural = rng.colour(HAIR_COLOURS)
+    """Sample natural or dyed hair, and brows of a similar color."""
+    natural = rng.color(HAIR_COLORS)
     dyed = rng.hue(rng.uniform(0.55, 0.85), rng.uniform(0.45, 0.95))
-    colour = dyed if rng.bernoulli(0.14) else natural
-    other = rng.colour(HAIR_COLOURS) if rng.bernoulli(0.7) else rng.hue(0.7, 0.85)
-    tips = blend_colours(colour, other, rng.choice((0.1, 0.5, 0.95), (60, 20, 20)))
+    color = dyed if rng.bernoulli(0.14) else natural
+    other = rng.color(HAIR_COLORS) if rng.bernoulli(0.7) else rng.hue(0.7, 0.85)
+    tips = blend_colors(color, other, rng.choice((0.1, 0.5, 0.95), (60, 20, 20)))
     streaks = rng.uniform(0.3, 0.9) if rng.bernoulli(0.3) else 0.0
     hair = HairAppearance(
-        colour=colour,
+        color=color,
         tips=tips,
         streaks=streaks,
         fineness=rng.uniform(4.0, 9.0),
@@ -170,59 +170,59 @@ def _draw_hair(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
         light=light,
     )
     brow = BrowAppearance(
-        blend_colours(natural, (0.10, 0.07, 0.06), rng.uniform(0.35, 0.8)), rng.uniform(0.0, 0.25)
+        blend_colors(natural, (0.10, 0.07, 0.06), rng.uniform(0.35, 0.8)), rng.uniform(0.0, 0.25)
     )
     return {"hair": hair, "l_brow": brow, "r_brow": brow}
 
 
 def _draw_eyes(rng: FaceRNG) -> dict[str, Appearance]:
     """Sample a pair of eyes with a common gaze, and glasses."""
-    iris = rng.colour(IRISES)
+    iris = rng.color(IRISES)
     eye = EyeAppearance(
         iris,
         rng.uniform(0.9, 1.15),
         (rng.uniform(-0.22, 0.22), rng.uniform(-0.15, 0.15)),
-        rng.colour(((1.0, 1.0, 1.0), (0.90, 0.92, 0.98), (0.96, 0.88, 0.84)), 0.01),
+        rng.color(((1.0, 1.0, 1.0), (0.90, 0.92, 0.98), (0.96, 0.88, 0.84)), 0.01),
         rng.uniform(0.5, 1.0),
     )
-    frame = rng.choice(((0.08, 0.07, 0.08), rng.hue(0.75, 0.7), rng.colour(METALS), (0.42, 0.22, 0.10)))
+    frame = rng.choice(((0.08, 0.07, 0.08), rng.hue(0.75, 0.7), rng.color(METALS), (0.42, 0.22, 0.10)))
     tint = rng.hue(rng.uniform(0.1, 0.55), rng.uniform(0.65, 0.95))
-    below = blend_colours(tint, rng.hue(0.3, 0.9), rng.uniform(0.0, 0.6))
+    below = blend_colors(tint, rng.hue(0.3, 0.9), rng.uniform(0.0, 0.6))
     glasses = GlassesAppearance(frame, rng.uniform(0.0, 0.35), tint, below, rng.uniform(0.25, 0.8))
     return {"l_eye": eye, "r_eye": eye, "eye_g": glasses}
 
 
 def _draw_mouth(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
-    """Sample the lips, of one colour, and the inside of the mouth."""
-    colour, gloss, line = rng.colour(LIPS), rng.uniform(0.0, 0.6), rng.uniform(0.25, 0.6)
+    """Sample the lips, of one color, and the inside of the mouth."""
+    color, gloss, line = rng.color(LIPS), rng.uniform(0.0, 0.6), rng.uniform(0.25, 0.6)
     mouth = MouthAppearance(
-        rng.colour(((1.0, 1.0, 0.98), (0.95, 0.90, 0.78)), 0.01),
-        rng.colour(((0.80, 0.36, 0.38), (0.60, 0.22, 0.26))),
-        rng.colour(((0.10, 0.02, 0.03), (0.30, 0.08, 0.09)), 0.02),
+        rng.color(((1.0, 1.0, 0.98), (0.95, 0.90, 0.78)), 0.01),
+        rng.color(((0.80, 0.36, 0.38), (0.60, 0.22, 0.26))),
+        rng.color(((0.10, 0.02, 0.03), (0.30, 0.08, 0.09)), 0.02),
         rng.uniform(0.25, 0.75),
     )
-    upper, lower = (LipAppearance(colour, gloss * g, line, light, u) for u, g in ((True, 0.4), (False, 1.0)))
+    upper, lower = (LipAppearance(color, gloss * g, line, light, u) for u, g in ((True, 0.4), (False, 1.0)))
     return {"u_lip": upper, "l_lip": lower, "mouth": mouth}
 
 
 def _draw_clothes(rng: FaceRNG, light: Light) -> dict[str, Appearance]:
-    """Sample clothes and a hat, each with its own colours and pattern."""
+    """Sample clothes and a hat, each with its own colors and pattern."""
     appearances: dict[str, Appearance] = {}
     for region in ("cloth", "hat"):
-        colour = rng.hue(rng.uniform(0.0, 0.85), rng.uniform(0.15, 0.95))
+        color = rng.hue(rng.uniform(0.0, 0.85), rng.uniform(0.15, 0.95))
         second = rng.hue(rng.uniform(0.0, 0.85), rng.uniform(0.15, 1.0))
         kind = rng.choice(PATTERNS, (36, 14, 18, 10, 11, 11))
         period = rng.uniform(0.16, 0.34)
-        edge = rng.choice((colour, second, blend_colours(colour, (0.0, 0.0, 0.0), 0.4)))
+        edge = rng.choice((color, second, blend_colors(color, (0.0, 0.0, 0.0), 0.4)))
         relief = rng.uniform(0.0, 0.12)
-        rest = (colour, second, kind, period, edge, relief, light)
+        rest = (color, second, kind, period, edge, relief, light)
         appearances[region] = ClothAppearance(*rest) if region == "cloth" else HatAppearance(*rest)
     return appearances
 
 
-def _draw_jewellery(rng: FaceRNG) -> dict[str, Appearance]:
+def _draw_jewelry(rng: FaceRNG) -> dict[str, Appearance]:
     """Sample earrings and a necklace of the same metal."""
-    metal, gem = rng.colour(METALS), rng.hue(rng.uniform(0.3, 0.9), rng.uniform(0.6, 1.0))
+    metal, gem = rng.color(METALS), rng.hue(rng.uniform(0.3, 0.9), rng.uniform(0.6, 1.0))
     earring = EarringAppearance(metal, gem, rng.choice((0.0, 0.9)))
     pendant = rng.hue(rng.uniform(0.3, 0.9), rng.uniform(0.5, 1.0))
     return {

@@ -87,9 +87,9 @@ class Brows:
     arch: float
     slant: float
 
-    def local(self, u: Array, v: Array, side: Array | int, centre: float, turn: float) -> tuple[Array, Array]:
+    def local(self, u: Array, v: Array, side: Array | int, center: float, turn: float) -> tuple[Array, Array]:
         """Return (p, q): [-1, 1] along the brow, outwards, and across it."""
-        p = (u - turn - side * centre) * (side / self.width)
+        p = (u - turn - side * center) * (side / self.width)
         middle = self.v - self.arch * (1 - p * p) - self.slant * p
         return p, (v - middle) / (self.thickness * (1.15 - 0.45 * p))
 

@@ -38,7 +38,7 @@ class PhotoEdit:
 
     Attributes:
         regions: names of the regions.
-        color: target colour, `#rrggbb`.
+        color: target color, `#rrggbb`.
         face: a face of the gallery.
         photo: file of another photo.
         strength: 0 (unchanged) to 1.
@@ -110,19 +110,19 @@ class PhotoBackend:
         image = cut_face(Image.fromarray(opened.current.pixels), opened.faces[opened.face].crop, size)
         return ReferenceFace(f"face {opened.face + 1} of {len(opened.faces)}", image, labels)
 
-    def place(self, opened: OpenedPhoto, centre: complex, axis: complex) -> None:
+    def place(self, opened: OpenedPhoto, center: complex, axis: complex) -> None:
         """Set the crop of the selected face, as placed by the visitor.
 
         Raises:
             ValueError: a crop that is outside the photo, too small or too large.
         """
         height, width = opened.file.pixels.shape[:2]
-        inside = 0 <= centre.real <= width and 0 <= centre.imag <= height
+        inside = 0 <= center.real <= width and 0 <= center.imag <= height
         if not inside or not SMALLEST_FACE <= 2 * abs(axis) <= 3 * max(width, height):
             raise ValueError(
                 f"the crop must lie in the photo and be at least {SMALLEST_FACE} pixels wide, got {2 * abs(axis):.0f}"
             )
-        opened.place(Face(Crop(centre, axis)))
+        opened.place(Face(Crop(center, axis)))
 
     def paint(self, opened: OpenedPhoto, text: str) -> None:
         """Replace the label map of the selected face with a painted one; raise LabelTextError if it is invalid."""

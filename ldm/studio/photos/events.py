@@ -257,7 +257,7 @@ def faces_value(opened: OpenedPhoto) -> dict[str, Any]:
         "name": opened.name,
         "width": width,
         "height": height,
-        "faces": [[crop.centre.real, crop.centre.imag, crop.axis.real, crop.axis.imag] for crop in crops],
+        "faces": [[crop.center.real, crop.center.imag, crop.axis.real, crop.axis.imag] for crop in crops],
         "face": opened.face,
     }
 

@@ -55,7 +55,7 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _normalised(names: set[str]) -> set[str]:
+def _normalized(names: set[str]) -> set[str]:
     return {name.strip().lower().rstrip(".") for name in names} - {""}
 
 
@@ -63,15 +63,15 @@ class HostNames:
     """Names under which browsers may ask for the studio.
 
     A page of another site can let its own name point to this machine (DNS rebinding). Its requests carry that
-    name in the Host header, which is how they are recognised; an IP address cannot be rebound.
+    name in the Host header, which is how they are recognized; an IP address cannot be rebound.
     """
 
     def __init__(self, host: str, root_path: str = "", share: bool = False) -> None:
         """Take the values of --host, --root-path and --share."""
         machine = {socket.gethostname(), socket.getfqdn()}
         spaces = os.environ.get("SPACE_HOST", "").split(",")  # set by Hugging Face Spaces
-        self._public = _normalised({urlsplit(root_path).hostname or "", *spaces})
-        self._names = _normalised({"localhost", host, *machine}) | self._public
+        self._public = _normalized({urlsplit(root_path).hostname or "", *spaces})
+        self._names = _normalized({"localhost", host, *machine}) | self._public
         self._everywhere = host in EVERYWHERE
         self._share = share
 

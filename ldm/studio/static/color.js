@@ -21,7 +21,7 @@ for (const swatch of fixed.swatches) {
   const button = document.createElement("button");
   button.type = "button";
   button.dataset.color = swatch.color;
-  button.style.setProperty("--colour", swatch.color);
+  button.style.setProperty("--color", swatch.color);
   button.textContent = swatch.name;
   button.addEventListener("click", () => choose(swatch.color));
   find(".swatches").append(button);

@@ -34,7 +34,7 @@ function list_regions() {
     button.type = "button";
     button.className = "region";
     button.dataset.label = group[0];
-    button.style.setProperty("--colour", `rgb(${region.colour})`);
+    button.style.setProperty("--color", `rgb(${region.color})`);
     button.textContent = group.length > 1 ? region.pair : region.name;
     if (!group.some((label) => present.has(label))) {
       button.classList.add("absent");
@@ -55,7 +55,7 @@ function mark() {
   }
 }
 
-// Chosen regions in the colour of their names, with a white outline.
+// Chosen regions in the color of their names, with a white outline.
 function draw() {
   const k = Math.max(1, Math.round(512 / map.width)), line = Math.max(1, Math.round((k * map.width) / 300));
   const [W, H] = [(canvas.width = map.width * k), (canvas.height = map.height * k)];
@@ -67,8 +67,8 @@ function draw() {
       const label = at(x, y), on = chosen.has(label);
       if (!on && !hovered.includes(label)) continue;
       const edge = on && !(inside(x - line, y) && inside(x + line, y) && inside(x, y - line) && inside(x, y + line));
-      const colour = edge || !on ? [255, 255, 255] : regions[label].colour;
-      picture.data.set([...colour, edge ? 235 : on ? 120 : 72], 4 * (y * W + x));
+      const color = edge || !on ? [255, 255, 255] : regions[label].color;
+      picture.data.set([...color, edge ? 235 : on ? 120 : 72], 4 * (y * W + x));
     }
   }
   pen.putImageData(picture, 0, 0);

@@ -22,8 +22,8 @@ function draw() {
   const pen = canvas.getContext("2d");
   const picture = pen.createImageData(map.width, map.height);
   for (let i = 0; i < map.data.length; i++) {
-    const colour = map.data[i] < regions.length ? regions[map.data[i]].colour : [0, 0, 0];
-    picture.data.set([...colour, 255], 4 * i);
+    const color = map.data[i] < regions.length ? regions[map.data[i]].color : [0, 0, 0];
+    picture.data.set([...color, 255], 4 * i);
   }
   pen.putImageData(picture, 0, 0);
 }
@@ -171,7 +171,7 @@ opacity();
 
 for (const region of regions) {
   const label = document.createElement("label");
-  label.style.setProperty("--colour", `rgb(${region.colour})`);
+  label.style.setProperty("--color", `rgb(${region.color})`);
   const radio = document.createElement("input");
   Object.assign(radio, { type: "radio", name: `${fixed.group}-region`, value: region.label, checked: region.label === current });
   radio.addEventListener("change", () => (current = region.label));

@@ -16,7 +16,7 @@ function show(value) {
   draw();
 }
 
-// Corners of a crop in the photo: centre plus axis, turned by quarters.
+// Corners of a crop in the photo: center plus axis, turned by quarters.
 function corners([x, y, right, down]) {
   return [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([a, b]) => [x + a * right - b * down, y + a * down + b * right]);
 }

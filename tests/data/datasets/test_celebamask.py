@@ -20,7 +20,7 @@ SIDE = 16
 
 
 def make_pair(root: Path, name: str | int, value: int = 0, suffix: str = "png") -> None:
-    """Write an image of one grey value, and a label map: left eye on the left half, hair elsewhere."""
+    """Write an image of one gray value, and a label map: left eye on the left half, hair elsewhere."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     pixels = np.full((SIDE, SIDE, 3), value, np.uint8)
     pixels[:, : SIDE // 2, 0] = 255  # the left half has a red channel of 255
@@ -212,7 +212,7 @@ def test_unusable_files_are_found_on_creation(faces: Path) -> None:
     with pytest.raises(ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has 0\.\.18"):
         CelebAMaskHQ(8, str(faces))
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE, 3), 1, np.uint8))
-    with pytest.raises(ImageError, match=r"labels.5\.png: 1 of its 1 colours are not"):
+    with pytest.raises(ImageError, match=r"labels.5\.png: 1 of its 1 colors are not"):
         CelebAMaskHQ(8, str(faces))
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE + 4), 1, np.uint8))
     with pytest.raises(

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ldm.data.labels import CELEBAMASK_HQ, one_hot
 from ldm.data.synthetic.dataset import SyntheticFaces, draw_shape, draw_style, render
-from ldm.data.synthetic.rasterize import rasterise
+from ldm.data.synthetic.rasterize import rasterize
 from ldm.data.synthetic.rng import bump, wave
 
 R = len(CELEBAMASK_HQ.regions)
@@ -22,7 +22,7 @@ R = len(CELEBAMASK_HQ.regions)
 def occurrences(size: int, count: int) -> np.ndarray:
     """Return the pixels per region, (count, R)."""
     return np.stack(
-        [np.bincount(rasterise(draw_shape(0, i), size).ravel(), minlength=R) for i in range(count)]
+        [np.bincount(rasterize(draw_shape(0, i), size).ravel(), minlength=R) for i in range(count)]
     )
 
 
@@ -42,7 +42,7 @@ def test_frequency_of_regions() -> None:
 
 def test_left_regions_are_on_the_right_of_the_image() -> None:
     for i in range(30):
-        labels = rasterise(draw_shape(0, i), 128)
+        labels = rasterize(draw_shape(0, i), 128)
         for part in ("eye", "brow", "ear"):
             left, right = (np.nonzero(labels == CELEBAMASK_HQ.index(f"{s}_{part}"))[1] for s in "lr")
             if len(left) and len(right):
@@ -51,7 +51,7 @@ def test_left_regions_are_on_the_right_of_the_image() -> None:
 
 def test_vertical_order_of_regions() -> None:
     for i in range(30):
-        labels = rasterise(draw_shape(1, i), 128)
+        labels = rasterize(draw_shape(1, i), 128)
         names = ("l_brow", "l_eye", "nose", "u_lip", "l_lip", "neck")
         rows = [np.nonzero(labels == k)[0] for k in CELEBAMASK_HQ.indices(names)]
         heights = [r.mean() for r in rows if len(r)]
@@ -104,7 +104,7 @@ def test_label_map_depends_on_the_shape_only() -> None:
         own, labels = render(shape, draw_style(0, a), 64)
         swapped, labels_swapped = render(shape, draw_style(0, b), 64)
         assert np.array_equal(labels, labels_swapped)
-        assert np.array_equal(labels, rasterise(shape, 64))
+        assert np.array_equal(labels, rasterize(shape, 64))
         assert np.abs(own.astype(int) - swapped).mean() > 5
 
 
@@ -159,7 +159,7 @@ def test_renderings_at_different_sizes_agree() -> None:
 
 
 def test_regions_differ_between_faces() -> None:
-    """Mean colours have a standard deviation of more than 8 of 255 over faces, and regions have texture."""
+    """Mean colors have a standard deviation of more than 8 of 255 over faces, and regions have texture."""
     means: dict[str, list[np.ndarray]] = {
         name: [] for name in ("hair", "skin", "l_lip", "l_eye", "background", "cloth")
     }
@@ -209,12 +209,12 @@ def test_other_shape_has_the_same_style(flip: bool) -> None:
         assert torch.equal(face["image"], plain[i]["image"])
         assert not torch.equal(face["labels"], face["other_labels"])
         hair = CELEBAMASK_HQ.index("hair")
-        colours = [
+        colors = [
             face[f"{which}image"][:, face[f"{which}labels"] == hair].mean(1) for which in ("", "other_")
         ]
-        colours.append(next_face["image"][:, next_face["labels"] == hair].mean(1))
-        within.append((colours[0] - colours[1]).abs().mean())
-        between.append((colours[0] - colours[2]).abs().mean())
+        colors.append(next_face["image"][:, next_face["labels"] == hair].mean(1))
+        within.append((colors[0] - colors[1]).abs().mean())
+        between.append((colors[0] - colors[2]).abs().mean())
     assert torch.stack(within).nanmean() < 0.4 * torch.stack(between).nanmean()
 
 

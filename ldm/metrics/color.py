@@ -1,4 +1,4 @@
-"""Perceptual colour differences: CIELAB and CIEDE2000."""
+"""Perceptual color differences: CIELAB and CIEDE2000."""
 
 import math
 
@@ -20,7 +20,7 @@ CHROMA_7 = 25.0**7  # constant of equations 4 and 21
 
 
 def to_lab(rgb: Tensor) -> Tensor:
-    """Convert sRGB colours (..., 3) in [-1, 1] to CIELAB (..., 3): L in [0, 100], a and b in about [-128, 128]."""
+    """Convert sRGB colors (..., 3) in [-1, 1] to CIELAB (..., 3): L in [0, 100], a and b in about [-128, 128]."""
     srgb = ((rgb.double() + 1) / 2).clamp(0, 1)
     linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz = linear @ linear.new_tensor(XYZ).T / linear.new_tensor(WHITE)  # (..., 3)
@@ -29,7 +29,7 @@ def to_lab(rgb: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Return the CIEDE2000 difference (...) of CIELAB colours (..., 3); about 1 is just noticeable.
+    """Return the CIEDE2000 difference (...) of CIELAB colors (..., 3); about 1 is just noticeable.
 
     Sharma, Wu and Dalal, "The CIEDE2000 color-difference formula", Color Research and Application 30 (2005),
     equations 2 to 22.
@@ -40,15 +40,15 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     a1, a2 = a1 * scale, a2 * scale
     C1, C2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
     h1, h2 = (torch.atan2(b, a) % (2 * math.pi) for a, b in ((a1, b1), (a2, b2)))
-    grey = C1 * C2 == 0
+    gray = C1 * C2 == 0
     dh = torch.remainder(h2 - h1 + math.pi, 2 * math.pi) - math.pi  # in [-pi, pi)
-    dh = torch.where((h2 - h1 == math.pi) & ~grey, math.pi, dh)
-    dh = torch.where(grey, 0.0, dh)
+    dh = torch.where((h2 - h1 == math.pi) & ~gray, math.pi, dh)
+    dh = torch.where(gray, 0.0, dh)
     dL, dC, dH = L2 - L1, C2 - C1, 2 * (C1 * C2).sqrt() * (dh / 2).sin()
     L, C = (L1 + L2) / 2, (C1 + C2) / 2
     mean_h = torch.where((h1 - h2).abs() > math.pi, (h1 + h2 + 2 * math.pi) / 2, (h1 + h2) / 2)
     mean_h = torch.where(((h1 - h2).abs() > math.pi) & (h1 + h2 >= 2 * math.pi), mean_h - 2 * math.pi, mean_h)
-    H = torch.where(grey, h1 + h2, mean_h)
+    H = torch.where(gray, h1 + h2, mean_h)
     T = (
         1
         - 0.17 * (H - math.radians(30)).cos()
@@ -64,6 +64,6 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     return (lightness**2 + chroma**2 + hue**2 + R_T * chroma * hue).clamp(min=0).sqrt()
 
 
-def mean_colour(image: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean CIELAB colour (3,) of an image (3, H, W) in [-1, 1] inside a boolean mask (H, W)."""
+def mean_color(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean CIELAB color (3,) of an image (3, H, W) in [-1, 1] inside a boolean mask (H, W)."""
     return to_lab(image[:, mask].T).mean(0)

@@ -30,7 +30,7 @@ class _Reads(TorchDispatchMode):
 
 
 @contextmanager
-def synchronisations(device: torch.device) -> Iterator[list[str]]:
+def synchronizations(device: torch.device) -> Iterator[list[str]]:
     """Collect where the host waits for the device within the context: file and line, or the operation on a CPU."""
     found: list[str] = []
     if device.type != "cuda":

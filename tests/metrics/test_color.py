@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ldm.metrics.colour import ciede2000, mean_colour, to_lab
+from ldm.metrics.color import ciede2000, mean_color, to_lab
 
 # Test data of Sharma, Wu and Dalal (2005) that covers every branch of the formula.
 PAIRS = [
@@ -42,12 +42,12 @@ def test_lab_of_white_black_and_the_primaries() -> None:
     torch.testing.assert_close(to_lab(rgb), torch.tensor(expected).double(), atol=0.02, rtol=0)
 
 
-def test_mean_colour_inside_a_mask() -> None:
+def test_mean_color_inside_a_mask() -> None:
     image = torch.full((3, 4, 4), -1.0)
     image[:, :2] = 1.0
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[:2] = True
     torch.testing.assert_close(
-        mean_colour(image, mask), torch.tensor([100.0, 0, 0]).double(), atol=0.01, rtol=0
+        mean_color(image, mask), torch.tensor([100.0, 0, 0]).double(), atol=0.01, rtol=0
     )
-    assert float(mean_colour(image, ~mask)[0]) == pytest.approx(0, abs=0.01)
+    assert float(mean_color(image, ~mask)[0]) == pytest.approx(0, abs=0.01)

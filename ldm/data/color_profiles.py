@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image, ImageCms
 
-# Colour space of a profile -> compatible image modes.
+# Color space of a profile -> compatible image modes.
 CHANNELS = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
 
 
@@ -29,7 +29,7 @@ def to_srgb(photo: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
         name = getattr(photo, "filename", "") or "a photo"
-        warnings.warn(f"{name}: its colour profile cannot be used ({error}); read as sRGB", stacklevel=2)
+        warnings.warn(f"{name}: its color profile cannot be used ({error}); read as sRGB", stacklevel=2)
         return photo
     assert converted is not None
     return converted
