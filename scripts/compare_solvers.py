@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 import torch
 from torch import Tensor
 
-from ldm.data.images import load_image, load_labels
+from ldm.data.images import load_image
+from ldm.data.label_maps import load_labels
 from ldm.modules.precision import native_bfloat16
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.image_sampler import ImageSampler, SamplingInputs

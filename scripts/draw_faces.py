@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from tqdm import tqdm  # imports that --help does not need
 
-    from ldm.data.images import save_labels, save_png
+    from ldm.data.images import save_png
+    from ldm.data.label_maps import save_labels
     from ldm.data.synthetic.dataset import SyntheticFaces
     from ldm.output_files import check_outputs
 

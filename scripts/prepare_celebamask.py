@@ -333,7 +333,8 @@ def exit_with(sentinel: int) -> None:
 def prepare(job: Job) -> str | None:
     """Write the missing files of a face; return an error message, or None."""
     from ldm.data.datasets.celebamask import merge_parts
-    from ldm.data.images import ImageError, save_labels
+    from ldm.data.images import ImageError
+    from ldm.data.label_maps import save_labels
     from ldm.data.labels import CELEBAMASK_HQ
 
     try:

@@ -12,7 +12,8 @@ from ldm.atomic_files import write_file
 from ldm.checkpoints.locate import FACE_PARSER
 from ldm.cli.photo_files import named_photos
 from ldm.data.image_grid import draw_contact_sheet
-from ldm.data.images import load_image, load_labels, to_uint8
+from ldm.data.images import load_image, to_uint8
+from ldm.data.label_maps import load_labels
 from ldm.output_files import check_outputs
 from ldm.parsing import FaceParser
 from ldm.pipeline.face_dataset import CONFIG, DROPPED, FaceDataset

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.faces import Face, FaceFiles
-from ldm.data.images import load_labels
+from ldm.data.label_maps import load_labels
 from ldm.pipeline import FacePipeline, StyleCode
 
 

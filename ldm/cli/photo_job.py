@@ -16,7 +16,8 @@ from ldm.cli.photo_files import (
     output_files,
     request_digest,
 )
-from ldm.data.images import open_image, read_labels, save_labels
+from ldm.data.images import open_image
+from ldm.data.label_maps import read_labels, save_labels
 from ldm.data.photo_file import MAX_PIXELS
 from ldm.output_files import check_outputs
 from ldm.pipeline.memory import format_error

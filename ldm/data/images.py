@@ -1,4 +1,4 @@
-"""Files <-> tensors: photos as float32 in [-1, 1], label maps as uint8; errors name the file and the fix."""
+"""Photos: files <-> float32 tensors in [-1, 1]; errors name the file and the fix."""
 
 import io
 import struct
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from ldm.atomic_files import write_file
 from ldm.data.color_profiles import to_srgb
-from ldm.data.label_colors import labels_by_color, unscaled
-from ldm.data.labels import UNLABELED, LabelSet
 from ldm.data.png_checksums import verify_png
 
 PngImagePlugin.MAX_TEXT_CHUNK = (
@@ -30,7 +28,6 @@ Size = int | Sequence[int]
 Source = str | Path | BinaryIO
 
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(127.5) - 1  # byte -> value in [-1, 1]
-_FORBIDDEN = -1  # in a label table: no such label
 _ORIENTATION = 0x0112  # the EXIF tag
 GRAY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -68,25 +65,6 @@ def load_image(path: str | Path, size: Size | None = None) -> Tensor:
     size = None if size is None else as_size(size)
     with open_image(path) as photo:
         return to_tensor(read_rgb(photo, size))
-
-
-def load_labels(
-    path: str | Path, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
-) -> Tensor:
-    """Read a label map: uint8 (H, W) with 0..R-1, or 255 for unlabeled.
-
-    Args:
-        path: A gray or palette PNG whose values are the labels.
-        label_set: Label set of the file.
-        size: Output size, an int or [H, W]; nearest neighbor. None keeps the file's size.
-        table: Maps file values to labels, see `label_table`; by default the values are the labels.
-
-    Raises:
-        ImageError: as in `load_image`, a color image, or a label out of range.
-    """
-    size = None if size is None else as_size(size)
-    with open_image(path) as mask:
-        return read_labels(mask, label_set, size, table)
 
 
 @contextmanager
@@ -162,52 +140,6 @@ def read_rgb(photo: Image.Image, size: Size | None = None) -> Image.Image:
     return rgb
 
 
-def read_labels(
-    mask: Image.Image, label_set: LabelSet, size: Size | None = None, table: np.ndarray | None = None
-) -> Tensor:
-    """Decode an opened label map; arguments, result and errors as in `load_labels`."""
-    check_label_format(mask, label_set)
-    path = getattr(mask, "filename", "the label map")
-    meanings = label_table(label_set) if table is None else table
-    verify_png(mask)
-    factor = unscaled(mask)
-    if mask.mode in GRAY_16_BIT:
-        mask = _narrow(mask, path, label_set)
-    elif mask.mode != "L" and table is None:
-        mask = _by_color(mask, path, label_set)
-    elif mask.mode not in ("L", "P"):
-        raise ImageError(f"{path} is saved in color; this dataset stores its labels as gray PNGs")
-    if factor > 1:
-        mask = Image.fromarray(np.asarray(mask) // factor)
-    _check_values(np.flatnonzero(mask.histogram()), meanings, path, label_set)
-    if size is not None and (mask.height, mask.width) != as_size(size):
-        mask = mask.resize(as_size(size)[::-1], Image.Resampling.NEAREST)
-    return torch.from_numpy(meanings.astype(np.uint8)[np.asarray(mask)])
-
-
-def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
-    """Raise ImageError if an opened file cannot be a label map, from its header only."""
-    path = getattr(mask, "filename", "the label map")
-    if mask.mode not in ("L", "P", "RGB", "RGBA", *GRAY_16_BIT):
-        raise ImageError(
-            f"{path} has mode {mask.mode}, expected one label per pixel, 0..{len(label_set) - 1} "
-            f"({label_set.name}), in a gray or palette PNG; converting the mode may change the labels"
-        )
-    if mask.format == "JPEG":
-        raise ImageError(f"{path} is a JPEG, whose compression changes the labels; save label maps as PNG")
-
-
-def label_table(label_set: LabelSet) -> np.ndarray:
-    """Return the int16 (256,) table for files whose values are the labels: 0..R-1 and 255; -1 for others.
-
-    Datasets with other file values use their own table: value -> label, -1 for invalid values.
-    """
-    table = np.full(UNLABELED + 1, _FORBIDDEN, np.int16)
-    table[: len(label_set)] = np.arange(len(label_set))
-    table[UNLABELED] = UNLABELED
-    return table
-
-
 def to_tensor(image: Image.Image) -> Tensor:
     """Convert an RGB image to float32 (3, H, W) in [-1, 1]."""
     channels_first = np.asarray(image.convert("RGB")).transpose(2, 0, 1)  # (3, H, W)
@@ -262,54 +194,10 @@ def encode_png(image: Image.Image | np.ndarray | Tensor, metadata: Mapping[str, 
     return file.getvalue()
 
 
-def save_labels(path: str | Path, labels: np.ndarray | Tensor, label_set: LabelSet) -> None:
-    """Write a label map uint8 (H, W) as a palette PNG in the colors of the label set."""
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-    pil_image = Image.fromarray(array.astype(np.uint8, casting="same_kind"), "L")
-    colors = [value for color in label_set.palette for value in color]
-    pil_image.putpalette(colors + [0] * (3 * (UNLABELED + 1) - len(colors)))
-    save_png(path, pil_image)
-
-
 def narrowed(image: Image.Image) -> Image.Image:
     """Convert a 16-bit gray image (a mode in GRAY_16_BIT) to 8 bits."""
     gray = np.asarray(image).astype(np.float64) / 257
     return Image.fromarray(gray.round().clip(0, 255).astype(np.uint8))
-
-
-def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
-    """Convert a 16-bit label map to 8 bits; raise ImageError for values above 255."""
-    numbers = np.asarray(mask)
-    invalid = numbers[(numbers < 0) | (numbers > UNLABELED)]
-    if invalid.size:
-        raise ImageError(
-            f"label {invalid.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
-            "Is it a label map with 16 bits per pixel of another dataset?"
-        )
-    return Image.fromarray(numbers.astype(np.uint8))
-
-
-def _by_color(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
-    """Convert a color or palette image to label values."""
-    mask.load()
-    if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
-        raise ImageError(f"{path} has transparent pixels; expected one label per pixel, without transparency")
-    try:
-        labels = labels_by_color(mask, label_set)
-    except ValueError as error:
-        raise ImageError(f"{path}: {error}") from error
-    return mask if labels is None else Image.fromarray(labels)
-
-
-def _check_values(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
-    """Raise ImageError for values that the table forbids; `found` are the sorted values of the file."""
-    known = np.flatnonzero(table[:UNLABELED] != _FORBIDDEN)
-    has = f"{label_set.name} has {known[0]}..{known[-1]}"
-    wrong = found[table[found] == _FORBIDDEN]
-    if wrong.size:
-        raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in color?")
-    if found.tolist() == [0, UNLABELED]:
-        raise ImageError(f"{path} has only the values 0 and 255; {has}. Is it a binary mask of one part?")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

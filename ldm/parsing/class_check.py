@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ldm.bundle import ROOT
 from ldm.checkpoints.errors import CheckpointError
-from ldm.data.images import load_image, load_labels
+from ldm.data.images import load_image
+from ldm.data.label_maps import load_labels
 from ldm.data.labels import CELEBAMASK_HQ
 
 REFERENCE = ROOT / "assets" / "photos" / "aligned"

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from ldm.atomic_files import write_text
 from ldm.checkpoints.config_files import parse_json
 from ldm.checkpoints.fingerprint import fingerprint
-from ldm.data.images import save_labels, save_png
+from ldm.data.images import save_png
+from ldm.data.label_maps import save_labels
 from ldm.parsing import FaceParser
 from ldm.pipeline.aligned_faces import aligned_faces
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ldm.data.datasets.paired_images import check_same_aspect
 from ldm.data.faces import Face
-from ldm.data.images import ImageError, open_image, read_labels, read_rgb, to_tensor, upright_size
+from ldm.data.images import ImageError, open_image, read_rgb, to_tensor, upright_size
+from ldm.data.label_maps import read_labels
 from ldm.data.labels import LabelSet
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import align

@@ -11,17 +11,8 @@ from PIL import Image
 from ldm.atomic_files import write_file
 from ldm.data import images
 from ldm.data.animation import save_animation
-from ldm.data.images import (
-    ImageError,
-    as_size,
-    label_table,
-    load_image,
-    load_labels,
-    save_labels,
-    save_png,
-    to_tensor,
-    to_uint8,
-)
+from ldm.data.images import ImageError, as_size, load_image, save_png, to_tensor, to_uint8
+from ldm.data.label_maps import label_table, load_labels, save_labels
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELED
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ldm.data.datasets.celebamask import merge_parts
-from ldm.data.images import ImageError, encode_png, load_image, load_labels, save_labels, save_png
+from ldm.data.images import ImageError, encode_png, load_image, save_png
+from ldm.data.label_maps import load_labels, save_labels
 from ldm.data.labels import CELEBAMASK_HQ
 
 LABELS = np.kron(np.arange(19, dtype=np.uint8).reshape(1, 19), np.ones((8, 3), np.uint8))  # (8, 57)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ldm.data.images import load_image, load_labels, save_labels
+from ldm.data.images import load_image
+from ldm.data.label_maps import load_labels, save_labels
 from ldm.data.labels import CELEBAMASK_HQ
 from tests import small
 from tests.fuzz.changes import changed_bytes

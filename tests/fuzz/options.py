@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from ldm.cli import main
-from ldm.data.images import save_labels, save_png
+from ldm.data.images import save_png
+from ldm.data.label_maps import save_labels
 from ldm.data.labels import CELEBAMASK_HQ
 from tests import small
 from tests.fuzz.changes import STRANGE

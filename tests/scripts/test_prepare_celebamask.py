@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.data.datasets.celebamask import CelebAMaskHQ, merge_parts
-from ldm.data.images import ImageError, load_labels
+from ldm.data.images import ImageError
+from ldm.data.label_maps import load_labels
 from ldm.data.labels import CELEBAMASK_HQ
 from scripts.prepare_celebamask import main
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from ldm.data.datasets.split_dataset import Files, SplitDataset
-from ldm.data.images import label_table
+from ldm.data.label_maps import label_table
 from ldm.data.labels import ADE20K as REGIONS
 from ldm.data.labels import LabelSet
 

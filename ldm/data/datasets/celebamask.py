@@ -18,7 +18,8 @@ from ldm.data.datasets.folders import (
     select,
 )
 from ldm.data.datasets.paired_images import PairedImages, sample_entries
-from ldm.data.images import ImageError, Size, label_table, open_image
+from ldm.data.images import ImageError, Size, open_image
+from ldm.data.label_maps import label_table
 from ldm.data.labels import CELEBAMASK_HQ, UNLABELED
 from ldm.data.png_checksums import verify_png
 

@@ -12,18 +12,8 @@ from tqdm import tqdm
 
 from ldm.data.datasets.flips import EpochFlips, FlippedDataset, flip
 from ldm.data.datasets.folders import Pair
-from ldm.data.images import (
-    ImageError,
-    Size,
-    Source,
-    as_size,
-    check_label_format,
-    open_image,
-    read_labels,
-    read_rgb,
-    to_tensor,
-    upright_size,
-)
+from ldm.data.images import ImageError, Size, Source, as_size, open_image, read_rgb, to_tensor, upright_size
+from ldm.data.label_maps import check_label_format, read_labels
 from ldm.data.labels import LabelSet
 
 KEYS = {  # name of an entry in a YAML -> entry of the items
@@ -53,7 +43,7 @@ class PairedImages(FlippedDataset):
         keys: Entries to load, by their names in KEYS; None loads all.
         horizontal_flip: Flip each item with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips, which are a function of (seed, epoch, index).
-        table: Maps file values to labels, see `ldm.data.images.label_table`; None if the values are the labels.
+        table: Maps file values to labels, see `ldm.data.label_maps.label_table`; None if the values are the labels.
 
     Raises:
         ImageError: the header of a file, or one of 64 evenly spaced pairs that are decoded, is unusable. `check_all`

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.datasets.folders import FolderError, numeric_order
-from ldm.data.images import ImageError, save_labels, save_png
+from ldm.data.images import ImageError, save_png
+from ldm.data.label_maps import save_labels
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.targets import instantiate_from_config
 
