@@ -23,7 +23,7 @@ def run_faces(options: argparse.Namespace) -> int:
     facts = [
         {
             "face": i,
-            "centre": [round(face.crop.center.real, 1), round(face.crop.center.imag, 1)],
+            "center": [round(face.crop.center.real, 1), round(face.crop.center.imag, 1)],
             "side": round(face.side, 1),
             "tilt": round(face.tilt, 1),
             "score": round(face.score, 3),
