@@ -1,6 +1,7 @@
 """Training that starts from weights: of a whole model, without averages, of networks that have changed in part."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import build_model, read_checkpoint, write_checkpoint
 from ldm.targets import instantiate_from_config
+from ldm.training.config import load_config
 from tests import small
 from tests.models.test_autoencoder import fit
 
@@ -75,6 +77,16 @@ def test_weights_are_a_start_for_a_network_with_another_layer(tmp_path) -> None:
     started = instantiate_from_config(config)
     assert not started.unet.input_blocks[0][1].conv.weight.any()
     assert int(started.model_ema.num_updates) == 0
+
+
+def test_the_config_for_faces_continues_from_the_weights_in_the_repository() -> None:
+    root = Path(__file__).resolve().parents[2]
+    overrides = [
+        f"model.params.ckpt_path={root / 'checkpoints/faces/diffusion'}",
+        f"model.params.first_stage_config.params.ckpt_path={root / 'checkpoints/faces/autoencoder/model.safetensors'}",
+    ]
+    config = load_config([root / "configs/latent-diffusion/faces-256.yaml"], overrides)
+    assert instantiate_from_config(config["model"]).unet.out[2].weight.any()
 
 
 def test_training_on_from_weights_keeps_their_scale(tmp_path) -> None:
