@@ -310,7 +310,7 @@ def _image(model: LatentDiffusion, batch: int, s: Settings, device: torch.device
 
     pipe = FacePipeline(model, label_set_of({}, model), (s.size, s.size), "bfloat16")
     labels = cached_batch(model, s.size, 1, torch.device("cpu"))["labels"].expand(batch, -1, -1)
-    style = [pipe.random_style(labels[0])] * batch
+    style = [pipe.null_style(labels[0])] * batch
     eager, started = model.unet.denoise, time.perf_counter()
     if compiled:
         compile_step(model)

@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     photo: Photo = step("read, find, align", lambda: editor.open(path))
     step("parse", photo.labels)
     hair = step("hair to a color", lambda: photo.edit(color="auburn", regions=["hair"]))
-    style = photo.random_style()
+    style = photo.null_style()
     step(
         f"hair to a random style, {DEFAULT_STEPS} steps",
         lambda: photo.edit(style=style, regions=["hair"], seed=0),
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     step("save as JPEG", lambda: hair.save(folder / "edited.jpg"))
     print(
         f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"face crop {photo.faces[0].side:.0f} pixels, model {editor.pipe.name}"
+        f"face crop {photo.faces[0].side:.0f} pixels, model {editor.pipe.fingerprint}"
     )
     print("| part | seconds |\n| --- | ---: |")
     for name, took in rows:

@@ -23,7 +23,7 @@ from ldm.data.label_maps import load_labels
 from ldm.modules.precision import native_bfloat16
 from ldm.pipeline import FacePipeline
 from ldm.pipeline.image_sampler import ImageSampler, SamplingInputs
-from ldm.pipeline.options import sampling
+from ldm.pipeline.options import validate_options
 
 REFERENCE = 1000  # steps
 SOLVERS = {"ddim": (20, 50, 100), "dpmpp_2m": (5, 8, 10, 15, 20), "unipc": (5, 8, 10, 15, 20)}
@@ -80,7 +80,7 @@ def _compare(pipe: FacePipeline, inputs: SamplingInputs, guidance: float) -> Non
 
     def latents(sampler: LatentSampler, **how: Any) -> Tensor:
         return sampler.sample(
-            inputs, sampling(guidance=guidance, seed=list(range(len(inputs.labels))), **how)
+            inputs, validate_options(guidance=guidance, seed=list(range(len(inputs.labels))), **how)
         )
 
     exact = latents(samplers["float32"], solver="ddim", steps=REFERENCE)

@@ -23,7 +23,8 @@ def add_dataset_task(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--size", type=int, default=512, help="side of the aligned images in pixels (default: 512)"
     )
     task.add_argument(
-        "--smallest",
+        "--min-size",
+        "--smallest",  # its former name
         type=int,
         default=128,
         metavar="PIXELS",
@@ -43,6 +44,6 @@ def check_dataset(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """Exit with one sentence if an option is out of range."""
     if not all(options.photo):
         parser.error("PHOTO is empty; give a file, a folder or a pattern")
-    for name, least in (("size", 16), ("smallest", 1)):
+    for name, least in (("size", 16), ("min_size", 1)):
         if getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")

@@ -31,7 +31,7 @@ def run_dataset(options: argparse.Namespace) -> int:
     out: Path = options.out
     check_outputs([out / folder / "face.png" for folder in ("images", "labels")], photos)
     parser = FaceParser.from_pretrained(options.parser or FACE_PARSER, device=options.device)
-    dataset = FaceDataset(out, parser, options.size, options.smallest)
+    dataset = FaceDataset(out, parser, options.size, options.min_size)
     try:
         records = [dataset.add(photo) for photo in tqdm(photos, unit="photo", desc="aligning")]
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from ldm.data.image_grid import draw_grid
 from ldm.data.images import save_png
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
-from ldm.pipeline.options import SamplingOptions, inverting, sampling
+from ldm.pipeline.options import SamplingOptions, validate_inversion_options, validate_options
 
 Styles = list[StyleCode]
 # Options that are passed on to the pipeline if they were given.
@@ -32,7 +32,7 @@ PASSED = ("steps", "solver", "spacing", "eta", "null", "guidance_interval", "see
 def run(options: argparse.Namespace) -> int:
     """Do the task; return 0, or 1 if some files could not be used."""
     how = _sampling_options(options)
-    check_options = inverting if getattr(options, "invert", False) else sampling
+    check_options = validate_inversion_options if getattr(options, "invert", False) else validate_options
     check_options(**how)  # mistakes before minutes of loading
     pipe = FacePipeline.from_pretrained(
         options.checkpoint,
@@ -120,7 +120,7 @@ class Job:
     # --- tasks: each adds columns to the overview and saves its results ---
 
     def _reconstruct(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        ceiling = self.pipe.reconstruct(image)
+        ceiling = self.pipe.autoencode(image)
         result = (
             self._edited(image, labels, styles, lock=False)
             if self._inverts
@@ -157,12 +157,12 @@ class Job:
         self._save(faces, "composed", self._edit(image, labels, styles))
 
     def _random(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        empty = self.pipe.random_style(labels)
+        empty = self.pipe.null_style(labels)
         mixed = [own.swap(other, self.regions) for own, other in zip(styles, empty, strict=True)]
         self._variants(faces, image, labels, partial(self._edit, image, labels, mixed))
 
     def _noise(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
-        self._variants(faces, image, labels, partial(self._sampled, labels, self.pipe.random_style(labels)))
+        self._variants(faces, image, labels, partial(self._sampled, labels, self.pipe.null_style(labels)))
 
     def _variants(
         self, faces: list[Face], image: Tensor, labels: Tensor, make: Callable[..., Tensor]

@@ -21,7 +21,7 @@ from ldm.data.label_maps import read_labels, save_labels
 from ldm.data.photo_file import MAX_PIXELS
 from ldm.output_files import check_outputs
 from ldm.pipeline.memory import format_error
-from ldm.pipeline.options import sampling
+from ldm.pipeline.options import validate_options
 from ldm.pipeline.photo import Photo
 from ldm.pipeline.photo_editor import PhotoEditor
 from ldm.pipeline.region_color import parse_colors
@@ -71,7 +71,7 @@ class PhotoJob:
         self.masks_in = self._masks(options.mask_in, folder=folder)
         self._check_files()
         self.colors = None if options.color is None else parse_colors(options.color)
-        sampling(seed=options.seed, steps=options.steps)
+        validate_options(seed=options.seed, steps=options.steps)
         self.editor = PhotoEditor.from_pretrained(
             options.checkpoint or FACES, options.parser or FACE_PARSER, device=options.device
         )
@@ -98,7 +98,7 @@ class PhotoJob:
             face = self.options.face
             result = photo.edit(
                 face,
-                style=photo.random_style(face) if self.options.style == RANDOM else self.style,
+                style=photo.null_style(face) if self.options.style == RANDOM else self.style,
                 color=self.colors,
                 regions=self.regions,
                 strength=self.options.strength,
@@ -154,7 +154,7 @@ class PhotoJob:
         names = ("face", "strength", "detail", "seed", "steps", "gps")
         return request_digest(
             *(getattr(self.options, name) for name in names),
-            self.editor.pipe.name,
+            self.editor.pipe.fingerprint,
             fingerprint(self.editor.parser.network),
             sorted((self.colors or {}).items()),
             self.regions,

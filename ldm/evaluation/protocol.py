@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.checkpoints.config_files import read_foreign_yaml
-from ldm.pipeline.options import sampling
+from ldm.pipeline.options import validate_options
 from ldm.targets import ConfigError
 
 TASKS = ("reconstruct", "swap", "random", "noise")
@@ -59,7 +59,7 @@ class Protocol:
             raise ConfigError(
                 "sampling.seed must be an integer, from which the seeds of all images count, got a list"
             )
-        sampling(**self.sampling)
+        validate_options(**self.sampling)
 
     def variants(self, task: str) -> dict[str, Sequence[str]]:
         """Return the variants of a task (rows of the report): name -> regions."""

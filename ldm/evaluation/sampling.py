@@ -78,7 +78,7 @@ def _generate(
     used = {index for spec in batch for index in (spec.face, spec.style_source) if index is not None}
     loaded = {index: _readable(faces, index) for index in sorted(used)}
     if batch[0].folder == FIRST_STAGE:
-        images = pipe.reconstruct(torch.stack([loaded[spec.face].image for spec in batch]))  # (B, 3, H, W)
+        images = pipe.autoencode(torch.stack([loaded[spec.face].image for spec in batch]))  # (B, 3, H, W)
     else:
         styles = _styles(pipe, loaded, batch)
         labels = torch.stack([loaded[spec.face].labels for spec in batch])  # (B, H, W)
@@ -96,7 +96,7 @@ def _styles(pipe: FacePipeline, faces: dict[int, Face], batch: list[ImageSpec]) 
     own = dict(zip(indices, codes, strict=True))
     random = {}
     if any(spec.regions and spec.style_source is None for spec in batch):
-        random = dict(zip(indices, pipe.random_style(labels), strict=True))
+        random = dict(zip(indices, pipe.null_style(labels), strict=True))
     styles = []
     for spec in batch:
         source = random.get(spec.face) if spec.style_source is None else own[spec.style_source]

@@ -194,7 +194,14 @@ class LatentDiffusion(LatentNetworks):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss at t (B,) for latents x_start (B, C, h, w), and its parts to log.
 
-        |eps - eps_theta(xt, t, style, mask)|^2 (DDPM, equation 14), plus the optional attention loss.
+        Mean squared error between the UNet's output and the target of the parameterization (eps: DDPM, equation
+        14; v: arXiv 2202.00512), weighted if `min_snr_gamma` is set, plus the optional attention loss.
+
+        Args:
+            x_start: scaled latents.
+            cond: output of `conditions`.
+            t: (B,) int64.
+            noise: (B, C, h, w); None to sample it.
         """
         noise = torch.randn_like(x_start) if noise is None else noise
         levels = self._levels(t)
@@ -320,13 +327,16 @@ class LatentDiffusion(LatentNetworks):
     def sample_images(
         self, cond: Condition, size: tuple[int, int], seeds: list[int], **options: Any
     ) -> Tensor:
-        """Sample images (B, 3, H, W) in [-1, 1] for `cond` with latents of `size` = (h, w), one seed per image."""
+        """Sample images (B, 3, H, W) in [-1, 1] for `cond` with latents of `size` = (h, w), one seed per image.
+
+        `options` are keyword arguments of `ldm.sampling.sample`: steps, solver, eta, spacing.
+        """
         options = {"steps": self.sample_steps, "solver": "ddim", **options}
         return sample_from_seeds(self, cond, (self.channels, *size), seeds, options)
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1]."""
+        """Return the columns of the preview grid for the first `n` images, (n, 3, H, W) in [-1, 1], by title."""
         image, labels = self._image(batch)[:n], batch["labels"][:n]
         with self.ema_scope():
             cond = self.conditions({self.first_stage_key: image, "labels": labels})

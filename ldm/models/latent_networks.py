@@ -54,7 +54,7 @@ class LatentNetworks(pl.LightningModule):
 
     @property
     def unet(self) -> Any:
-        """The noise predictor."""
+        """The denoising network."""
         return self.model.diffusion_model
 
     @property

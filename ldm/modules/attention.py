@@ -12,7 +12,7 @@ from ldm.modules.region_mask import RegionMask
 
 
 class StyleLookup(NamedTuple):
-    """Cross-attention that depends only on the mask: each pixel's region determines its value."""
+    """Output of cross-attention, computed in advance: depends on style and mask, not on the features."""
 
     values: Tensor  # (B, h*w, C), after to_out
 

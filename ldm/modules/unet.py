@@ -22,7 +22,7 @@ class Conditioning(NamedTuple):
 
 
 class UNet(nn.Module):
-    """Predicts the noise in a latent, given timestep, region styles and mask.
+    """Predicts the target of the model's parameterization (eps or v) from a noisy latent, timestep, styles and mask.
 
     Args (the YAML's keys):
         image_size: side of the latent in training, the default for sampling; the network takes any size.
@@ -110,8 +110,8 @@ class UNet(nn.Module):
         widths = [mult * model_channels for mult in channel_mult]
         attended = [2**level in attention_resolutions for level in range(len(widths))]
         residuals = Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden)
-        token, heads = context_dim // style_grid**2, (num_head_channels, num_heads)
-        transformers = Transformers(token, transformer_depth, *heads, use_mask_attn, norm_groups)
+        token_dim, head_options = context_dim // style_grid**2, (num_head_channels, num_heads)
+        transformers = Transformers(token_dim, transformer_depth, *head_options, use_mask_attn, norm_groups)
         layout = Layout(
             widths, attended, num_res_blocks, resblock_updown, residuals, transformers, style_input
         )
@@ -180,17 +180,17 @@ class UNet(nn.Module):
     def denoise(
         self, x: Tensor, t: Tensor, conditioning: Conditioning, attention_logits: list[Tensor] | None = None
     ) -> Tensor:
-        """Predict the noise.
+        """Predict eps or v, as the model was trained; `LatentNetworks.apply_model` converts v to eps.
 
         Args:
-            x: noisy latents (B, 3, h, w).
+            x: noisy latents (B, in_channels, h, w).
             t: timesteps (B,), integers.
             conditioning: output of `condition` for the same batch and size.
             attention_logits: a list to append the head-averaged logits (B, R, h, w) of every style attention
                 to; stays empty with mask attention, which computes none.
 
         Returns:
-            eps (B, 3, h, w).
+            eps or v, (B, out_channels, h, w).
         """
         emb = self.time_embed(embed_timesteps(t, self.model_channels).to(x.dtype))  # (B, T)
         skips = []
@@ -201,7 +201,7 @@ class UNet(nn.Module):
         for stage, part in zip(self.output_blocks, conditioning.decoder, strict=True):
             x = torch.cat([x, skips.pop()], 1)  # (B, C + C_skip, h', w')
             x = self._run(stage, x, emb, part, attention_logits)  # (B, C', h'', w'')
-        return self.out(x)  # (B, 3, h, w)
+        return self.out(x)  # (B, out_channels, h, w)
 
     def _run(
         self,
@@ -216,7 +216,7 @@ class UNet(nn.Module):
         return recomputing(stage, x, emb, part, logits, mode=mode)  # (B, C', h', w')
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, y: Tensor) -> Tensor:
-        """Predict the noise in x (B, 3, h, w) from t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""
+        """Call `denoise` for x (B, in_channels, h, w), t (B,), style codes (B, R, D) and the mask (B, R, H, W)."""
         return self.denoise(x, t, self.condition(context, y, (x.shape[-2], x.shape[-1])))
 
 

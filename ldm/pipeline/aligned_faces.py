@@ -34,14 +34,14 @@ class AlignedFace:
     labels: Tensor
 
 
-def aligned_faces(path: Path, parser: FaceParser, size: int, smallest: int) -> Iterator[AlignedFace | str]:
+def aligned_faces(path: Path, parser: FaceParser, size: int, min_size: int) -> Iterator[AlignedFace | str]:
     """Yield each face of a photo, largest first, or the reason why it is dropped.
 
     Args:
         path: the photo.
         parser: finds and labels the faces.
         size: side of the aligned images in pixels.
-        smallest: minimum side of a face crop in the photo, in pixels.
+        min_size: minimum side of a face crop in the photo, in pixels.
     """
     try:
         file = PhotoFile.open(path)
@@ -53,14 +53,14 @@ def aligned_faces(path: Path, parser: FaceParser, size: int, smallest: int) -> I
         yield "no face was found; both eyes and the mouth must be visible"
     for i, found in enumerate(faces):
         face = PhotoFace(file, parser, found.crop)
-        reason = _too_small(found.side, smallest) or _cut_off(found.crop, file) or _uncertain(face)
+        reason = _too_small(found.side, min_size) or _cut_off(found.crop, file) or _uncertain(face)
         yield f"face {i}: {reason}" if reason else AlignedFace(face.model_input((size, size))[0], face.labels)
 
 
-def _too_small(side: float, smallest: int) -> str | None:
-    if side >= smallest:
+def _too_small(side: float, min_size: int) -> str | None:
+    if side >= min_size:
         return None
-    return f"its crop is {side:.0f} pixels wide, expected at least {smallest} (--smallest)"
+    return f"its crop is {side:.0f} pixels wide, expected at least {min_size} (--min-size)"
 
 
 def _cut_off(crop: Crop, file: PhotoFile) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from ldm.checkpoints.fingerprint import fingerprint
+from ldm.checkpoints import fingerprint as fingerprints
 from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
 from ldm.pipeline import sharing
 from ldm.pipeline.batches import broadcast, check_finite, check_images, stack_codes, with_batch
 from ldm.pipeline.edit_masks import area_of, soften
 from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
-from ldm.pipeline.options import Progress, SamplingOptions, inverting, sampling
+from ldm.pipeline.options import Progress, SamplingOptions, validate_inversion_options, validate_options
 from ldm.pipeline.pretrained import (
     Precision,
     Weights,
@@ -148,14 +149,14 @@ class FacePipeline:
         return self.model.device
 
     @cached_property
-    def encoder(self) -> str:
+    def encoder_fingerprint(self) -> str:
         """Fingerprint of the style encoder; style codes are only valid for the encoder that computed them."""
-        return fingerprint(self.model.cond_stage_model)
+        return fingerprints.fingerprint(self.model.cond_stage_model)
 
     @cached_property
-    def name(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of the whole model; only the same model reproduces an image."""
-        return fingerprint(self.model)
+        return fingerprints.fingerprint(self.model)
 
     # --- styles ---
 
@@ -170,11 +171,20 @@ class FacePipeline:
         image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
         check_images(image, labels)
         codes = self.model.get_learned_conditioning(image.to(self.device), self.sampler.mask(labels))
-        styles = [StyleCode(code, self.label_set, self.encoder) for code in codes]
+        styles = [StyleCode(code, self.label_set, self.encoder_fingerprint) for code in codes]
         return styles[0] if single else styles
 
-    def random_style(self, labels: Tensor) -> Any:
-        """Return the null style of label maps, the codes of an all-zero image: sampling then draws a random style."""
+    def null_style(self, labels: Tensor) -> Any:
+        """Return the null style, the codes of an all-zero image: sampling with it draws a random appearance.
+
+        The style itself is deterministic; the appearance depends on the `seed` of sampling.
+
+        Args:
+            labels: (H, W), or (B, H, W) for a list of B styles.
+
+        Raises:
+            ValueError: unknown labels, or a size that the style encoder cannot downsample.
+        """
         return self.read_style(
             labels.new_zeros((*labels.shape[:-2], 3, *labels.shape[-2:]), dtype=torch.float32), labels
         )
@@ -182,14 +192,24 @@ class FacePipeline:
     def load_style(self, path: str | Path) -> StyleCode:
         """Read a style written by `StyleCode.save`; raise StyleError if it belongs to another model."""
         style = load_style(path, self.label_set)
-        check_encoder(style, tuple(style.codes.shape), self.encoder)
+        check_encoder(style, tuple(style.codes.shape), self.encoder_fingerprint)
         return style
 
     # --- images ---
 
     @torch.no_grad()
-    def reconstruct(self, image: Tensor) -> Tensor:
-        """Encode and decode an image with the first stage, an upper bound on sample quality."""
+    def autoencode(self, image: Tensor) -> Tensor:
+        """Encode and decode images with the first stage, an upper bound on sample quality.
+
+        Args:
+            image: (3, H, W) or (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            The shape of `image`, in [-1, 1], on the model's device.
+
+        Raises:
+            ValueError: non-finite values, or a size that the networks cannot downsample.
+        """
         self.sampler.latent_size(image)
         check_finite(image)
         z = self.model.encode_first_stage(with_batch(image, 4).to(self.device))
@@ -200,8 +220,11 @@ class FacePipeline:
         """Fit a linear decoder for the option `preview`, which takes about a thousandth of the decoder's time.
 
         Args:
-            images: photos (3, H, W) such as the model edits, of its size; no more are read than the fit needs,
-                usually 1 to 5. Without any, previews keep the model's own decoder.
+            images: photos (3, H, W) in [-1, 1] of the model's size; no more are read than the fit needs, usually
+                1 to 5. Without any, previews keep the model's own decoder.
+
+        Raises:
+            RuntimeError: images of different sizes.
         """
         height, width = self.size
         factor = self.model.first_stage_model.factor
@@ -227,11 +250,11 @@ class FacePipeline:
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
-        how = sampling(**options)
+        checked = validate_options(**options)
         single = labels.ndim == 2 and isinstance(style, StyleCode)
         labels, codes = broadcast({"label maps": with_batch(labels, 3), "styles": self._codes(style)})
         self._check_labels(labels)
-        images = self.sampler.sample(SamplingInputs(labels, codes), how)
+        images = self.sampler.sample(SamplingInputs(labels, codes), checked)
         return images[0] if single else images
 
     @torch.no_grad()
@@ -259,8 +282,9 @@ class FacePipeline:
             new_labels: target label map; None for `labels`.
             lock: keep all other pixels exactly, except within `border` pixels of the edit.
             invert: start from the DDIM inversion of the image (arXiv 2010.02502, section 4.3), which
-                preserves detail in unedited areas; requires, and defaults to, the solver ddim with eta 0.
-            border: width of the soft edge in pixels; by default 1/64 of the height.
+                preserves detail in unedited areas; requires the solver ddim with eta 0, and defaults to it and 50
+                steps.
+            border: width of the soft edge of a locked edit in pixels; by default 1/64 of the height.
             options: see `Sampling`.
 
         Returns:
@@ -269,7 +293,7 @@ class FacePipeline:
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
-        how = inverting(**options) if invert else sampling(**options)
+        checked = validate_inversion_options(**options) if invert else validate_options(**options)
         rows = self.label_set.indices(regions)
         new_labels = labels if new_labels is None else new_labels
         single = image.ndim == 3 and labels.ndim == new_labels.ndim == 2 and isinstance(style, StyleCode)
@@ -288,9 +312,11 @@ class FacePipeline:
                 f"new_labels must have the size of the image, {tuple(labels.shape[-2:])}, "
                 f"got {tuple(target.shape[-2:])}"
             )
+        if border is not None and not lock:
+            warnings.warn("border has no effect with lock=False: no pixels are kept", stacklevel=3)
         weights = soften(area_of(rows, labels, target), border) if lock else None
         own = SamplingInputs(labels, stack_codes(self.read_style(image, labels))) if invert else None
-        images = self.sampler.sample(SamplingInputs(target, codes), how, EditSource(image, weights, own))
+        images = self.sampler.sample(SamplingInputs(target, codes), checked, EditSource(image, weights, own))
         return images[0] if single else images
 
     @torch.no_grad()
@@ -303,7 +329,16 @@ class FacePipeline:
         spacing: Spacing = "uniform",
         progress: Progress | None = None,
     ) -> Tensor:
-        """Return the DDIM inversion (B, C, h, w): noise from which DDIM approximately reconstructs the image."""
+        """Return the DDIM inversion (B, C, h, w): noise from which DDIM approximately reconstructs the image.
+
+        Args:
+            image: (3, H, W) or (B, 3, H, W) in [-1, 1].
+            labels: label maps (H, W) or (B, H, W).
+            steps, spacing, progress: as in `Sampling`.
+
+        Raises:
+            ValueError: inputs that do not fit the model or each other, or an invalid option.
+        """
         image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
         own = SamplingInputs(labels, stack_codes(self.read_style(image, labels)))
         return self.sampler.invert(image, own, steps, spacing, progress)
@@ -317,7 +352,7 @@ class FacePipeline:
             raise ValueError("style must be a StyleCode or a list of one per image, got an empty list")
         R, D = self.model.num_regions, self.model.unet.context_dim
         for one in styles:
-            check_encoder(one, (R, D), self.encoder)
+            check_encoder(one, (R, D), self.encoder_fingerprint)
         return stack_codes(styles)
 
     def _check_labels(self, labels: Tensor) -> None:

@@ -10,15 +10,15 @@ from typing import Literal, TypedDict, Unpack, cast, get_args
 from torch import Tensor
 
 from ldm.sampling.schedule import SPACINGS, Spacing
-from ldm.sampling.solvers import MULTISTEP, SOLVERS
+from ldm.sampling.solvers import SOLVERS
 
 Null = Literal["empty", "zero"]
 Progress = Callable[[int, int], None]  # steps done, total steps
 # Receives a function that decodes the current x0 estimate (B, 3, H, W); nothing is computed unless it is called.
 Preview = Callable[[Callable[[], Tensor]], None]
 
-# Steps that are no farther from 1,000 DDIM steps than 50 DDIM steps are (docs/sampling.md).
-DEFAULT_STEPS, SINGLE_STEP_STEPS = 10, 50  # of the multistep solvers, and of the others
+# Fewest steps whose error against 1,000 DDIM steps is at most that of 50 DDIM steps (docs/sampling.md).
+DEFAULT_STEPS, DDIM_STEPS = 10, 50  # of dpmpp_2m and unipc; of ddim, ddpm and plms
 # Spacing with the lowest error at 20 steps (docs/sampling.md); other solvers use the published one.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
 
@@ -45,7 +45,7 @@ class Sampling:
     """Sampling options.
 
     Attributes:
-        steps: number of solver steps, in [1, 1000]; None for 10 of a multistep solver, 50 of another.
+        steps: number of solver steps, in [1, 1000]; None for 10 with dpmpp_2m and unipc, 50 with the others.
         solver: name in `ldm.sampling.SOLVERS`.
         spacing: timestep spacing, "uniform", "quadratic" or "logsnr"; None for the best of the solver.
         eta: stochasticity of DDIM, in [0, 1].
@@ -118,7 +118,7 @@ class Sampling:
         """Number of steps, with None resolved to the solver's."""
         if self.steps is not None:
             return self.steps
-        return DEFAULT_STEPS if self.solver in MULTISTEP else SINGLE_STEP_STEPS
+        return DEFAULT_STEPS if self.solver in BEST_SPACING else DDIM_STEPS
 
     def seeds(self, count: int) -> list[int]:
         """Return one seed per image; raise ValueError unless there are `count` or a single one."""
@@ -132,7 +132,7 @@ class Sampling:
         return given
 
 
-def sampling(**options: Unpack[SamplingOptions]) -> Sampling:
+def validate_options(**options: Unpack[SamplingOptions]) -> Sampling:
     """Validate options; an unknown name raises ValueError with the closest one."""
     for name in options:
         _one_of("option", name, SamplingOptions.__annotations__)
@@ -148,15 +148,15 @@ def _listed(seed: int | Sequence[int]) -> list[int]:
     return [int(one) for one in several]
 
 
-def inverting(**options: Unpack[SamplingOptions]) -> Sampling:
+def validate_inversion_options(**options: Unpack[SamplingOptions]) -> Sampling:
     """Validate options for an edit by inversion; defaults to 50 steps of DDIM.
 
     Raises:
-        ValueError: as in `sampling`, a solver other than ddim, or a nonzero eta.
+        ValueError: as in `validate_options`, a solver other than ddim, or a nonzero eta.
     """
     options.setdefault("solver", "ddim")
-    options.setdefault("steps", 50)
-    checked = sampling(**options)
+    options.setdefault("steps", DDIM_STEPS)
+    checked = validate_options(**options)
     if checked.solver != "ddim" or checked.eta != 0:
         raise ValueError(
             f"inversion requires solver ddim with eta 0, got {checked.solver} with eta {checked.eta}"

@@ -85,9 +85,9 @@ class Photo:
         style: StyleCode = self.pipe.read_style(*self._face(face).model_input(self.pipe.size))
         return style
 
-    def random_style(self, face: int = 0) -> StyleCode:
+    def null_style(self, face: int = 0) -> StyleCode:
         """Return the null style of a face, for which sampling draws a random appearance."""
-        style: StyleCode = self.pipe.random_style(self._face(face).model_input(self.pipe.size)[1])
+        style: StyleCode = self.pipe.null_style(self._face(face).model_input(self.pipe.size)[1])
         return style
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class Photo:
         pixels, weights = self._pasted(self._face(face), edits, strength, around=detail == "keep")
         recipe = {
             "format": FORMAT,
-            "model": self.pipe.name,
+            "model": self.pipe.fingerprint,
             "face": face,
             "regions": names,
             "color": dict(color) if isinstance(color, Mapping) else color,

@@ -17,7 +17,7 @@ from ldm.checkpoints.config_files import parse_json
 from ldm.data.images import ImageError, encode_png, open_image, read_rgb, to_tensor
 from ldm.data.label_text import labels_from_text, labels_to_text
 from ldm.pipeline.face_pipeline import FacePipeline
-from ldm.pipeline.options import Preview, Progress, SamplingOptions, sampling
+from ldm.pipeline.options import Preview, Progress, SamplingOptions, validate_options
 from ldm.pipeline.style_code import StyleCode
 
 FORMAT = "sca-dm recipe 1"
@@ -69,19 +69,19 @@ class Recipe:
     def to_text(self, pipe: FacePipeline) -> str:
         """Serialize the recipe as JSON, for the model that sampled the image."""
         codes = self.style.codes.numpy().astype("<f4")
-        facts: dict[str, Any] = {
+        record: dict[str, Any] = {
             "format": FORMAT,
-            "model": pipe.name,
-            "said": dict(self.description),
-            "how": self.options,
+            "model": pipe.fingerprint,
+            "description": dict(self.description),
+            "options": self.options,
             "regions": list(self.regions),
             "labels": labels_to_text(self.labels),
             "style": {"shape": list(codes.shape), "codes": base64.b64encode(codes.tobytes()).decode()},
         }
         if self.photo is not None and self.photo_labels is not None:
-            facts["photo"] = base64.b64encode(encode_png(self.photo)).decode()
-            facts["photo_labels"] = labels_to_text(self.photo_labels)
-        return json.dumps(facts)
+            record["photo"] = base64.b64encode(encode_png(self.photo)).decode()
+            record["photo_labels"] = labels_to_text(self.photo_labels)
+        return json.dumps(record)
 
     @classmethod
     def from_text(cls, text: str, pipe: FacePipeline) -> Recipe:
@@ -91,25 +91,25 @@ class Recipe:
             RecipeError: not a recipe, a damaged one, or one of another model.
         """
         try:
-            facts = parse_json(text)
-            if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            record = parse_json(text)
+            if not isinstance(record, dict) or record.get("format") != FORMAT:
                 raise RecipeError("this image has no recipe from the studio in its metadata")
-            if facts["model"] != pipe.name:
-                description = facts.get("said") or {}
+            if record["model"] != pipe.fingerprint:
+                description = _described(record)
                 raise RecipeError(
-                    f"this recipe belongs to other weights ({description.get('checkpoint', facts['model'])}, "
+                    f"this recipe belongs to other weights ({description.get('checkpoint', record['model'])}, "
                     f"{description.get('weights', '?')}); start the studio with them to reproduce the image"
                 )
             return cls(
-                style=_style(facts["style"], pipe),
-                labels=labels_from_text(facts["labels"], pipe.label_set, pipe.size),
-                options=_options(facts["how"]),
-                photo=_photo(facts["photo"], pipe) if "photo" in facts else None,
-                photo_labels=labels_from_text(facts["photo_labels"], pipe.label_set, pipe.size)
-                if "photo" in facts
+                style=_style(record["style"], pipe),
+                labels=labels_from_text(record["labels"], pipe.label_set, pipe.size),
+                options=_options(record["options"] if "options" in record else record["how"]),
+                photo=_photo(record["photo"], pipe) if "photo" in record else None,
+                photo_labels=labels_from_text(record["photo_labels"], pipe.label_set, pipe.size)
+                if "photo" in record
                 else None,
-                regions=tuple(_known(facts["regions"], pipe)),
-                description=dict(facts.get("said") or {}),
+                regions=tuple(_known(record["regions"], pipe)),
+                description=dict(_described(record)),
             )
         except RecipeError:
             raise
@@ -131,27 +131,23 @@ def recipe_text(png: bytes) -> str:
     return text
 
 
-def read_recipe(png: bytes, pipe: FacePipeline) -> Recipe:
-    """Read the recipe in the metadata of a PNG.
-
-    Raises:
-        RecipeError: the image has none, or one of another model. ImageError: not a PNG.
-    """
-    return Recipe.from_text(recipe_text(png), pipe)
-
-
 def description_in(text: str) -> Mapping[str, Any]:
     """Return the descriptive metadata in a recipe text without a model; empty if it is not a recipe."""
     try:
-        description = parse_json(text)["said"]
-    except (ValueError, KeyError, TypeError):
+        description = _described(parse_json(text))
+    except (ValueError, TypeError, AttributeError):
         return {}
     return description if isinstance(description, dict) else {}
 
 
-def _style(facts: Mapping[str, Any], pipe: FacePipeline) -> StyleCode:
-    codes = np.frombuffer(base64.b64decode(facts["codes"], validate=True), "<f4").reshape(facts["shape"])
-    return StyleCode(torch.from_numpy(codes.copy()), pipe.label_set, pipe.encoder)
+def _described(record: Mapping[str, Any]) -> Any:
+    """Return the descriptive metadata of a recipe; older ones have it under "said" and the options under "how"."""
+    return record.get("description") or record.get("said") or {}
+
+
+def _style(record: Mapping[str, Any], pipe: FacePipeline) -> StyleCode:
+    codes = np.frombuffer(base64.b64decode(record["codes"], validate=True), "<f4").reshape(record["shape"])
+    return StyleCode(torch.from_numpy(codes.copy()), pipe.label_set, pipe.encoder_fingerprint)
 
 
 def _photo(text: str, pipe: FacePipeline) -> Tensor:
@@ -161,17 +157,17 @@ def _photo(text: str, pipe: FacePipeline) -> Tensor:
         return to_tensor(read_rgb(photo))
 
 
-def _options(how: Mapping[str, Any]) -> SamplingOptions:
-    if not set(how) <= set(STORED_OPTIONS):
+def _options(stored: Mapping[str, Any]) -> SamplingOptions:
+    if not set(stored) <= set(STORED_OPTIONS):
         raise RecipeError(
-            f"the recipe contains unknown options: {', '.join(sorted(set(how) - set(STORED_OPTIONS)))}"
+            f"the recipe contains unknown options: {', '.join(sorted(set(stored) - set(STORED_OPTIONS)))}"
         )
-    if not isinstance(how.get("seed", 0), int) or not isinstance(how.get("steps", 1), int):
+    if not isinstance(stored.get("seed", 0), int) or not isinstance(stored.get("steps", 1), int):
         raise RecipeError("the recipe's seed and steps must be integers")
-    if isinstance(how.get("guidance"), float) and not math.isfinite(how["guidance"]):
+    if isinstance(stored.get("guidance"), float) and not math.isfinite(stored["guidance"]):
         raise RecipeError("the recipe's guidance must be finite")
-    options: SamplingOptions = {**how}  # type: ignore[typeddict-item]
-    sampling(**options)
+    options: SamplingOptions = {**stored}  # type: ignore[typeddict-item]
+    validate_options(**options)
     return options
 
 

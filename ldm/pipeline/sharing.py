@@ -37,7 +37,7 @@ from ldm.pipeline import PhotoEditor
 
 editor = PhotoEditor.from_pretrained("{name}")
 photo = editor.open("family.jpg")
-photo.edit(0, style=photo.random_style(), regions=["hair"], seed=0).save("family_edited.jpg")
+photo.edit(0, style=photo.null_style(), regions=["hair"], seed=0).save("family_edited.jpg")
 ```
 
 Edit photos of people who agree to it, and say that an edited photo is edited.

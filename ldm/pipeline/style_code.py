@@ -28,12 +28,12 @@ class StyleCode:
     Attributes:
         codes: (R, D), float32, on the CPU.
         label_set: names of the R regions.
-        encoder: fingerprint of the style encoder; codes of different encoders are incompatible.
+        encoder_fingerprint: fingerprint of the style encoder; codes of different encoders are incompatible.
     """
 
     codes: Tensor
     label_set: LabelSet
-    encoder: str
+    encoder_fingerprint: str
 
     def __post_init__(self) -> None:
         R = len(self.label_set)
@@ -80,14 +80,14 @@ class StyleCode:
 
     def save(self, path: str | Path) -> None:
         """Write the codes as safetensors, atomically."""
-        facts = {
+        metadata = {
             "format": FORMAT,
-            "encoder": self.encoder,
+            "encoder": self.encoder_fingerprint,
             "label_set": self.label_set.name,
             "regions": json.dumps(self.regions),
             "checksum": _checksum(self.codes),
         }
-        write_file(path, lambda file: file.write(save({"codes": self.codes}, facts)))
+        write_file(path, lambda file: file.write(save({"codes": self.codes}, metadata)))
 
     def _changed(self, regions: Iterable[str] | None, values: Callable[[list[int]], Tensor]) -> "StyleCode":
         rows = self.label_set.indices(self.regions if regions is None else regions)
@@ -96,16 +96,16 @@ class StyleCode:
         return replace(self, codes=codes)
 
     def _fitting(self, other: "StyleCode") -> "StyleCode":
-        check_encoder(other, self.codes.shape, self.encoder)
+        check_encoder(other, self.codes.shape, self.encoder_fingerprint)
         return other
 
 
-def check_encoder(style: StyleCode, shape: tuple[int, ...], encoder: str) -> None:
-    """Raise StyleError if `style` is not of this shape and from this encoder."""
-    if style.codes.shape != shape or style.encoder != encoder:
+def check_encoder(style: StyleCode, shape: tuple[int, ...], fingerprint: str) -> None:
+    """Raise StyleError if `style` is not of this shape and from the encoder with this fingerprint."""
+    if style.codes.shape != shape or style.encoder_fingerprint != fingerprint:
         raise StyleError(
-            f"style codes must have shape {tuple(shape)} and encoder {encoder}, got {tuple(style.codes.shape)} of "
-            f"{style.encoder}: codes of another model are incompatible; read the style again from its image"
+            f"style codes must have shape {tuple(shape)} and encoder {fingerprint}, got {tuple(style.codes.shape)} of "
+            f"{style.encoder_fingerprint}: codes of another model are incompatible; read the style again from its image"
         )
 
 
@@ -117,24 +117,24 @@ def load_style(path: str | Path, label_set: LabelSet) -> StyleCode:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            facts, names = file.metadata() or {}, list(file.keys())
-            if facts.get("format") != FORMAT or names != ["codes"]:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if metadata.get("format") != FORMAT or names != ["codes"]:
                 raise StyleError(f"{path}: not a style code file; write one with StyleCode.save")
             codes = file.get_tensor("codes")
-            if "checksum" not in facts:
+            if "checksum" not in metadata:
                 raise StyleError(f"{path}: has no checksum, as those of earlier versions; write it again")
-            if facts["checksum"] != _checksum(codes):
+            if metadata["checksum"] != _checksum(codes):
                 raise StyleError(f"{path}: damaged, its checksum does not match; write it again")
     except (OSError, safetensors.SafetensorError) as error:
         raise StyleError(f"{path}: cannot be read as a style code ({error})") from error
-    if facts.get("regions") != json.dumps(label_set.regions):
+    if metadata.get("regions") != json.dumps(label_set.regions):
         raise StyleError(
-            f"{path}: expected the regions of {label_set.name}, got a style with those of {facts.get('label_set')}"
+            f"{path}: expected the regions of {label_set.name}, got a style with those of {metadata.get('label_set')}"
         )
     if not codes.is_floating_point():
         raise StyleError(f"{path}: codes must be floating-point numbers, got {codes.dtype}")
     try:
-        return StyleCode(codes, label_set, facts.get("encoder", ""))
+        return StyleCode(codes, label_set, metadata.get("encoder", ""))
     except StyleError as error:
         raise StyleError(f"{path}: {error}") from error
 

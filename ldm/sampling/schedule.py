@@ -68,16 +68,16 @@ class NoiseSchedule:
         return {name: tensor.float() for name, tensor in tensors.items()}
 
     def timesteps(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
-        """Return the timesteps of single-step solvers, ascending.
+        """Return the timesteps of ddim, ddpm and plms, ascending.
 
         uniform: 1, 1 + c, 1 + 2c, ... with c = T // steps, clamped to T - 1, as published. There may be more than
-            `steps` of them: 63 for 60 of 1000. If c is 1, where the published rule leaves the schedule: `steps`
+            `steps` of them: 63 for 60 of 1000. If c is 1, the published rule would exceed T - 1; instead, `steps`
             evenly spaced timesteps from 0 to T - 1.
         quadratic: floor(linspace(0, sqrt(0.8 T), steps)^2) + 1.
         logsnr: `nodes` without its last.
 
         Raises:
-            ValueError: `steps` is not in 1..T, or unknown spacing.
+            ValueError: `steps` is not in [1, T], or unknown spacing.
         """
         T = len(self)
         if not 1 <= steps <= T:
@@ -95,13 +95,13 @@ class NoiseSchedule:
         return [min(t + 1, T - 1) for t in range(0, T, stride)]
 
     def nodes(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
-        """Return the `steps` + 1 timesteps of multistep solvers, descending from T - 1 to 0.
+        """Return the `steps` + 1 timesteps of dpmpp_2m and unipc, descending from T - 1 to 0.
 
         Evenly spaced in t (uniform), sqrt(t) (quadratic) or log(alpha / sigma) (logsnr), up to rounding to distinct
         integers. T timesteps allow T - 1 steps only: `steps` = T gives T - 1.
 
         Raises:
-            ValueError: `steps` is not in 1..T, or unknown spacing.
+            ValueError: `steps` is not in [1, T], or unknown spacing.
         """
         last = len(self) - 1
         if not 1 <= steps <= len(self):

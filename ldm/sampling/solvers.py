@@ -16,7 +16,7 @@ from ldm.sampling.schedule import NoiseSchedule, Spacing, evenly
 Predict = Callable[[Tensor, Tensor], Tensor]  # x (B, ...), t (B,) int64 -> eps like x
 Solver = Literal["ddim", "ddpm", "plms", "dpmpp_2m", "unipc"]
 SOLVERS: tuple[Solver, ...] = ("ddim", "ddpm", "plms", "dpmpp_2m", "unipc")
-MULTISTEP = {"dpmpp_2m": dpmpp_2m, "unipc": unipc}
+DATA_PREDICTION_SOLVERS = {"dpmpp_2m": dpmpp_2m, "unipc": unipc}
 # Adams-Bashforth weights, newest prediction first, by order.
 ADAMS_BASHFORTH = {
     2: (3 / 2, -1 / 2),
@@ -26,7 +26,7 @@ ADAMS_BASHFORTH = {
 
 
 class SolverStep(NamedTuple):
-    """Step of a single-step solver, from timestep t to the one below.
+    """Step of ddim, ddpm and plms, from timestep t to the one below.
 
     Attributes:
         t: timestep.
@@ -60,7 +60,7 @@ def sample(
         steps: number of steps, in 1..T.
         solver: "ddim" (arXiv 2010.02502), "ddpm" (2006.11239), "plms" (2202.09778), "dpmpp_2m" (2211.01095)
             or "unipc" (2302.04867).
-        eta: stochasticity of ddim, 0 (deterministic) to 1 (as ddpm).
+        eta: stochasticity of ddim, in [0, 1]: 0 is deterministic, 1 as ddpm.
         spacing: spacing of the timesteps, see `NoiseSchedule.timesteps`; ddpm always spaces them evenly.
         generator: generator of the noise added in each step: one per image, or one for the batch.
         progress: called after every step with the steps done and the total number of steps.
@@ -74,8 +74,8 @@ def sample(
     if solver not in SOLVERS:
         nearest = sorted(SOLVERS, key=lambda name: -difflib.SequenceMatcher(None, name, solver).ratio())
         raise ValueError(f"unknown solver {solver!r}; available: {', '.join(nearest)}")
-    if eta < 0:
-        raise ValueError(f"eta must be at least 0, got {eta}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1], got {eta}")
     if eta > 0 and solver not in ("ddim", "ddpm"):
         raise ValueError(f"eta must be 0 with the solver {solver}, got {eta}")
     if solver == "ddpm" and (eta != 0 or spacing != "uniform"):
@@ -84,10 +84,10 @@ def sample(
             stacklevel=2,
         )
     with torch.no_grad():
-        if solver in MULTISTEP:
+        if solver in DATA_PREDICTION_SOLVERS:
             bar = schedule.alpha_bar.tolist()
             levels = [Level.of(t, bar[t]) for t in schedule.nodes(steps, spacing)]
-            return MULTISTEP[solver](_data_prediction(predict, bar), x_T, levels, progress)
+            return DATA_PREDICTION_SOLVERS[solver](_data_prediction(predict, bar), x_T, levels, progress)
         if solver == "plms":
             return _plms(predict, x_T, _steps(schedule, steps, spacing), progress)
         if solver == "ddpm":

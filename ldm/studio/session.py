@@ -74,7 +74,7 @@ class SampleRequest:
         """Return the recipes in order: variants, or the frames of an interpolation."""
         own = pipe.read_style(self.face.image, self.face.labels)
         sources = [
-            pipe.random_style(self.labels)
+            pipe.null_style(self.labels)
             if part.source is None
             else pipe.read_style(part.source.image, part.source.labels)
             for part in self.parts
@@ -82,7 +82,7 @@ class SampleRequest:
         shares = [frame / (self.frames - 1) for frame in range(self.frames)] if self.frames else [1.0]
         recipes = []
         for share in shares:
-            style = pipe.random_style(self.labels) if self.no_style else own
+            style = pipe.null_style(self.labels) if self.no_style else own
             for part, source in zip(self.parts, sources, strict=True):
                 style = style.lerp(source, share * part.amount, part.regions)
             recipes.append(self._recipe(pipe, style, checkpoint, share))

@@ -109,7 +109,7 @@ def test_faces_deleted_by_hand_stay_deleted(photos: Path, made: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda photo: photo.resize((256, 256)), "--smallest"),
+        (lambda photo: photo.resize((256, 256)), "--min-size"),
         (lambda photo: photo.crop((180, 40, 280, 180)), "outside the photo"),
     ],
     ids=["small", "cut off"],

@@ -86,7 +86,10 @@ def test_a_model_of_the_hub(folder: Path, pipe: FacePipeline, tmp_path: Path) ->
     refs = tmp_path / "models--anna--faces" / "refs"
     refs.mkdir()
     (refs / "main").write_text("0" * 40)
-    code = "import sys; from ldm.pipeline import FacePipeline; print(FacePipeline.from_pretrained(sys.argv[1]).encoder)"
+    code = (
+        "import sys; from ldm.pipeline import FacePipeline; "
+        "print(FacePipeline.from_pretrained(sys.argv[1]).encoder_fingerprint)"
+    )
 
     def load(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -97,7 +100,7 @@ def test_a_model_of_the_hub(folder: Path, pipe: FacePipeline, tmp_path: Path) ->
         )
 
     found = load("anna/faces")
-    assert found.stdout.strip() == pipe.encoder, found.stderr
+    assert found.stdout.strip() == pipe.encoder_fingerprint, found.stderr
     assert (
         "CheckpointError: anna/nobody: not a local path, and the Hugging Face hub"
         in load("anna/nobody").stderr
@@ -164,7 +167,7 @@ def test_one_of_each_gives_one_and_one_serves_many(pipe: FacePipeline) -> None:
 
 def test_guidance_pulls_away_from_the_null(pipe: FacePipeline) -> None:
     batch = small.batch(1)
-    empty = pipe(batch["labels"], pipe.random_style(batch["labels"]), steps=3, solver="ddim")
+    empty = pipe(batch["labels"], pipe.null_style(batch["labels"]), steps=3, solver="ddim")
     plain, none, more = (run(pipe, [0], batch, guidance=scale) for scale in (1.0, 0.0, 2.0))
     torch.testing.assert_close(none, empty)
     assert not torch.equal(plain, more)
@@ -242,7 +245,7 @@ def test_inversion_comes_back_to_the_photo(pipe: FacePipeline) -> None:
             progress=lambda done, total: seen.append((done, total)),
         )
         other = pipe(labels, styles, steps=100, solver="ddim")
-        ceiling = pipe.reconstruct(image)
+        ceiling = pipe.autoencode(image)
     finally:
         with torch.no_grad():
             pipe.model.unet.out[-1].weight.copy_(kept / 0.2)

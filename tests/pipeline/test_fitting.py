@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_said(pipe: FacePipeline) -> None:
     with pytest.raises(ValueError, match="border must be at least 0 pixels, got -1"):
         pipe.edit(image, labels, styles, regions=["hair"], border=-1)
     with pytest.raises(ValueError, match="must be multiples of 8 pixels"):
-        pipe.reconstruct(image[..., :12])
+        pipe.autoencode(image[..., :12])
     with pytest.raises(ValueError, match="inversion requires solver ddim"):
         pipe.edit(image, labels, styles, regions=["hair"], invert=True, solver="unipc")
 
@@ -107,7 +107,7 @@ def test_one_photo_is_read_with_many_maps_and_many_with_one(pipe: FacePipeline) 
     with pytest.raises(ValueError, match="one per image, got an empty list"):
         pipe(labels, [])
     with pytest.raises(ValueError, match="non-finite"):
-        pipe.reconstruct(image * math.nan)
+        pipe.autoencode(image * math.nan)
 
 
 def test_seeds_may_be_numpys(pipe: FacePipeline) -> None:
@@ -148,7 +148,7 @@ def test_the_null_of_guidance_is_read_in_float32_whatever_the_precision(
     monkeypatch.setattr(pipe.model, "get_learned_conditioning", watched)
     half(batch["labels"], style, steps=1, guidance=2.0)
     (null,) = seen
-    expected = half.random_style(batch["labels"])[0].codes
+    expected = half.null_style(batch["labels"])[0].codes
     torch.testing.assert_close(null[0], expected, atol=1e-6, rtol=0)
     assert null.dtype == torch.float32
 

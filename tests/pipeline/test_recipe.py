@@ -8,7 +8,7 @@ import torch
 from ldm.data.images import encode_png
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.pipeline import FacePipeline, Recipe, RecipeError
-from ldm.pipeline.recipe import KEY, read_recipe
+from ldm.pipeline.recipe import KEY, recipe_text
 from tests import small
 
 
@@ -37,10 +37,18 @@ def recipe_of(pipe: FacePipeline, lock: bool) -> Recipe:
 def test_a_picture_carries_what_makes_it_again(pipe, lock) -> None:
     recipe = recipe_of(pipe, lock)
     image = recipe.make(pipe)
-    again = read_recipe(encode_png(image, {KEY: recipe.to_text(pipe)}), pipe)
+    again = Recipe.from_text(recipe_text(encode_png(image, {KEY: recipe.to_text(pipe)})), pipe)
     assert torch.equal(again.make(pipe), image)
     assert not torch.equal(again.with_seed(8).make(pipe), image)
     assert again.description == recipe.description
+
+
+def test_a_recipe_of_an_earlier_version_is_read(pipe) -> None:
+    recipe = recipe_of(pipe, lock=True)
+    record = json.loads(recipe.to_text(pipe))
+    record |= {"said": record.pop("description"), "how": record.pop("options")}
+    again = Recipe.from_text(json.dumps(record), pipe)
+    assert (again.description, again.options) == (recipe.description, recipe.options)
 
 
 def test_previews_come_at_every_step_and_end_at_the_picture(pipe) -> None:
@@ -73,9 +81,9 @@ def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:
         ({"model": "0123456789abcdef"}, "belongs to other weights"),
         ({"labels": "16x16:256*77"}, "label 77"),
         ({"labels": "8x8:64*1"}, "8 x 8 pixels"),
-        ({"how": {"steps": 10**9}}, "steps must be in"),
-        ({"how": {"steps": "4"}}, "must be integers"),
-        ({"how": {"progress": 1}}, "unknown options: progress"),
+        ({"options": {"steps": 10**9}}, "steps must be in"),
+        ({"options": {"steps": "4"}}, "must be integers"),
+        ({"options": {"progress": 1}}, "unknown options: progress"),
         ({"style": {"shape": [19, 8], "codes": "AAAA"}}, "damaged"),
         ({"style": None}, "damaged"),
         ({"regions": ["beard"]}, "no region 'beard'"),
@@ -90,6 +98,6 @@ def test_changed_recipes_are_refused_in_a_sentence(pipe, change, said) -> None:
 
 def test_pictures_without_a_recipe_are_refused(pipe) -> None:
     with pytest.raises(RecipeError, match="downloaded from the studio"):
-        read_recipe(encode_png(torch.zeros(3, 8, 8)), pipe)
+        recipe_text(encode_png(torch.zeros(3, 8, 8)))
     with pytest.raises(RecipeError, match="no recipe"):
-        read_recipe(encode_png(torch.zeros(3, 8, 8), {KEY: '{"task": "swap"}'}), pipe)
+        Recipe.from_text('{"task": "swap"}', pipe)

@@ -175,7 +175,7 @@ def test_guidance_scale_per_pixel() -> None:
         ({"steps": 0, "solver": "ddpm"}, r"steps must be in \[1, 1000\]"),
         ({"spacing": "cubic"}, "'cubic'; available: quadratic"),
         ({"solver": "plms", "eta": 0.5}, "eta must be 0 with the solver plms, got 0.5"),
-        ({"eta": -1.0}, "eta must be at least 0, got -1.0"),
+        ({"eta": -1.0}, "eta must be in \\[0, 1\\], got -1.0"),
     ],
 )
 def test_invalid_settings(settings: dict, message: str) -> None:

@@ -74,7 +74,7 @@ def test_the_same_picture_comes_from_its_recipe(page, context, address, tmp_path
     assert (pixels(again) == pixels(first)).all()
     open_advanced(other)
     browser.eventually(lambda: other.is_checked("#lock-seed input"))
-    assert other.input_value("#seed input") == str(recipe(first)["how"]["seed"])
+    assert other.input_value("#seed input") == str(recipe(first)["options"]["seed"])
     other.close()
 
 
@@ -226,7 +226,7 @@ def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
     page.click("#own-use")
     page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your photo'")
     make(page)
-    assert recipe(download(page, "#compare a", tmp_path))["said"]["face"] == "your photo"
+    assert recipe(download(page, "#compare a", tmp_path))["description"]["face"] == "your photo"
 
 
 def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> None:
@@ -244,7 +244,7 @@ def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> N
     choose_regions(page, "upper lip")
     page.get_by_role("radio", name="Random", exact=True).check()
     make(page)
-    parts = recipe(download(page, "#compare a", tmp_path))["said"]["parts"]
+    parts = recipe(download(page, "#compare a", tmp_path))["description"]["parts"]
     assert parts == ["hair like 029993", "upper lip random"]
 
 
@@ -375,7 +375,7 @@ def test_a_made_picture_is_edited_further_and_styles_are_random(page, tmp_path: 
     page.get_by_role("radio", name="Random", exact=True).check()
     page.click("#face-mine .all")
     make(page)
-    said = recipe(download(page, "#compare a", tmp_path))["said"]
+    said = recipe(download(page, "#compare a", tmp_path))["description"]
     assert said["face"] == "your image" and said["parts"][0].endswith("random")
     page.click("#face-mine .none")
     page.click("#make")

@@ -78,10 +78,10 @@ def test_parts_variants_and_strips_become_recipes(models) -> None:
     )
     assert torch.allclose(strip[1].style["hair"], (own["hair"] + other["hair"]) / 2)
     nothing = request(parts=(), no_style=True).recipes(pipe, "small")[0]
-    assert torch.equal(nothing.style.codes, pipe.random_style(face(0).labels).codes)
+    assert torch.equal(nothing.style.codes, pipe.null_style(face(0).labels).codes)
     half = request(parts=(Part(("hair",), face(1), 0.5), Part(("nose",), None))).recipes(pipe, "small")[0]
     assert torch.allclose(half.style["hair"], strip[1].style["hair"])
-    assert torch.equal(half.style["nose"], pipe.random_style(face(0).labels)["nose"])
+    assert torch.equal(half.style["nose"], pipe.null_style(face(0).labels)["nose"])
 
 
 def test_where_nothing_would_change_it_says_so() -> None:

@@ -155,7 +155,7 @@ class PhotoBackend:
             return style
         if edit.photo is not None:
             return editor.open(edit.photo)
-        return photo.random_style(face)
+        return photo.null_style(face)
 
 
 class Example:
