@@ -43,8 +43,13 @@ TARGETS: dict[str, str] = {
 
 # Parameters that have been renamed: class -> {name in older YAMLs and checkpoints: name now}.
 RENAMED: dict[str, dict[str, str]] = {
-    "ldm.modules.moment_style_encoder.MomentStyleEncoder": {"frames": "region_frames"},
-    "ldm.modules.unet.UNet": {"style_frames": "region_frames"},
+    "ldm.modules.moment_style_encoder.MomentStyleEncoder": {
+        "frames": "region_frames",
+        "coarse": "coarse_grids",
+        "reduce": "input_downsampling",
+    },
+    "ldm.modules.unet.UNet": {"style_frames": "region_frames", "mask_shares": "area_masks"},
+    "ldm.models.diffusion.LatentDiffusion": {"half_first_moment": "bf16_first_moment"},
     "ldm.models.autoencoder.VQModel": {"revive_after": "codebook_reset_after"},
     "ldm.models.autoencoder.VQModelInterface": {"revive_after": "codebook_reset_after"},
 }

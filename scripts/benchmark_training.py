@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FASTER = {
     "channels_last": True,
     "step_in_backward": True,
-    "half_first_moment": True,
+    "bf16_first_moment": True,
 }  # and use_checkpoint: cheap
 
 

@@ -75,8 +75,9 @@ def half_size(config: Mapping[str, Any]) -> list[str]:
             for part in ("train", "validation")
         },
     }
-    if (reduce := model["cond_stage_config"]["params"].get("reduce", 1)) > 1:
-        halved["model.params.cond_stage_config.params.reduce"] = reduce
+    encoder = model["cond_stage_config"]["params"]
+    if (factor := encoder.get("input_downsampling", 1)) > 1:
+        halved["model.params.cond_stage_config.params.input_downsampling"] = factor
     return [f"{key}={value // 2}" for key, value in halved.items()]
 
 

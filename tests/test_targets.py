@@ -219,16 +219,27 @@ def test_a_first_stage_trains_with_the_loss_that_published_yamls_name(tmp_path, 
             {"region_frames": {0: "image", 13: 1}},
         ),
         (
-            "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+            "ldm.modules.unet.UNet",
             {"style_frames": {0: "picture", 2: 1}},
             {"region_frames": {0: "image", 2: 1}},
+        ),
+        ("ldm.modules.unet.UNet", {"mask_shares": True}, {"area_masks": True}),
+        (
+            "ldm.modules.moment_style_encoder.MomentStyleEncoder",
+            {"coarse": {1: 1}},
+            {"coarse_grids": {1: 1}},
+        ),
+        (
+            "ldm.modules.moment_style_encoder.MomentStyleEncoder",
+            {"reduce": 2},
+            {"input_downsampling": 2},
         ),
         ("ldm.models.first_stage.VQModel", {"revive_after": 7}, {"codebook_reset_after": 7}),
     ],
 )
 def test_parameters_of_older_configs_keep_working(target: str, old: dict, new: dict) -> None:
     rest = {
-        "UNetModel": {
+        "UNet": {
             **small.DIFFUSION["params"]["unet_config"]["params"],
             "style_grid": 2,
             "context_dim": 32,

@@ -71,7 +71,7 @@ class LatentDiffusion(LatentNetworks):
             devices.
         step_in_backward: run the optimizer inside the backward pass, which saves the memory of the gradients;
             incompatible with gradient clipping, accumulation and several processes.
-        half_first_moment: with step_in_backward, keep AdamW's first moment in bfloat16.
+        bf16_first_moment: with step_in_backward, keep AdamW's first moment in bfloat16.
         compile: compile the UNet with torch.compile for training, which costs minutes at the start and makes
             steps faster; true, or the name of a backend.
         ckpt_path: checkpoint to initialize the weights from.
@@ -119,7 +119,7 @@ class LatentDiffusion(LatentNetworks):
         warmup_steps: int | None = None,
         channels_last: bool = False,
         step_in_backward: bool = False,
-        half_first_moment: bool = False,
+        bf16_first_moment: bool = False,
         compile: bool | str = False,
         ckpt_path: str | None = None,
         ignore_keys: Sequence[str] | None = None,
@@ -127,7 +127,7 @@ class LatentDiffusion(LatentNetworks):
         log_every_t: int = 200,
     ) -> None:
         check_published(conditioning_key, num_timesteps_cond)
-        optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, half_first_moment)
+        optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, bf16_first_moment)
         initial = InitialWeights.read(ckpt_path, ignore_keys)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, initial)
         process = build_diffusion_process(

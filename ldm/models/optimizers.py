@@ -53,14 +53,14 @@ class AdamWInBackward(AdamW):
     Args:
         params: all parameters that receive a gradient.
         lr: learning rate, which schedulers may change between steps.
-        half_first_moment: keep the first moment in bfloat16 (as arXiv 2412.19437 does), which halves its
+        bf16_first_moment: keep the first moment in bfloat16 (as arXiv 2412.19437 does), which halves its
             memory. Each step replaces a tenth of it, so rounding does not lose the update; it would in the
             second moment, of which each step replaces a thousandth.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, half_first_moment: bool = False) -> None:
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, bf16_first_moment: bool = False) -> None:
         super().__init__(params, lr=lr, fused=True)
-        self.half_first_moment = half_first_moment
+        self.bf16_first_moment = bf16_first_moment
         for number, group in enumerate(self.param_groups):
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(partial(self._update, number))
@@ -76,7 +76,7 @@ class AdamWInBackward(AdamW):
             AdamW.step(self)
         finally:
             self.param_groups = every_group
-        if self.half_first_moment:
+        if self.bf16_first_moment:
             state["exp_avg"] = _halved(state["exp_avg"], before)
         parameter.grad = None
 
@@ -103,25 +103,25 @@ class OptimizerSettings:
         anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant.
         warmup_steps: length of the linear warmup; None for the default of `annealed`.
         step_in_backward: use AdamWInBackward.
-        half_first_moment: with it, keep the first moment in bfloat16.
+        bf16_first_moment: with it, keep the first moment in bfloat16.
 
     Raises:
-        ValueError: half_first_moment without step_in_backward.
+        ValueError: bf16_first_moment without step_in_backward.
     """
 
     anneal_steps: int = 0
     warmup_steps: int | None = None
     step_in_backward: bool = False
-    half_first_moment: bool = False
+    bf16_first_moment: bool = False
 
     def __post_init__(self) -> None:
-        if self.half_first_moment and not self.step_in_backward:
-            raise ValueError("half_first_moment has no effect without step_in_backward; set both or neither")
+        if self.bf16_first_moment and not self.step_in_backward:
+            raise ValueError("bf16_first_moment has no effect without step_in_backward; set both or neither")
 
     def build(self, parameters: list[nn.Parameter], learning_rate: float, fused: bool) -> Any:
         """Return the optimizer and its schedule, as Lightning's `configure_optimizers` expects them."""
         adamw: Optimizer = (
-            AdamWInBackward(parameters, learning_rate, self.half_first_moment)
+            AdamWInBackward(parameters, learning_rate, self.bf16_first_moment)
             if self.step_in_backward
             else AdamW(parameters, lr=learning_rate, fused=fused)
         )

@@ -73,11 +73,11 @@ class StyleAttention(nn.Module):
         style = style.reshape(style.shape[0], -1, self.to_v.in_features)  # (B, R*n*n, d)
         if self.masked and mask.exclusive:
             if mask.grid > 1:  # mixing before the linear layers is equivalent and cheaper
-                return StyleLookup(self.to_out(self.to_v(mask.mix(style, size))))
+                return StyleLookup(self.to_out(self.to_v(mask.interpolate_codes(style, size))))
             style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # (B, R+1, d)
             values = self.to_out(self.to_v(style))  # (B, R+1, C)
             return StyleLookup(
-                mask.mixture(size) @ values if mask.shares else _look_up(values, mask.labels(size))
+                mask.area_fractions(size) @ values if mask.area else _look_up(values, mask.labels(size))
             )
         keys, values = split_heads(self.to_k(style), self.heads), split_heads(self.to_v(style), self.heads)
         return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)

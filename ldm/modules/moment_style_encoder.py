@@ -36,16 +36,16 @@ class MomentStyleEncoder(nn.Module):
         hidden: hidden width of the per-region layers between moments and code.
         grid: n; a region's code is n x n tokens of size `output_dim`, each of which also encodes the colors
             and features around its cell of the style grid (`ldm.modules.region_mask.Frames`).
-        coarse: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
+        coarse_grids: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
             whose appearance should not follow their outline: hair transferred to another outline should not
             copy the positions of its strands.
         region_frames: the UNet's: {region: region frame of its grid}, for appearance that does not
             follow the region's outline: the background is fixed in the image, hair follows the skin.
-        reduce: average image and mask over blocks of `reduce` x `reduce` pixels first. At 256x256, 2 makes the
+        input_downsampling: downsample image and mask by this factor first, by averaging. At 256x256, 2 makes the
             encoder four times cheaper.
 
     Raises:
-        ValueError: an unknown region, a coarse grid that is not coarser, or `reduce` below 1.
+        ValueError: an unknown region, a coarse grid that is not coarser, or `input_downsampling` below 1.
     """
 
     def __init__(
@@ -56,24 +56,25 @@ class MomentStyleEncoder(nn.Module):
         num_downsample: int = 2,
         hidden: int = 128,
         grid: int = 1,
-        coarse: Mapping[int, int] | None = None,
+        coarse_grids: Mapping[int, int] | None = None,
         region_frames: Mapping[int, int | str] | None = None,
-        reduce: int = 1,
+        input_downsampling: int = 1,
     ) -> None:
         super().__init__()
-        if reduce < 1:
-            raise ValueError(f"reduce must be at least 1, got {reduce}")
-        self.num_regions, self.style_dim, self.reduce = num_mask_channels, output_dim * grid**2, reduce
-        self.factor, self.grid, self.coarse = reduce * 2**num_downsample, grid, dict(coarse or {})
+        if input_downsampling < 1:
+            raise ValueError(f"input_downsampling must be at least 1, got {input_downsampling}")
+        self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
+        self.input_downsampling, self.factor = input_downsampling, input_downsampling * 2**num_downsample
+        self.grid, self.coarse_grids = grid, dict(coarse_grids or {})
         self.region_frames = check_frames(region_frames, num_mask_channels, grid)
-        for region, side in self.coarse.items():
+        for region, side in self.coarse_grids.items():
             if not (0 <= region < num_mask_channels and 1 <= side < grid):
                 raise ValueError(
-                    f"coarse must map regions in [0, {num_mask_channels - 1}] to grid sides in [1, {grid - 1}], "
+                    f"coarse_grids must map regions in [0, {num_mask_channels - 1}] to grid sides in [1, {grid - 1}], "
                     f"got {{{region}: {side}}}"
                 )
-        for side in set(self.coarse.values()):
-            regions = [region for region, coarse in self.coarse.items() if coarse == side]
+        for side in set(self.coarse_grids.values()):
+            regions = [region for region, coarse in self.coarse_grids.items() if coarse == side]
             self.register_buffer(f"coarse_{side}", torch.tensor(regions), persistent=False)
         sizes = [3, *(channels * 2**i for i in range(num_downsample))]
         self.trunk = nn.ModuleList(conv3x3(size, out, stride=2) for size, out in pairwise(sizes))
@@ -88,12 +89,13 @@ class MomentStyleEncoder(nn.Module):
         One image broadcasts to all masks.
 
         Raises:
-            ValueError: height or width is not divisible by reduce * 2^N, or the mask has another number of regions.
+            ValueError: height or width is not divisible by input_downsampling * 2^N, or a mask with another number
+                of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)
-        if self.reduce > 1:
-            image, mask = F.avg_pool2d(image, self.reduce), F.avg_pool2d(mask, self.reduce)
+        if (factor := self.input_downsampling) > 1:
+            image, mask = F.avg_pool2d(image, factor), F.avg_pool2d(mask, factor)
         levels = [image]
         for conv in self.trunk:
             levels.append(F.silu(conv(levels[-1])))  # (B, C_i, H/2^i, W/2^i)
@@ -117,7 +119,7 @@ class MomentStyleEncoder(nn.Module):
             x.device.type, enabled=False
         ):  # half precision loses the weights of distant cells
             x, shares = full_precision(x), full_precision(shares)
-            rows, columns = self._nearness(frames, (x.shape[-2], x.shape[-1]))
+            rows, columns = self._axis_weights(frames, (x.shape[-2], x.shape[-1]))
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1).transpose(1, 2)  # (B, h, C+1, w)
             within = x[:, None] * shares[:, :, :, None]  # (B, R, h, C+1, w)
             sums = rows @ rearrange(within, "b r h c w -> b r h (c w)")  # (B, R, n, (C+1)*w)
@@ -125,12 +127,12 @@ class MomentStyleEncoder(nn.Module):
             sums = rearrange(sums, "b r (n c) m -> b r (n m) c", n=self.grid)  # (B, R, n*n, C+1)
             return sums[..., :-1] / sums[..., -1:].clamp(min=torch.finfo(x.dtype).tiny)
 
-    def _nearness(self, frames: Frames, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _axis_weights(self, frames: Frames, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return each cell's weights of rows (B, R, n, h) and of columns (B, R, n, w)."""
-        rows, columns = frames.nearness(size, self.grid)
-        for side in set(self.coarse.values()):
+        rows, columns = frames.axis_weights(size, self.grid)
+        for side in set(self.coarse_grids.values()):
             regions, spread = getattr(self, f"coarse_{side}"), coarse_cell_weights(self.grid, side, rows)
-            for fine, wide in zip((rows, columns), frames.nearness(size, side), strict=True):
+            for fine, wide in zip((rows, columns), frames.axis_weights(size, side), strict=True):
                 fine.index_copy_(1, regions, spread @ wide.index_select(1, regions))
         return rows, columns
 

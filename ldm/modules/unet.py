@@ -44,7 +44,7 @@ class UNet(nn.Module):
             the timestep: narrow networks need fewer than the published 32.
         spade_hidden: hidden channels of the SPADE norms. The published 128 would dominate the cost of a
             narrow network.
-        mask_shares: downsample the mask by area averaging, which preserves sub-pixel edges in small latents,
+        area_masks: downsample the mask by area averaging, which preserves sub-pixel edges in small latents,
             instead of nearest neighbor (published).
         style_grid: n; a region's code is n x n tokens of size context_dim / n^2, one per cell of a grid in
             the region frame (`ldm.modules.region_mask.Frames`), so that style may vary within a region; 1 in
@@ -80,7 +80,7 @@ class UNet(nn.Module):
         use_checkpoint: Recompute = False,
         norm_groups: int = 32,
         spade_hidden: int = 128,
-        mask_shares: bool = False,
+        area_masks: bool = False,
         style_grid: int = 1,
         region_frames: Mapping[int, int | str] | None = None,
         style_input: bool = False,
@@ -94,7 +94,7 @@ class UNet(nn.Module):
         _check_grid(style_grid, use_mask_attn, context_dim)
         if style_input and style_grid == 1:
             raise ValueError("style_input: true needs a style_grid of 2 or more, got 1")
-        self.use_mask_attn, self.mask_shares, self.style_grid = use_mask_attn, mask_shares, style_grid
+        self.use_mask_attn, self.area_masks, self.style_grid = use_mask_attn, area_masks, style_grid
         self.region_frames = check_frames(region_frames, num_classes, style_grid)
         self.use_checkpoint = check_recompute(use_checkpoint)
         self.factor = 2 ** (len(channel_mult) - 1)  # sides of latents must be divisible by it
@@ -139,7 +139,7 @@ class UNet(nn.Module):
         """
         self._check(style, mask, size)
         regions = RegionMask(
-            mask.to(style.dtype), self.mask_shares, self.style_grid, self.region_frames, exclusive
+            mask.to(style.dtype), self.area_masks, self.style_grid, self.region_frames, exclusive
         )
         encoder, size = self._condition(self.input_blocks, style, regions, size)
         middle = self.middle_block.condition(style, regions, size)

@@ -28,7 +28,7 @@ class StyleInput(nn.Module):
 
     def condition(self, style: Tensor, mask: RegionMask, size: tuple[int, int]) -> Tensor:
         """Map style (B, R, D) to the features to add, (B, C, h, w)."""
-        mixed = mask.mix(style.reshape(style.shape[0], -1, self.token), size)  # (B, h*w, d)
+        mixed = mask.interpolate_codes(style.reshape(style.shape[0], -1, self.token), size)  # (B, h*w, d)
         return self.conv(rearrange(mixed, "b (h w) d -> b d h w", h=size[0]))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_its_state_is_adamws() -> None:
 
 def test_a_first_moment_in_half_precision_takes_nearly_the_same_steps() -> None:
     start, exact, halved = network(), network(), network()
-    optimizer = AdamWInBackward(halved.parameters(), lr=0.01, half_first_moment=True)
+    optimizer = AdamWInBackward(halved.parameters(), lr=0.01, bf16_first_moment=True)
     train(exact, AdamWInBackward(exact.parameters(), lr=0.01), 20)
     train(halved, optimizer, 20)
     for begun, expected, found in zip(
@@ -80,11 +80,11 @@ def test_a_first_moment_in_half_precision_takes_nearly_the_same_steps() -> None:
 
 def test_half_a_moment_is_resumed_and_given_to_adamw() -> None:
     first = network()
-    optimizer = AdamWInBackward(first.parameters(), lr=0.01, half_first_moment=True)
+    optimizer = AdamWInBackward(first.parameters(), lr=0.01, bf16_first_moment=True)
     train(first, optimizer, 3)
     saved = deepcopy((first.state_dict(), optimizer.state_dict()))
     train(first, optimizer, 2)
-    for kind in (partial(AdamWInBackward, half_first_moment=True), torch.optim.AdamW):
+    for kind in (partial(AdamWInBackward, bf16_first_moment=True), torch.optim.AdamW):
         second = network()
         second.load_state_dict(saved[0])
         other = kind(second.parameters(), lr=0.01)
@@ -96,8 +96,8 @@ def test_half_a_moment_is_resumed_and_given_to_adamw() -> None:
 
 
 def test_half_a_moment_wants_the_steps_in_the_backward_pass() -> None:
-    with pytest.raises(ValueError, match="half_first_moment"):
-        instantiate_from_config(small.diffusion(half_first_moment=True))
+    with pytest.raises(ValueError, match="bf16_first_moment"):
+        instantiate_from_config(small.diffusion(bf16_first_moment=True))
 
 
 def test_a_diffusion_trains_the_same_with_it(tmp_path) -> None:

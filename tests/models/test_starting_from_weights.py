@@ -67,7 +67,7 @@ def test_weights_of_a_network_that_changed_in_part_are_a_start(tmp_path) -> None
 
 def test_weights_are_a_start_for_a_network_with_another_layer(tmp_path) -> None:
     config = small.diffusion()
-    config["params"]["unet_config"]["params"] |= {"style_grid": 2, "mask_shares": True}
+    config["params"]["unet_config"]["params"] |= {"style_grid": 2, "area_masks": True}
     file = write_checkpoint(tmp_path / "w.safetensors", instantiate_from_config(config).state_dict())
     config["params"]["unet_config"]["params"]["style_input"] = True
     config["params"]["ckpt_path"] = str(file)

@@ -70,17 +70,17 @@ def test_what_does_not_fit_is_refused(image, mask) -> None:
 
 def test_reducing_is_the_encoder_on_averaged_pixels() -> None:
     torch.manual_seed(0)
-    encoder = randomized(MomentStyleEncoder(3, 8, channels=4, num_downsample=1, grid=4, reduce=2))
+    encoder = randomized(MomentStyleEncoder(3, 8, channels=4, num_downsample=1, grid=4, input_downsampling=2))
     image, mask = torch.rand(1, 3, 16, 16) * 2 - 1, torch.rand(1, 3, 16, 16)
     small = torch.nn.functional.avg_pool2d(image, 2), torch.nn.functional.avg_pool2d(mask, 2)
     reduced = encoder(image, mask)
-    encoder.reduce, encoder.factor = 1, 2
+    encoder.input_downsampling, encoder.factor = 1, 2
     torch.testing.assert_close(reduced, encoder(*small))
 
 
 def test_a_size_that_reducing_does_not_divide_is_refused() -> None:
-    encoder = MomentStyleEncoder(3, 8, channels=4, num_downsample=1, reduce=2)
+    encoder = MomentStyleEncoder(3, 8, channels=4, num_downsample=1, input_downsampling=2)
     with pytest.raises(ValueError, match="4"):
         encoder(torch.zeros(1, 3, 18, 18), torch.zeros(1, 3, 18, 18))
-    with pytest.raises(ValueError, match="reduce must be at least 1, got 0"):
-        MomentStyleEncoder(3, 8, reduce=0)
+    with pytest.raises(ValueError, match="input_downsampling must be at least 1, got 0"):
+        MomentStyleEncoder(3, 8, input_downsampling=0)

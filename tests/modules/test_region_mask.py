@@ -66,7 +66,9 @@ def test_places_about_another_region_are_that_ones() -> None:
 def test_a_coarser_grid_lies_in_the_same_frame(frames: dict, sees_both: bool) -> None:
     torch.manual_seed(0)
     encoder = randomized(
-        MomentStyleEncoder(1, 8, channels=4, num_downsample=1, grid=4, coarse={0: 2}, region_frames=frames)
+        MomentStyleEncoder(
+            1, 8, channels=4, num_downsample=1, grid=4, coarse_grids={0: 2}, region_frames=frames
+        )
     ).double()
     torch.nn.init.zeros_(encoder.into.weight)
     image = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
@@ -169,7 +171,7 @@ def test_a_coarse_regions_tokens_see_more_of_it_and_the_others_do_not_change() -
     spreads = []
     for side in (4, 2, 1):
         coarse = MomentStyleEncoder(
-            2, 8, channels=4, num_downsample=1, grid=4, coarse={1: side} if side < 4 else {}
+            2, 8, channels=4, num_downsample=1, grid=4, coarse_grids={1: side} if side < 4 else {}
         )
         coarse.load_state_dict(fine.state_dict())
         found = coarse.double()(image, mask).unflatten(2, (16, 8))
@@ -190,8 +192,10 @@ def test_at_the_places_of_a_grid_a_coarser_one_shares_them_as_it_shares_pixels()
 
 @pytest.mark.parametrize("coarse", [{2: 1}, {0: 4}, {0: 0}])
 def test_a_coarse_grid_that_cannot_be_is_refused(coarse: dict[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"coarse must map regions in \[0, 1\] to grid sides in \[1, 3\]"):
-        MomentStyleEncoder(2, 8, grid=4, coarse=coarse)
+    with pytest.raises(
+        ValueError, match=r"coarse_grids must map regions in \[0, 1\] to grid sides in \[1, 3\]"
+    ):
+        MomentStyleEncoder(2, 8, grid=4, coarse_grids=coarse)
 
 
 @pytest.mark.parametrize(

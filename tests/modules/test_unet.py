@@ -65,12 +65,12 @@ def test_mask_attention_is_the_general_form(kind: str) -> None:
     torch.testing.assert_close(found, general_form(attention, x, style, mask, (8, 8)))
 
 
-def test_shares_of_a_pixel_mix_what_its_regions_say() -> None:
+def test_area_masks_average_the_values_of_the_regions_in_a_pixel() -> None:
     attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     _, _, style, mask = inputs()
     style, mask = style.double(), mask.double()
     mask[:, :, :6] = 0  # part of the second row of 4x4 cells is marked
-    found = attention.condition(style, RegionMask(mask, shares=True), (8, 8)).values
+    found = attention.condition(style, RegionMask(mask, area=True), (8, 8)).values
     values = attention.to_out(attention.to_v(style))  # B R C
     none = attention.to_out(attention.to_v(style).mean(1))
     cells = mask.unflatten(3, (8, 4)).unflatten(2, (8, 4)).mean((3, 5))  # B R 8 8
@@ -79,8 +79,8 @@ def test_shares_of_a_pixel_mix_what_its_regions_say() -> None:
     torch.testing.assert_close(found, expected.flatten(1, 2))
 
 
-def test_shares_of_whole_pixels_are_the_label_map() -> None:
-    unet = randomized(UNet(**SMALL, mask_shares=True))
+def test_area_masks_of_whole_pixels_equal_nearest_neighbor() -> None:
+    unet = randomized(UNet(**SMALL, area_masks=True))
     nearest = UNet(**SMALL).eval()
     nearest.load_state_dict(unet.state_dict())
     x, t, style, mask = inputs()
@@ -208,7 +208,7 @@ def test_the_encoder_sees_the_mask_through_attention_alone() -> None:
 
 
 def test_the_style_input_adds_a_convolution_of_each_pixels_style() -> None:
-    plain = {**SMALL, "style_grid": 2, "mask_shares": True}
+    plain = {**SMALL, "style_grid": 2, "area_masks": True}
     without = randomized(UNet(**plain)).double()
     unet = UNet(**plain, style_input=True).double()
     missing = unet.load_state_dict(without.state_dict(), strict=False).missing_keys
@@ -217,7 +217,7 @@ def test_the_style_input_adds_a_convolution_of_each_pixels_style() -> None:
     assert torch.equal(unet(x, t, style, mask), without(x, t, style, mask))  # starts as the identity
     layer = unet.input_blocks[0][1]
     torch.nn.init.normal_(layer.conv.weight)
-    mixed = RegionMask(mask, True, 2, exclusive=True).mix(style.reshape(2, -1, 3), (8, 8))
+    mixed = RegionMask(mask, True, 2, exclusive=True).interpolate_codes(style.reshape(2, -1, 3), (8, 8))
     expected = layer.conv(mixed.transpose(1, 2).unflatten(2, (8, 8)))
     added = unet.condition(style, mask, (8, 8)).encoder[0][1]
     torch.testing.assert_close(added, expected)

@@ -64,5 +64,7 @@ def test_half_size_halves_every_size_of_the_config() -> None:
     before, after = config["model"]["params"], halved["model"]["params"]
     assert (before["image_size"], after["image_size"]) == (32, 16)
     assert after["unet_config"]["params"]["image_size"] == 16
-    assert after["cond_stage_config"]["params"]["reduce"] == 1  # codes are read at 128 x 128 in both
+    assert (
+        after["cond_stage_config"]["params"]["input_downsampling"] == 1
+    )  # codes are read at 128 x 128 in both
     assert {halved["data"]["params"][part]["params"]["size"] for part in ("train", "validation")} == {128}
