@@ -1,13 +1,14 @@
 """Check parameters of a YAML against the signature of the class that receives them, before it is called."""
 
-import difflib
 import inspect
 import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ldm.closest_name import closest_name
 
 # Range of the numbers with these names in classes of this project. Outside of it nothing can be built or trained:
 # 10^12 residual blocks would fill the memory, and a batch of 0 images ends in a division by zero.
@@ -65,7 +66,7 @@ def check_params(cls: type, params: Mapping[str, Any], name: str) -> None:
         for key in params:
             if key not in known:
                 raise ConfigError(
-                    f"{name} takes no parameter {key!r}; did you mean {nearest(key, known)}? "
+                    f"{name} takes no parameter {key!r}; did you mean {closest_name(key, known)}? "
                     f"It takes {', '.join(known)}"
                 )
     missing = [key for key, p in known.items() if _required(p) and key not in params]
@@ -119,12 +120,6 @@ NAMES: dict[Any, str] = {
     type(None): "null",
 }
 OBJECT = "an object that a YAML cannot describe"  # of a class such as a Trainer's Strategy
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return the entry of `known` that looks most like `name`, quoted."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-    return repr(close[0]) if close else "(nothing)"
 
 
 def _required(parameter: inspect.Parameter) -> bool:

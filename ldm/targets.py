@@ -5,8 +5,9 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ldm.closest_name import closest_name
 from ldm.config_errors import explained_build
-from ldm.signatures import ConfigError, check_params, format_value, nearest
+from ldm.signatures import ConfigError, check_params, format_value
 
 __all__ = [
     "ConfigError",
@@ -122,13 +123,13 @@ def resolve(target: Any) -> type:
     module_name, _, class_name = path.rpartition(".")
     if not module_name:
         raise ConfigError(
-            f"target {target!r:.100} is not a dotted path, expected one such as {nearest(target, TARGETS)}"
+            f"target {target!r:.100} is not a dotted path, expected one such as {closest_name(target, TARGETS)}"
         )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        hint = EXTRAS.get(package) or f"did you mean {nearest(target, TARGETS)}?"
+        hint = EXTRAS.get(package) or f"did you mean {closest_name(target, TARGETS)}?"
         raise ConfigError(
             f"target {target!r:.100}: there is no module {error.name!r} here; {hint}"
         ) from error
@@ -138,7 +139,8 @@ def resolve(target: Any) -> type:
         module = importlib.import_module(module_name)
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise ConfigError(
-            f"target {target!r:.100}: {module_name} has no {class_name!r}; did you mean {nearest(class_name, classes)}?"
+            f"target {target!r:.100}: {module_name} has no {class_name!r}; did you mean "
+            f"{closest_name(class_name, classes)}?"
         ) from error
     if not inspect.isclass(found):
         raise ConfigError(f"target {target!r:.100} is a {type(found).__name__}, not a class")
@@ -175,7 +177,7 @@ def described(config: Any, where: str) -> tuple[type, dict[str, Any]]:
     for key in config:
         if key not in CONFIG_KEYS:
             raise ConfigError(
-                f"{place}unknown key {key!r} next to `target`; did you mean {nearest(key, CONFIG_KEYS)}?"
+                f"{place}unknown key {key!r} next to `target`; did you mean {closest_name(key, CONFIG_KEYS)}?"
             )
     params = config.get("params")
     if params is not None and not isinstance(params, Mapping):

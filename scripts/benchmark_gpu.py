@@ -222,7 +222,7 @@ def _training(
             passes()
             optimizer.step()
             optimizer.zero_grad()
-            model._averages().update()
+            model._emas().update()
 
         gflop = _gflop(passes)
         eager = model.unet.denoise

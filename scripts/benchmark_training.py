@@ -162,8 +162,8 @@ class _Step:
             timed("backward", loss.backward)
             return loss
 
-        def move_averages() -> None:
-            for average, module, _ in self.model._averages():
+        def update_emas() -> None:
+            for average, module, _ in self.model._emas():
                 average.update(module)
 
         started = time.perf_counter()
@@ -172,7 +172,7 @@ class _Step:
         seconds["optimizer, after the backward pass"] = (
             time.perf_counter() - started - seconds["forward"] - seconds["backward"]
         )
-        timed("averages", move_averages)
+        timed("averages", update_emas)
         seconds["whole step"] = time.perf_counter() - started
         return seconds
 

@@ -75,9 +75,9 @@ def _add_metric_networks(parser: argparse.ArgumentParser) -> None:
         "--metric-networks",
         "--judges",
         type=path_argument,
-        default=Path("checkpoints/judges"),
+        default=Path("checkpoints/metric_networks"),
         metavar="FOLDER",
-        help="folder to look for metric networks in (default: checkpoints/judges)",
+        help="folder to look for metric networks in (default: checkpoints/metric_networks)",
     )
 
 

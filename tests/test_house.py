@@ -33,6 +33,7 @@ def test_style_and_types(command: str) -> None:
 ROOMS = [
     "arguments",
     "bundle",
+    "closest_name",
     "atomic_files",
     "output_files",
     "out_of_memory",

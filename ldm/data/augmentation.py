@@ -26,8 +26,8 @@ class Augmentation:
         scale: maximum scale factor in either direction, at least 1; or a log-uniform range [smallest,
             largest] of the size of a face relative to the original, such as [0.25, 2].
         shift: maximum shift relative to the side.
-        colour: maximum relative change of brightness, contrast and saturation.
-        blur, jpeg, grey, low_light: probabilities of Gaussian blur, JPEG compression, greyscale, and
+        color: maximum relative change of brightness, contrast and saturation.
+        blur, jpeg, grayscale, low_light: probabilities of Gaussian blur, JPEG compression, conversion to gray, and
             darkening with noise.
         paste: probability of filling the area outside the image with another image of the batch, enlarged and
             with its faces unlabeled, instead of replicating the border.
@@ -41,31 +41,37 @@ class Augmentation:
         degrees: float = 0.0,
         scale: float | Sequence[float] = 1.0,
         shift: float = 0.0,
-        colour: float = 0.0,
+        color: float = 0.0,
         blur: float = 0.0,
         jpeg: float = 0.0,
-        grey: float = 0.0,
+        grayscale: float = 0.0,
         low_light: float = 0.0,
         paste: float = 0.0,
     ) -> None:
         smallest, largest = (1 / scale, scale) if isinstance(scale, int | float) else scale
-        if min(degrees, shift, colour) < 0 or not 0 < smallest <= largest:
+        if min(degrees, shift, color) < 0 or not 0 < smallest <= largest:
             raise ValueError(
-                f"augmentation: degrees, shift and colour must be at least 0 and scale at least 1 or [smallest, "
-                f"largest], got degrees {degrees}, shift {shift}, colour {colour}, scale {scale}"
+                f"augmentation: degrees, shift and color must be at least 0 and scale at least 1 or [smallest, "
+                f"largest], got degrees {degrees}, shift {shift}, color {color}, scale {scale}"
             )
         for name, share in {
             "blur": blur,
             "jpeg": jpeg,
-            "grey": grey,
+            "grayscale": grayscale,
             "low_light": low_light,
             "paste": paste,
         }.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"augmentation: {name} must be a probability in [0, 1], got {share}")
-        self.degrees, self.shift, self.colour = degrees, shift, colour
+        self.degrees, self.shift, self.color = degrees, shift, color
         self.log_scale = math.log(smallest), math.log(largest)
-        self.blur, self.jpeg, self.grey, self.low_light, self.paste = blur, jpeg, grey, low_light, paste
+        self.blur, self.jpeg, self.grayscale, self.low_light, self.paste = (
+            blur,
+            jpeg,
+            grayscale,
+            low_light,
+            paste,
+        )
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Augment image (B, 3, H, W) in [-1, 1] and labels (B, H, W), uint8; the area outside is unlabeled."""
@@ -114,14 +120,14 @@ class Augmentation:
 
     def _recolored(self, image: Tensor) -> Tensor:
         brightness, contrast, saturation = (
-            1 + _uniform(len(image), -self.colour, self.colour, image)[:, None, None, None] for _ in range(3)
+            1 + _uniform(len(image), -self.color, self.color, image)[:, None, None, None] for _ in range(3)
         )
-        grey = torch.rand(len(image), 1, 1, 1, device=image.device) < self.grey
+        grayscale = torch.rand(len(image), 1, 1, 1, device=image.device) < self.grayscale
         light = (image + 1) * brightness / 2
         mean = light.mean((1, 2, 3), keepdim=True)
         light = mean + (light - mean) * contrast
         mono = light.mean(1, keepdim=True)
-        return (mono + (light - mono) * torch.where(grey, 0.0, saturation)).clamp(0, 1) * 2 - 1
+        return (mono + (light - mono) * torch.where(grayscale, 0.0, saturation)).clamp(0, 1) * 2 - 1
 
     def _degraded(self, image: Tensor) -> Tensor:
         """Randomly blur, darken and compress images (B, 3, H, W) in [-1, 1]."""

@@ -1,13 +1,14 @@
 """Regions of each dataset: names, colors, mirror images; and label maps as one-hot masks."""
 
 import colorsys
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ldm.closest_name import by_similarity
 
 UNLABELED = 255  # in a label map: this pixel belongs to no region, its one-hot mask is all zero
 Color = tuple[int, int, int]
@@ -115,11 +116,7 @@ class LabelSet:
 
     def _names_nearest_to(self, name: str) -> str:
         """List the region names, closest to `name` first."""
-
-        def similarity(region: str) -> float:
-            return difflib.SequenceMatcher(None, str(name).lower(), region.lower()).ratio()
-
-        ordered = sorted(self.regions, key=similarity, reverse=True)
+        ordered = by_similarity(name, self.regions)
         more = len(ordered) - _LISTED_NAMES
         return ", ".join(ordered[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 

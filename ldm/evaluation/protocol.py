@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ldm.checkpoints.config_files import read_foreign_yaml
+from ldm.closest_name import closest_name
 from ldm.pipeline.options import validate_options
 from ldm.targets import ConfigError
 
@@ -97,8 +97,9 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
     known_names = [part.name for part in dataclasses.fields(Protocol)]
     for name in settings:
         if name not in known_names:
-            near = difflib.get_close_matches(str(name), known_names, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{path}: unknown setting {name!r}; did you mean {near}?")
+            raise ConfigError(
+                f"{path}: unknown setting {name!r}; did you mean {closest_name(name, known_names)}?"
+            )
     if settings.get("data", "???") == "???":
         raise ConfigError(f"{path}: data is missing; set it, or pass --data FOLDER with images/ and labels/")
     try:

@@ -24,7 +24,7 @@ from ldm.models.optimizers import OptimizerSettings
 from ldm.models.per_sample_rng import BatchIndex, PerSampleRNG
 from ldm.models.preview_grids import compare_styles, sample_from_seeds
 from ldm.modules.distributed import shard, whole_batch
-from ldm.modules.ema import EMA, Averaged, Averages
+from ldm.modules.ema import EMA, EMAEntry, EMASet
 from ldm.modules.unet_stages import Stage
 from ldm.sampling.noise import draw, seeded
 
@@ -171,21 +171,19 @@ class LatentDiffusion(LatentNetworks):
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
         load_weights(self, weights, ignore_prefixes=[*one_sided, *initial.ignored(self.state_dict())])
-        self._averages().restart_absent(weights)
+        self._emas().restart_absent(weights)
 
-    def _averages(self) -> Averages:
+    def _emas(self) -> EMASet:
         """Return the enabled EMAs."""
-        found = (
+        entries = (
             (self.model_ema, self.model, "model_ema."),
             (self.cond_stage_ema, self.cond_stage_model, "cond_stage_ema."),
         )
-        return Averages(
-            Averaged(average, module, prefix) for average, module, prefix in found if average is not None
-        )
+        return EMASet(EMAEntry(ema, module, prefix) for ema, module, prefix in entries if ema is not None)
 
     def ema_scope(self) -> AbstractContextManager[None]:
         """Swap in the EMA weights, if there are any, for the duration of the context."""
-        return self._averages().applied()
+        return self._emas().applied()
 
     # --- loss ---
 
@@ -248,7 +246,7 @@ class LatentDiffusion(LatentNetworks):
         shard(self.unet, mesh, stages, ("condition", "denoise"))
         if any(parameter.requires_grad for parameter in self.cond_stage_model.parameters()):
             shard(self.cond_stage_model, mesh, (), ())
-        for average, module, _ in self._averages():
+        for average, module, _ in self._emas():
             average.shard_like(module)
 
     def on_fit_start(self) -> None:
@@ -310,7 +308,7 @@ class LatentDiffusion(LatentNetworks):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the optimizer, then update the EMAs once, also with gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self._averages().update()
+        self._emas().update()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW for the UNet and, if trainable, the style encoder."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ldm.closest_name import closest_name
 from ldm.models.segmenter import Segmenter
-from ldm.signatures import MAX_ITEMS, nearest
+from ldm.signatures import MAX_ITEMS
 from ldm.targets import ConfigError
 
 
@@ -61,7 +62,7 @@ def check_segformer(settings: Mapping[str, Any], config: type) -> None:
     known = [name for name, kind in kinds.items() if kind.kind is inspect.Parameter.KEYWORD_ONLY]
     for key, value in settings.items():
         if key not in known:
-            raise ConfigError(f"segformer takes no {key!r}; did you mean {nearest(key, known)}?")
+            raise ConfigError(f"segformer takes no {key!r}; did you mean {closest_name(key, known)}?")
         numbers = value if isinstance(value, list | tuple) else [value]
         high = 64 if key in ("depths", "num_encoder_blocks") else 65_536
         if key != "hidden_act" and not all(type(x) in (int, float) and 0 <= x <= high for x in numbers):

@@ -75,7 +75,7 @@ class EMA(nn.Module):
             _copy(parameters, kept)
 
 
-class Averaged(NamedTuple):
+class EMAEntry(NamedTuple):
     """A network and its EMA."""
 
     average: EMA
@@ -83,7 +83,7 @@ class Averaged(NamedTuple):
     prefix: str  # key prefix of the average in checkpoints
 
 
-class Averages(tuple[Averaged, ...]):
+class EMASet(tuple[EMAEntry, ...]):
     """All EMAs of a model; may be empty."""
 
     def update(self) -> None:

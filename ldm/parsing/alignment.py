@@ -62,8 +62,8 @@ class Crop:
         return cut[0].clamp(-1, 1)
 
 
-def as_bytes(image: Tensor) -> Tensor:
-    """Round values in [-1, 1] to the 256 that a file holds, so that a photo stays the same when it is saved."""
+def quantize_8bit(image: Tensor) -> Tensor:
+    """Round values in [-1, 1] to the 256 of an 8-bit file, so that saving loses nothing."""
     return ((image + 1) * 127.5).round() / 127.5 - 1
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.images import to_tensor
-from ldm.parsing.alignment import AlignmentError, Crop, as_bytes, settle, whole_photo_crops
+from ldm.parsing.alignment import AlignmentError, Crop, quantize_8bit, settle, whole_photo_crops
 from ldm.parsing.detection import Candidate, find_candidates, overlap
 from ldm.parsing.face_parser import FaceParser
 
@@ -98,7 +98,7 @@ def align(photo: Image.Image, parser: FaceParser, size: tuple[int, int]) -> tupl
         raise AlignmentError(
             "no face was found in the photo; take one that shows both eyes and the mouth, larger or from the front"
         )
-    image = as_bytes(cut_face(photo, faces[0].crop, size))
+    image = quantize_8bit(cut_face(photo, faces[0].crop, size))
     scale = max(1, math.ceil(MIN_PARSED_SIDE / min(size)))
     fine = parser.parse(cut_face(photo, faces[0].crop, (scale * size[0], scale * size[1])))
     labels = F.interpolate(fine[None, None], size=size, mode="nearest-exact")[0, 0]

@@ -32,10 +32,16 @@ LIMIT = 2**31 - 2**24  # bytes of weights that fit into one protobuf file
 def export_onnx(pipe: FacePipeline, folder: Path, face_parser: FaceParser | None = None) -> list[Path]:
     """Export a pipeline on the CPU, and a face parser.
 
-    The batch size is dynamic; images have the size that the model was trained at.
+    Writes encode.onnx, style.onnx, condition.onnx, denoise.onnx, decode.onnx and, with `face_parser`, parser.onnx
+    (names, shapes and dtypes of their inputs and outputs: docs/onnx.md), and model.json with the regions, the image
+    size, the latent shape and alpha_bar. The batch size is dynamic; images have the size that the model was trained
+    at.
 
     Returns:
-        The files: one per network and a description in JSON.
+        The files written.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model, B = pipe.model, 2  # an example batch of 1 would make the batch size static

@@ -1,6 +1,5 @@
 """Sampling options of the pipeline, validated before any computation."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,12 @@ from typing import Literal, TypedDict, Unpack, cast, get_args
 
 from torch import Tensor
 
+from ldm.closest_name import by_similarity
+from ldm.sampling.multistep import Progress
 from ldm.sampling.schedule import SPACINGS, Spacing
 from ldm.sampling.solvers import SOLVERS
 
 Null = Literal["empty", "zero"]
-Progress = Callable[[int, int], None]  # steps done, total steps
 # Receives a function that decodes the current x0 estimate (B, 3, H, W); nothing is computed unless it is called.
 Preview = Callable[[Callable[[], Tensor]], None]
 
@@ -166,5 +166,4 @@ def validate_inversion_options(**options: Unpack[SamplingOptions]) -> Sampling:
 
 def _one_of(kind: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
     if value not in known:
-        nearest = sorted(known, key=lambda name: -difflib.SequenceMatcher(None, name, str(value)).ratio())
-        raise ValueError(f"unknown {kind} {value!r}; available: {', '.join(nearest)}")
+        raise ValueError(f"unknown {kind} {value!r}; available: {', '.join(by_similarity(value, known))}")

@@ -20,6 +20,10 @@ EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the cr
 FADE = 1 / 12  # width of the fade-out at the edge of the crop, relative to half its side
 ROWS = 256  # rows processed at once, which bounds the memory
 EDGE = 0.02  # lightness edge (standard deviation in 0..1) that the guided filter preserves
+MATTE_RANGE = (
+    0.25,
+    0.9,
+)  # values of the filtered mask that become alpha 0 and 1: a steeper edge, without a halo
 
 Edit = Callable[[np.ndarray, Tensor], np.ndarray]
 
@@ -66,10 +70,12 @@ def matte(mask: np.ndarray, lightness: np.ndarray, side: float) -> np.ndarray:
     area = float(mask.sum())
     if area < 1:
         return np.zeros_like(mask)
+    # A 64th of the face crop, about the width of a hairline; less for small regions such as lips.
     radius = max(1, round(min(side / 64, area**0.5 / 12)))
     soft = guided_filter(lightness, mask, radius, EDGE**2)
     near = box_mean(mask, radius)  # 0 beyond the radius outside the region, 1 beyond it inside
-    alpha = np.clip((soft - 0.25) / 0.65, 0, 1)
+    alpha = np.clip((soft - MATTE_RANGE[0]) / (MATTE_RANGE[1] - MATTE_RANGE[0]), 0, 1)
+    # Exact values beyond the radius; the tolerances absorb rounding errors of box_mean.
     alpha = np.where(near <= 0.002, 0, np.where(near >= 0.999, 1, alpha))
     alpha[alpha < MIN_ALPHA] = 0
     return alpha.astype(np.float32)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import ImageColor
 
+from ldm.closest_name import by_similarity
 from ldm.data.color_space import ColorSpace
 
 Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
@@ -45,7 +45,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(NAMED.get(name, name))[:3]
     except ValueError:
         known = [*NAMED, *ImageColor.colormap]
-        nearest = difflib.get_close_matches(name, known, 3, 0) or known[:3]
+        nearest = by_similarity(name, known)[:3]
         raise ValueError(
             f"unknown color {text!r}; write it as #7a3b2e, or by a name such as {', '.join(nearest)}"
         ) from None

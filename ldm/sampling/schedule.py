@@ -1,11 +1,12 @@
 """Noise schedule, and the timesteps of solvers."""
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ldm.closest_name import by_similarity
 
 Spacing = Literal["uniform", "quadratic", "logsnr"]
 SPACINGS: tuple[Spacing, ...] = ("uniform", "quadratic", "logsnr")
@@ -126,8 +127,7 @@ class NoiseSchedule:
 
 
 def _unknown(spacing: str) -> str:
-    nearest = sorted(SPACINGS, key=lambda name: -difflib.SequenceMatcher(None, name, spacing).ratio())
-    return f"unknown spacing {spacing!r}; available: {', '.join(nearest)}"
+    return f"unknown spacing {spacing!r}; available: {', '.join(by_similarity(spacing, SPACINGS))}"
 
 
 def evenly(steps: int, T: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Solvers of the reverse diffusion, and DDIM inversion, for any function that predicts the noise."""
 
-import difflib
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ldm.closest_name import by_similarity
 from ldm.sampling.multistep import Level, PredictData, Progress, dpmpp_2m, unipc
 from ldm.sampling.noise import Generators, draw
 from ldm.sampling.schedule import NoiseSchedule, Spacing, evenly
@@ -72,8 +72,7 @@ def sample(
         ValueError: unknown solver, or an argument that is out of range or not supported by the solver.
     """
     if solver not in SOLVERS:
-        nearest = sorted(SOLVERS, key=lambda name: -difflib.SequenceMatcher(None, name, solver).ratio())
-        raise ValueError(f"unknown solver {solver!r}; available: {', '.join(nearest)}")
+        raise ValueError(f"unknown solver {solver!r}; available: {', '.join(by_similarity(solver, SOLVERS))}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
     if eta > 0 and solver not in ("ddim", "ddpm"):

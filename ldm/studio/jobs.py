@@ -1,7 +1,7 @@
 """Job queue of the studio: one model, one job at a time, with progress and cancellation.
 
-Gradio's own queue cannot replace it: it lets one session take every place, shows no place to generators, stops a
-job only where its generator yields, and notices a reader who left after 15 s.
+Gradio's own queue cannot replace it: it lets one session fill it, does not report queue positions to generators,
+cancels only at a yield, and detects a closed page only after 15 s.
 """
 
 import queue
@@ -44,8 +44,8 @@ class Job:
 
     Attributes:
         visitor: session of the visitor.
-        absent: function that returns for how many of the seconds since a time the results were not being read.
-        waiting: number of jobs behind it.
+        absent: function of a time that returns the seconds since then during which no client read the results.
+        jobs_behind: number of jobs behind it in the queue.
         canceled: set to stop the job.
         seen: time at which the job was polled last.
         began: time at which the job was created.
@@ -53,14 +53,14 @@ class Job:
 
     visitor: str
     absent: Callable[[float], float] = never_absent
-    waiting: int = 0
+    jobs_behind: int = 0
     canceled: threading.Event = field(default_factory=threading.Event)
     seen: float = field(default_factory=time.monotonic)
     began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Raise CancelledError if the job was canceled or its visitor has left."""
-        absent = self.absent(self.began) > (READ_TIMEOUT if self.waiting else READ_TIMEOUT_IDLE)
+        absent = self.absent(self.began) > (READ_TIMEOUT if self.jobs_behind else READ_TIMEOUT_IDLE)
         if absent or self.canceled.is_set() or time.monotonic() - self.seen > POLL_TIMEOUT:
             raise CancelledError
 
@@ -89,7 +89,7 @@ class JobQueue:
             self._count()
             return self._jobs[-1]
 
-    def place(self, job: Job) -> int:
+    def poll(self, job: Job) -> int:
         """Return the number of jobs ahead and refresh the visitor's presence; 0 starts the job.
 
         Raises:
@@ -129,7 +129,7 @@ class JobQueue:
 
     def _count(self) -> None:
         for ahead, job in enumerate(self._jobs):
-            job.waiting = len(self._jobs) - 1 - ahead
+            job.jobs_behind = len(self._jobs) - 1 - ahead
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Report:
     """Progress of a job.
 
     Attributes:
-        waiting: number of jobs ahead; 0 while it runs.
+        jobs_ahead: number of jobs ahead in the queue; 0 while it runs.
         done, total: sampling steps.
         seconds_left: estimate; None until the first step is done.
         preview: new preview of the image (3, H, W), if any.
@@ -145,7 +145,7 @@ class Report:
         error: the error that ended the job; only in the last report.
     """
 
-    waiting: int = 0
+    jobs_ahead: int = 0
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
@@ -155,8 +155,8 @@ class Report:
 
     def summary(self) -> str:
         """Format the progress for the page."""
-        if self.waiting:
-            return f"Queued, position {self.waiting}"
+        if self.jobs_ahead:
+            return f"Queued, position {self.jobs_ahead}"
         if not self.total:
             return "Starting"
         left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
@@ -195,7 +195,7 @@ class Jobs:
         Args:
             visitor: has at most one job in the queue.
             make: the job; it calls its arguments at each step.
-            absent: function that returns for how many of the seconds since a time the reports were not being read.
+            absent: function of a time that returns the seconds since then during which no client read the reports.
 
         Raises:
             QueueFullError: the queue is full.
@@ -203,9 +203,9 @@ class Jobs:
         job = self.queue.join(visitor, absent)
         worker: _Worker | None = None
         try:
-            while waiting := self.queue.place(job):
+            while jobs_ahead := self.queue.poll(job):
                 job.check()
-                yield Report(waiting=waiting)
+                yield Report(jobs_ahead=jobs_ahead)
                 time.sleep(POLL)
             job.check()
             worker = _Worker(self.queue, job, make)

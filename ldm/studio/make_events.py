@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm.data.faces import Face
 from ldm.data.images import encode_png
-from ldm.parsing.alignment import as_bytes
+from ldm.parsing.alignment import quantize_8bit
 from ldm.pipeline import FacePipeline, Recipe, RecipeError
 from ldm.pipeline.options import DEFAULT_STEPS, Preview, Progress
 from ldm.pipeline.recipe import KEY, description_in, recipe_text
@@ -231,7 +231,7 @@ class MakeEvents:
         if session.shown is None:
             raise ValueError("generate an image first")
         result = session.shown
-        session.face = Face("your image", as_bytes(result.image), result.recipe.labels)
+        session.face = Face("your image", quantize_8bit(result.image), result.recipe.labels)
         regions = [region for region in picker.get("regions") or [] if isinstance(region, str)]
         return face_value(session.face, regions), painter_value(session.face)
 

@@ -1,12 +1,12 @@
 """The command line of training: main.py and `sca-dm train`."""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
 from ldm.arguments import path_argument
 from ldm.bundle import find_config
+from ldm.closest_name import closest_name
 
 SEEDS = 2**32
 
@@ -75,8 +75,9 @@ def parse(arguments: list[str], program: str = "main.py") -> argparse.Namespace:
     for word in rest:
         if not _is_override(word):
             known = [option for action in parser._actions for option in action.option_strings]
-            close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-            parser.error(f"{word!r} is neither an option nor dotted.key=value; did you mean {close}?")
+            parser.error(
+                f"{word!r} is neither an option nor dotted.key=value; did you mean {closest_name(word, known)}?"
+            )
     if options.action is None:
         parser.error("nothing to do; add -t to train, --validate, --test, or --dry-run to look at the config")
     if not options.base and options.resume is None:

@@ -1,6 +1,5 @@
 """From YAML files and dotted overrides to one checked config."""
 
-import difflib
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ldm.checkpoints.config_files import check_extent, read_yaml
+from ldm.closest_name import closest_name
 from ldm.targets import ConfigError, canonical
 
 # Keys that a config may have, by the path of the mapping that holds them. Everything below a `params` is checked
@@ -129,9 +129,8 @@ def check_keys(config: Mapping[Any, Any]) -> None:
     for path, known in KNOWN_KEYS.items():
         for key in _mapping_at(config, path):
             if key not in known:
-                raise ConfigError(
-                    f"unknown key {_join(path, key)!r}; did you mean {_join(path, nearest(key, known))!r}?"
-                )
+                close = closest_name(_join(path, key), [_join(path, name) for name in known])
+                raise ConfigError(f"unknown key {_join(path, key)!r}; did you mean {close}?")
     for section in ("model", "data"):
         if "target" not in _mapping_at(config, section):
             raise ConfigError(f"the config has no {section}.target; give a YAML that has one with -b")
@@ -157,7 +156,7 @@ def trainer_options(config: Mapping[str, Any], known: Collection[str]) -> dict[s
         if key in RESERVED:
             raise ConfigError(f"lightning.trainer.{key} cannot be set: {RESERVED[key]}")
         if key not in known:
-            hint = RENAMED.get(key) or repr(nearest(key, known))
+            hint = RENAMED.get(key) or closest_name(key, known)
             raise ConfigError(f"lightning.trainer has no option {key!r}; did you mean {hint}?")
     return options
 
@@ -165,11 +164,6 @@ def trainer_options(config: Mapping[str, Any], known: Collection[str]) -> dict[s
 def parameters_of(function: Any) -> list[str]:
     """Return the names of the parameters of a function or constructor, without self."""
     return [name for name in inspect.signature(function).parameters if name != "self"]
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return the entry of `known` that looks most like `name`."""
-    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
@@ -181,7 +175,7 @@ def _read_yaml(path: Path) -> DictConfig:
     """Read one YAML file; raise ConfigError if it is missing or not a mapping."""
     if not path.is_file():
         beside = [str(found) for found in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
-        hint = f"; did you mean {nearest(path, beside)}?" if beside else ""
+        hint = f"; did you mean {closest_name(path, beside)}?" if beside else ""
         raise ConfigError(f"there is no file {path}{hint}")
     loaded = OmegaConf.create(read_yaml(path))
     if not isinstance(loaded, DictConfig):

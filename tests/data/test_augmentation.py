@@ -30,10 +30,10 @@ def test_image_and_labels_are_transformed_alike_and_each_pair_differently() -> N
     assert rotated.dtype == labels.dtype and set(rotated.unique().tolist()) <= {*range(10), UNLABELED}
 
 
-def test_colour_augmentation_stays_in_range() -> None:
+def test_color_augmentation_stays_in_range() -> None:
     torch.manual_seed(0)
     image = torch.rand(8, 3, 16, 16) * 2 - 1
-    changed, _ = Augmentation(colour=0.5)(image, torch.zeros(8, 16, 16, dtype=torch.uint8))
+    changed, _ = Augmentation(color=0.5)(image, torch.zeros(8, 16, 16, dtype=torch.uint8))
     assert changed.min() >= -1 and changed.max() <= 1
     assert (changed - image).abs().mean((1, 2, 3)).min() > 0.01
 
@@ -66,7 +66,7 @@ def test_pasted_surroundings_are_other_photos_with_unlabeled_faces() -> None:
         assert 7 in found[i][inside]
 
 
-@pytest.mark.parametrize("name", ["blur", "jpeg", "grey", "low_light"])
+@pytest.mark.parametrize("name", ["blur", "jpeg", "grayscale", "low_light"])
 def test_degradations_change_images_and_keep_labels(name: str) -> None:
     torch.manual_seed(0)
     image = torch.rand(4, 3, 32, 32) * 2 - 1
@@ -75,7 +75,7 @@ def test_degradations_change_images_and_keep_labels(name: str) -> None:
     assert torch.equal(same, labels)
     assert (changed - image).abs().mean((1, 2, 3)).min() > 0.005
     assert changed.min() >= -1 and changed.max() <= 1
-    if name == "grey":
+    if name == "grayscale":
         torch.testing.assert_close(changed[:, 0], changed[:, 2])
 
 

@@ -76,7 +76,7 @@ def test_a_step_never_synchronizes(name: str, device: torch.device) -> None:
         loss_of(model, batch, True, number).backward()
         optimizer.step()
         optimizer.zero_grad()
-        model._averages().update()
+        model._emas().update()
 
     for number in range(2):  # state of the optimizer and counters of the averages
         step(number)

@@ -25,7 +25,7 @@ TRAINING: dict[str, Any] = {
     "model": {
         "target": "ldm.models.segformer.SegFormer",
         "base_learning_rate": 1e-3,
-        "params": {"segformer": NETWORK, "augmentation": {"degrees": 5, "colour": 0.2}, "anneal_steps": 80},
+        "params": {"segformer": NETWORK, "augmentation": {"degrees": 5, "color": 0.2}, "anneal_steps": 80},
     },
     "data": {
         "target": "main.DataModuleFromConfig",

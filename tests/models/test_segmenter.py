@@ -21,7 +21,7 @@ AUGMENTATION = {
     "scale": [0.8, 1.2],
     "blur": 0.1,
     "jpeg": 0.2,
-    "grey": 0.1,
+    "grayscale": 0.1,
     "low_light": 0.1,
     "paste": 0.3,
 }

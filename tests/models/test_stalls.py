@@ -31,7 +31,7 @@ def train(model: Any, batch: dict[str, Any], optimizer: torch.optim.Optimizer, s
     model.training_step(batch, step).backward()
     optimizer.step()
     optimizer.zero_grad()
-    model._averages().update()
+    model._emas().update()
 
 
 DROPOUT = {
@@ -93,14 +93,14 @@ def test_one_empty_image_has_the_codes_of_a_batch_of_them(name: str) -> None:
 def test_a_loaded_average_counts_on_from_its_checkpoint() -> None:
     model, other = (small.sensitive(small.diffusion(ema_decay=0.5)) for _ in range(2))
     for _ in range(3):
-        model._averages().update()
-    other._averages().update()
+        model._emas().update()
+    other._emas().update()
     other.load_state_dict(model.state_dict())
     for each in (model, other):
         with torch.no_grad():
             for parameter in each.model.parameters():
                 parameter += 1
-        each._averages().update()
+        each._emas().update()
     assert int(other.model_ema.num_updates) == 4
     for name, value in model.model_ema.state_dict().items():
         assert torch.equal(value, other.model_ema.state_dict()[name])

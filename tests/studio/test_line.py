@@ -33,11 +33,11 @@ def test_a_job_reports_its_steps_and_ends_with_what_it_made() -> None:
 def test_the_second_waits_for_the_first_and_the_line_has_an_end() -> None:
     line = JobQueue(limit=1)
     first, second = line.join("anna"), line.join("bert")
-    assert line.place(first) == 0 and line.place(second) == 1
+    assert line.poll(first) == 0 and line.poll(second) == 1
     with pytest.raises(QueueFullError, match="1 visitors waiting"):
         line.join("carl")
     line.leave(first)
-    assert line.place(second) == 0
+    assert line.poll(second) == 0
 
 
 def test_cancel_stops_at_the_next_step_and_the_next_visitor_has_the_model() -> None:
@@ -88,11 +88,11 @@ def test_who_closes_the_page_gives_the_place_up() -> None:
 def test_who_does_not_ask_any_more_loses_the_place(monkeypatch) -> None:
     line = JobQueue(limit=3)
     first, second, third = (line.join(name) for name in ("anna", "bert", "carl"))
-    assert line.place(first) == 0
+    assert line.poll(first) == 0
     second.seen -= 2 * jobs.POLL_TIMEOUT
-    assert line.place(third) == 1
+    assert line.poll(third) == 1
     with pytest.raises(CancelledError):
-        line.place(second)
+        line.poll(second)
     first.seen -= 2 * jobs.POLL_TIMEOUT
     with pytest.raises(CancelledError):
         first.check()

@@ -1,6 +1,5 @@
 """Images with label maps in files, as items of one size: base class of the datasets in folders."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.closest_name import closest_name
 from ldm.data.datasets.flips import EpochFlips, FlippedDataset, flip
 from ldm.data.datasets.folders import Pair
 from ldm.data.images import ImageError, Size, Source, as_size, open_image, read_rgb, to_tensor, upright_size
@@ -173,8 +173,9 @@ def sample_entries(keys: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError(f"keys must be a list, such as [{keys}], got the string {keys!r}")
     for key in keys:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown key {key!r}; did you mean {near!r}? Available: {', '.join(KEYS)}")
+            raise ValueError(
+                f"unknown key {key!r}; did you mean {closest_name(key, KEYS)}? Available: {', '.join(KEYS)}"
+            )
     found = tuple(entry for entry in ("image", "labels") if entry in {KEYS[key] for key in keys})
     if not found:
         raise ValueError(f"keys is empty; expected some of {', '.join(KEYS)}, or no keys to load all")

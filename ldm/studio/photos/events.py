@@ -215,7 +215,7 @@ class PhotoEvents:
                     raise report.error
                 elif report.made is None:
                     last = report
-                    text = last.summary() if last.waiting or last.total else doing
+                    text = last.summary() if last.jobs_ahead or last.total else doing
                     yield {**_busy(text), "done": last.done, "total": last.total}, *UNCHANGED
                 else:
                     yield _done(done()), *self._all(self._opened(request))

@@ -204,7 +204,7 @@ def test_a_job_without_a_reader_makes_room_for_the_next() -> None:
     with pytest.raises(QueueFullError, match="in progress"):
         next(jobs.run("anna", endless))
     other = jobs.run("bert", lambda progress, preview: [])
-    assert next(other).waiting == 1
+    assert next(other).jobs_ahead == 1
     waiting.set()
     assert list(other)[-1].made == []
     assert isinstance(list(reports)[-1].error, CancelledError) and steps
