@@ -1,4 +1,4 @@
-"""The studio: edit a face in the browser. `python gradio_img2img.py --help` says what can be chosen."""
+"""The studio: edit a face in the browser. `python gradio_img2img.py --help` lists the options."""
 
 import sys
 

@@ -35,7 +35,7 @@ def shrunk(name: str, **params: Any) -> Any:
 
 
 def batch(model: Any, count: int = 2) -> dict[str, Any]:
-    """Return a batch of generated faces of the model's size, with a second shape of each."""
+    """Return a batch of synthetic faces of the model's size, with a second shape of each."""
     size = model.image_size * model.first_stage_model.factor
     faces = SyntheticFaces(size, count, seed=1, other_shape=True)
     found = default_collate([faces[i] for i in range(count)])

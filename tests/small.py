@@ -91,7 +91,7 @@ def first_stage(**params: Any) -> dict[str, Any]:
 
 
 def batch(count: int = 3, size: int = 16, seed: int = 1) -> dict[str, Any]:
-    """Return a batch of generated faces."""
+    """Return a batch of synthetic faces."""
     faces = SyntheticFaces(size, count, seed)
     return default_collate([faces[i] for i in range(count)])
 

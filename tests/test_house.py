@@ -79,7 +79,7 @@ def test_imports_point_down() -> None:
 
 
 def test_imports_of_data_point_down() -> None:
-    """Generated faces and datasets know neither each other nor what is served from them."""
+    """Synthetic faces and datasets know neither each other nor what is served from them."""
     for inner, other in (("datasets", "synthetic"), ("synthetic", "datasets")):
         for file in (ROOT / "ldm/data" / inner).glob("*.py"):
             text = file.read_text()

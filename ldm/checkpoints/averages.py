@@ -44,7 +44,7 @@ def use_ema_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing:
         raise CheckpointError(
             f"{len(missing)} of {len(copies)} weights have no EMA copy of their shape: {listed(missing)}; use "
-            'weights="raw", or get the file again'
+            'weights="raw", or download the file again'
         )
     return {key: state_dict[copies.get(key, key)] for key in state_dict}
 

@@ -235,7 +235,7 @@ def _read_ours(path: str | Path, config: str | Path | None) -> FirstStage:
             known = params_of(weights)
         except (KeyError, IndexError, ValueError) as error:
             raise CheckpointError(
-                f"{checkpoint.path}: an incomplete first stage without {error}; get the file again"
+                f"{checkpoint.path}: an incomplete first stage without {error}; download the file again"
             ) from error
     origin = "the first stage of a diffusion model" if whole else "a first stage of ours or of CompVis"
     return FirstStage(weights, known, scale, origin)

@@ -102,7 +102,7 @@ def check_finite(state_dict: Mapping[str, Tensor]) -> None:
     if bad:
         raise CheckpointError(
             f"NaN or infinity in {len(bad)} of {len(state_dict)} weights: {listed(bad)}; the training diverged or "
-            "half precision overflowed, use an earlier checkpoint"
+            "half precision overflowed; use an earlier checkpoint"
         )
 
 

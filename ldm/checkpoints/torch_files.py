@@ -77,7 +77,7 @@ def _open_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
     except zipfile.BadZipFile as error:
         raise CheckpointError(
             f"{path}: the end of the file is missing ({len(mapped):,} bytes are there); the download or "
-            "the copy was cut off, get the file again"
+            "the copy was cut off, download the file again"
         ) from error
     with archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -107,7 +107,7 @@ def _open_zip(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
         start = entry.header_offset + 30 + name_length + extra_length
         with memoryview(mapped) as whole, whole[start : start + entry.file_size] as content:
             if zlib.crc32(content) != entry.CRC:
-                raise ValueError(f"{entry.filename} does not have its checksum")
+                raise ValueError(f"checksum mismatch in {entry.filename}")
         return start
 
     return saved, locate
@@ -129,7 +129,7 @@ def verify_checksums(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError) as error:
         raise CheckpointError(f"{path}: damaged ({error})") from error
     if bad is not None:
-        raise CheckpointError(f"{path}: damaged ({bad} does not have its checksum)")
+        raise CheckpointError(f"{path}: damaged (checksum mismatch in {bad})")
 
 
 def _root_of(path: Path, names: list[str]) -> str:
@@ -172,7 +172,7 @@ def _open_legacy(path: Path, mapped: mmap.mmap) -> tuple[Any, Locate]:
     for key in keys:
         storage = unpickler.storages[str(key)]
         if struct.unpack_from("<q", mapped, position)[0] != storage.numel:
-            raise ValueError(f"storage {key} does not have its {storage.numel} elements")
+            raise ValueError(f"storage {key}: expected {storage.numel} elements")
         places[storage.key] = position + 8
         position += 8 + storage.numel * storage.dtype.itemsize
     return saved, lambda storage: places[storage.key]

@@ -57,7 +57,9 @@ class ColorSpace:
             columns = [struct.unpack(">3i", tags[name][8:20]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
             curves = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
         except (struct.error, KeyError, ValueError, OverflowError) as error:
-            raise ColorProfileError(f"the color profile is not of the RGB matrix kind ({error})") from error
+            raise ColorProfileError(
+                f"unsupported color profile: expected an RGB matrix profile ({error})"
+            ) from error
         matrix = np.array(columns).T / 65536
         if (
             abs(np.linalg.det(matrix)) < 1e-4
@@ -138,14 +140,14 @@ def lab_to_linear(lab: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def _tags(profile: bytes) -> dict[bytes, bytes]:
     """Return the tagged data of an ICC profile (ISO 15076-1, section 7.3)."""
     if profile[16:20] != b"RGB ":
-        raise ValueError("it is not of RGB")
+        raise ValueError("its color space is not RGB")
     (count,) = struct.unpack(">I", profile[128:132])
     tags = {}
     for i in range(min(count, 200)):
         name, start, size = struct.unpack(">4sII", profile[132 + 12 * i : 144 + 12 * i])
         tags[name] = profile[start : start + size]
     if b"A2B0" in tags:
-        raise ValueError("it holds lookup tables")
+        raise ValueError("it has lookup tables")
     return tags
 
 

@@ -162,7 +162,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
         raise ValueError(f"image must have shape (..., 3, H, W), got {tuple(image.shape)}")
     image = image.detach().float().cpu()
     if not image.isfinite().all():
-        raise ValueError("image has non-finite values; the model has diverged")
+        raise ValueError("image has non-finite values (NaN or inf)")
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().movedim(-3, -1).contiguous().numpy()
 
 

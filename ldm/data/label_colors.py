@@ -96,6 +96,6 @@ def _foreign(foreign: Sequence[tuple[int, ...]], count: int, label_set: LabelSet
     shown = ", ".join(map(str, foreign[:LISTED])) + (" ..." if len(foreign) > LISTED else "")
     return (
         f"{len(foreign)} of its {count} colors are not of {label_set.name}'s palette: {shown}; expected one "
-        f"label per pixel, 0..{len(label_set) - 1}, in a gray or palette PNG, or exactly the colors of the palette "
+        f"label in [0, {len(label_set) - 1}] per pixel in a gray or palette PNG, or exactly the colors of the palette "
         "(ldm.data.labels), without smoothing or compression"
     )

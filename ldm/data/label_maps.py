@@ -62,7 +62,7 @@ def check_label_format(mask: Image.Image, label_set: LabelSet) -> None:
     path = getattr(mask, "filename", "the label map")
     if mask.mode not in ("L", "P", "RGB", "RGBA", *GRAY_16_BIT):
         raise ImageError(
-            f"{path} has mode {mask.mode}, expected one label per pixel, 0..{len(label_set) - 1} "
+            f"{path} has mode {mask.mode}, expected one label in [0, {len(label_set) - 1}] per pixel "
             f"({label_set.name}), in a gray or palette PNG; converting the mode may change the labels"
         )
     if mask.format == "JPEG":
@@ -95,7 +95,7 @@ def _narrow(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
     invalid = numbers[(numbers < 0) | (numbers > UNLABELED)]
     if invalid.size:
         raise ImageError(
-            f"label {invalid.flat[0]} in {path}; {label_set.name} has 0..{len(label_set) - 1}. "
+            f"label {invalid.flat[0]} in {path}; {label_set.name} has labels in [0, {len(label_set) - 1}]. "
             "Is it a label map with 16 bits per pixel of another dataset?"
         )
     return Image.fromarray(numbers.astype(np.uint8))
@@ -116,7 +116,7 @@ def _by_color(mask: Image.Image, path: str, label_set: LabelSet) -> Image.Image:
 def _check_values(found: np.ndarray, table: np.ndarray, path: str, label_set: LabelSet) -> None:
     """Raise ImageError for values that the table forbids; `found` are the sorted values of the file."""
     known = np.flatnonzero(table[:UNLABELED] != _FORBIDDEN)
-    has = f"{label_set.name} has {known[0]}..{known[-1]}"
+    has = f"{label_set.name} has labels in [{known[0]}, {known[-1]}]"
     wrong = found[table[found] == _FORBIDDEN]
     if wrong.size:
         raise ImageError(f"label {wrong[0]} in {path}; {has}. Was the mask saved in color?")

@@ -44,17 +44,20 @@ def labels_from_text(text: str, label_set: LabelSet, size: tuple[int, int]) -> T
     """
     form = _FORM.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
     if form is None:
-        raise LabelTextError("the mask is not in the form HxW:COUNT*LABEL,...; paint or load it again")
+        raise LabelTextError("the label map is not in the form HxW:COUNT*LABEL,...; paint or load it again")
     found = int(form[1]), int(form[2])
     if found != size:
         raise LabelTextError(
-            f"the mask must have the size of the model, {size[1]} x {size[0]} pixels, "
-            f"got {found[1]} x {found[0]} pixels"
+            f"the label map must have {size[1]} x {size[0]} pixels, got {found[1]} x {found[0]} pixels"
         )
     counts, labels = np.array([run.split("*") for run in form[3].split(",")], np.int64).T
     if counts.sum() != size[0] * size[1]:
-        raise LabelTextError(f"the runs of the mask must fill {size[0] * size[1]} pixels, got {counts.sum()}")
+        raise LabelTextError(
+            f"the runs of the label map must fill {size[0] * size[1]} pixels, got {counts.sum()}"
+        )
     unknown = labels[(labels >= len(label_set)) & (labels != UNLABELED)]
     if unknown.size:
-        raise LabelTextError(f"the mask has label {unknown[0]}; {label_set.name} has 0..{len(label_set) - 1}")
+        raise LabelTextError(
+            f"the label map has label {unknown[0]}, expected labels of {label_set.name}, [0, {len(label_set) - 1}]"
+        )
     return torch.from_numpy(np.repeat(labels, counts).astype(np.uint8).reshape(size))

@@ -84,7 +84,7 @@ class LabelSet:
             raise ValueError(f"expected integer labels (H, W), got {array.dtype} {array.shape}")
         wrong = (array != UNLABELED) & ((array < 0) | (array >= len(self)))
         if wrong.any():
-            raise ValueError(f"label {array[wrong].flat[0]}; {self.name} has 0..{len(self) - 1}")
+            raise ValueError(f"label {array[wrong].flat[0]}; {self.name} has labels in [0, {len(self) - 1}]")
         colors = np.zeros((UNLABELED + 1, 3), np.uint8)
         colors[: len(self)] = self.palette
         return colors[array]

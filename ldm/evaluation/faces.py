@@ -1,4 +1,4 @@
-"""Faces to evaluate on: a folder, or generated faces, for which the ground truth of every swap can be rendered."""
+"""Faces to evaluate on: a folder, or synthetic faces, for which the ground truth of every swap can be rendered."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ class FolderFaces(Faces):
         return self.files.load(self.files.pairs[index])
 
 
-class GeneratedFaces(Faces):
-    """Generated faces first..last of a series."""
+class SyntheticSeries(Faces):
+    """Synthetic faces first..last of a series."""
 
     def __init__(self, protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -> None:
         if label_set != SyntheticFaces.label_set or size[0] != size[1]:
             raise ConfigError(
-                f"generated faces are square with the regions of {SyntheticFaces.label_set.name}, but the model "
-                f"generates {size[0]}x{size[1]} with those of {label_set.name}; evaluate it on a folder, --data FOLDER"
+                f"synthetic faces are square with the regions of {SyntheticFaces.label_set.name}, but the model's "
+                f"images are {size[0]}x{size[1]} with those of {label_set.name}; evaluate it on a folder, --data FOLDER"
             )
         assert protocol.first is not None and protocol.last is not None  # checked by Protocol
         self.first, self.size = protocol.first, size[0]
@@ -136,7 +136,7 @@ def open_faces(protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -
     Raises:
         FolderError, ImageError, ConfigError: no faces, or faces that do not fit the model.
     """
-    kind = GeneratedFaces if protocol.data == SYNTHETIC else FolderFaces
+    kind = SyntheticSeries if protocol.data == SYNTHETIC else FolderFaces
     return kind(protocol, label_set, size)
 
 

@@ -14,7 +14,7 @@ from ldm.pipeline.options import validate_options
 from ldm.targets import ConfigError
 
 TASKS = ("reconstruct", "swap", "random", "noise")
-SYNTHETIC = "synthetic"  # value of `data` for generated faces
+SYNTHETIC = "synthetic"  # value of `data` for synthetic faces
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Protocol:
         name: name in the report.
         data: folder with images/ and labels/, or "synthetic".
         first: number of the first face; None for the first available.
-        last: number of the last face (inclusive); None for the last available. Required for generated faces.
-        series: seed of the generated faces; use another one than in training.
+        last: number of the last face (inclusive); None for the last available. Required for synthetic faces.
+        series: seed of the synthetic faces; use another one than in training.
         size: (H, W) of the images; None for the size of the model.
         swaps: variants of the task swap, name -> regions that take another face's style; [] for all regions.
         random: variants of the task random, name -> regions with a random style.
@@ -52,12 +52,12 @@ class Protocol:
         if self.samples < 1:
             raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if self.data == SYNTHETIC and (self.first is None or self.last is None):
-            raise ConfigError("generated faces need first and last, such as first: 0 and last: 511")
+            raise ConfigError("data: synthetic needs first and last, such as first: 0 and last: 511")
         if self.first is not None and self.last is not None and self.last < self.first:
             raise ConfigError(f"last must be at least first, got first {self.first} and last {self.last}")
         if isinstance(self.sampling.get("seed", 0), list):
             raise ConfigError(
-                "sampling.seed must be an integer, from which the seeds of all images count, got a list"
+                "sampling.seed must be one integer (image seeds are counted up from it), got a list"
             )
         validate_options(**self.sampling)
 

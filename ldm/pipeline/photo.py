@@ -31,6 +31,20 @@ class PhotoError(ValueError):
     """The photo cannot be edited as requested."""
 
 
+class MissingRegionError(PhotoError):
+    """A face does not show a region that is to be edited.
+
+    Attributes:
+        face: index of the face.
+        region: name of the region.
+        visible: names of the regions that the face shows.
+    """
+
+    def __init__(self, path: Path, face: int, region: str, visible: Sequence[str]) -> None:
+        super().__init__(f"{path}: face {face} has no region {region!r}; it has {', '.join(visible)}")
+        self.face, self.region, self.visible = face, region, tuple(visible)
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """An opened photo.
@@ -173,7 +187,7 @@ class Photo:
 
     def _check(self, face: int, names: Sequence[str], strength: float, detail: str) -> None:
         if not 0 <= face < len(self.faces):
-            raise PhotoError(f"{self.file.path}: face must be in 0..{len(self.faces) - 1}, got {face}")
+            raise PhotoError(f"{self.file.path}: face must be in [0, {len(self.faces) - 1}], got {face}")
         if not 0 <= strength <= 1:
             raise PhotoError(f"strength must be in [0, 1], got {strength}")
         if detail not in get_args(Detail):
@@ -182,9 +196,7 @@ class Photo:
         opened = self._face(face)
         for name in names:
             if not opened.shows(name):
-                raise PhotoError(
-                    f"{self.file.path}: face {face} shows no {name}; it has {', '.join(opened.visible_regions())}"
-                )
+                raise MissingRegionError(self.file.path, face, name, opened.visible_regions())
 
     def _digest_of_labels(self, face: int) -> str | None:
         """Return a digest of the label map that a user gave; None for the parser's."""

@@ -12,30 +12,35 @@ from ldm.closest_name import by_similarity
 from ldm.data.color_space import ColorSpace
 
 Color = str | tuple[int, int, int]  # a name or #rrggbb; sRGB 0..255
-# Colors of hair and lips without CSS names; each is a mean over a region with shadows and highlights.
+# Colors of hair and lips: means over a region with its shadows and highlights. They take precedence over CSS colors of
+# the same name, which are brighter than any hair.
 NAMED = {
     "auburn": "#6d3524",
     "black": "#221c19",
     "blond": "#b8935a",
     "blonde": "#b8935a",
+    "blue": "#2f5fa8",
+    "brown": "#5a3825",
     "brunette": "#3f2a1e",
     "burgundy": "#5f1a2c",
     "chestnut": "#5a3825",
     "copper": "#a1572c",
     "ginger": "#b0612f",
+    "green": "#3f7d4e",
     "nude": "#b9836f",
     "platinum": "#d3c7b1",
+    "plum": "#8e2f5c",
     "rose": "#b8586a",
+    "silver": "#b9bcc0",
+    "violet": "#6a4ba3",
 }
-CHROMA_RANGE = (
-    0.3,
-    1.15,
-)  # of the target's chroma, in shadows and highlights; highlights show the light's color
+# Chroma relative to the target's, minimum and maximum; capped because highlights reflect the color of the light.
+CHROMA_RANGE = 0.3, 1.15
 HIGHLIGHT = 1.5  # lightness relative to the mean from which highlights keep their contrast
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
-    """Return the sRGB color of `#7a3b2e`, a CSS name or a name in NAMED.
+    """Return the sRGB color of `#7a3b2e`, a name in NAMED, which takes precedence, or a CSS name.
 
     Raises:
         ValueError: an unknown color; the message names the closest.

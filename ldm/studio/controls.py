@@ -10,7 +10,7 @@ from ldm.pipeline.options import DEFAULT_STEPS, SamplingOptions
 from ldm.sampling.solvers import SOLVERS
 
 MAX_STEPS, MAX_VARIANTS, SEEDS = 200, 8, 2**31
-WEIGHTS = {"ema": "EMA", "raw": "raw (last step)"}
+WEIGHTS = {"ema": "EMA", "raw": "raw (without EMA)"}
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def build(kinds: tuple[str, ...]) -> list[gr.components.Component]:
             )
         solver = gr.Radio(list(SOLVERS), value="dpmpp_2m", label="Solver")
         weights = gr.Radio(
-            [(WEIGHTS[kind], kind) for kind in kinds],
+            [(WEIGHTS[kind] if len(kinds) > 1 else "as stored", kind) for kind in kinds],
             value=kinds[0],
             label="Weights",
-            info=None if len(kinds) > 1 else "This checkpoint has only one kind.",
+            info=None if len(kinds) > 1 else "This checkpoint has one set of weights.",
         )
     return [seed, lock_seed, lock, variants, steps, solver, guidance, weights]

@@ -88,11 +88,11 @@ class FaceEvents:
         if mask is not None:
             return self._take(session, picker, masked_face(photo, mask, self.label_set, self.size), role)
         if self.parser is None:
-            raise ValueError("this studio has no face parser: upload a mask with the photo")
+            raise ValueError("this studio has no face parser: upload a label map with the photo")
         try:
             return self._take(session, picker, aligned_face(photo, self.parser, self.size), role)
         except AlignmentError as error:
-            raise ValueError(f"{error}; or upload a mask with the photo") from error
+            raise ValueError(f"{error}; or upload a label map with the photo") from error
 
     def exchange(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, ...]:
         """Swap face and reference."""

@@ -14,7 +14,7 @@ from ldm.data.labels import CELEBAMASK_HQ, LabelSet
 from ldm.data.synthetic.dataset import SyntheticFaces
 
 THUMBNAIL = 112  # pixels
-GENERATED = 30_000  # number of synthetic faces, generated on demand
+SYNTHETIC_FACES = 30_000  # number of synthetic faces, generated on demand
 SEED = 3  # seed of the synthetic faces, not used by any training config
 
 
@@ -56,23 +56,23 @@ class FolderSource:
             return Image.new("RGB", (THUMBNAIL, THUMBNAIL), "gray")
 
 
-class GeneratedSource:
-    """Synthetic faces, generated from a seed."""
+class SyntheticSource:
+    """Synthetic faces, rendered from a seed."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         """Take the (H, W) of the model."""
-        self._faces = SyntheticFaces(max(size), GENERATED, SEED)
-        self._small = SyntheticFaces(THUMBNAIL, GENERATED, SEED)
-        self.names: Sequence[str] = [f"{number:06d}" for number in range(GENERATED)]
+        self._faces = SyntheticFaces(max(size), SYNTHETIC_FACES, SEED)
+        self._small = SyntheticFaces(THUMBNAIL, SYNTHETIC_FACES, SEED)
+        self.names: Sequence[str] = [f"{number:06d}" for number in range(SYNTHETIC_FACES)]
         self._cached_thumbnail = lru_cache(512)(self._load_thumbnail)
 
     def face(self, name: str) -> Face:
-        """Generate a face."""
+        """Render a face."""
         item = self._faces[int(name)]
         return Face(name, item["image"], item["labels"])
 
     def thumbnail(self, name: str) -> Image.Image:
-        """Generate a thumbnail."""
+        """Render a thumbnail."""
         return self._cached_thumbnail(name)
 
     def _load_thumbnail(self, name: str) -> Image.Image:
@@ -146,7 +146,7 @@ def face_gallery(
             if (folder / "images").is_dir():
                 sources[name] = FolderSource(folder, label_set, size)
     if label_set == CELEBAMASK_HQ and size[0] == size[1]:
-        sources["Generated"] = GeneratedSource(size)
+        sources["Synthetic"] = SyntheticSource(size)
     if not sources:
         raise ValueError(
             f"there are no example faces with the regions of {label_set.name}: set --dataset FOLDER"

@@ -16,7 +16,7 @@ PAINTED_AT = 512  # least side of the canvas
 HTML = """
 <div class="painter-body"><div class="stage">
   <img alt=""><canvas class="labels" tabindex="0" role="application"
-    aria-label="Mask. Arrow keys move, space paints, [ and ] change the brush, Ctrl+Z undoes"></canvas>
+    aria-label="Label map. Arrow keys move, space paints, [ and ] change the brush, Ctrl+Z undoes"></canvas>
   <span class="ring" hidden></span>
 </div>
 <div class="side">

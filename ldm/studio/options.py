@@ -15,7 +15,8 @@ PHOTOS, SYNTHETIC = Path("assets/photos/aligned"), Path("assets/faces")  # examp
 def build_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(
-        "gradio_img2img.py", description="Edit faces in the browser: style by region, masks, interpolation."
+        "gradio_img2img.py",
+        description="Edit faces in the browser: style by region, label maps, interpolation.",
     )
     parser.add_argument(
         "--dataset",

@@ -14,11 +14,11 @@ from ldm.studio.server.upload_folder import MAX_BYTES
 NO_PARSER = (
     "This studio has no **face parser**, which segments photos into regions. Start it with "
     '`--parser FOLDER` or `--parser owner/name` (`pip install -e ".[evaluation]"`; docs/train.md '
-    "explains how to train one), or upload a mask with the photo: a PNG with one region index per pixel."
+    "explains how to train one), or upload a label map with the photo: a PNG with one region index per pixel."
 )
 WITH_PARSER = (
     "The photo is aligned, cropped to the face and segmented by a face parser. Only its pixels are used; the file is "
-    "deleted within hours. An uploaded mask replaces the parser's."
+    "deleted within hours. An uploaded label map replaces the parser's."
 )
 
 
@@ -110,7 +110,7 @@ def gallery(sources: list[str], prefix: str = "", with_role: bool = True) -> Gal
         role = gr.Radio(
             [MINE, REFERENCE],
             value=MINE,
-            label="Click to set",
+            label="A click sets",
             elem_id=f"{prefix}role",
             min_width=215,
             visible=with_role,
@@ -158,7 +158,7 @@ def own(has_parser: bool) -> OwnPanel:
             height=150,
         )
         mask = gr.File(
-            label="Mask: PNG, one region index per pixel" + (" (optional)" if has_parser else ""),
+            label="Label map: PNG, one region index per pixel" + (" (optional)" if has_parser else ""),
             file_types=[".png"],
             type="binary",
             elem_id="own-mask",
@@ -187,9 +187,9 @@ def parts() -> PartsPanel:
 
 
 def mask(label_set: LabelSet) -> tuple[gr.HTML, gr.File]:
-    """Lay out the painter and the upload of a mask."""
+    """Lay out the painter and the upload of a label map."""
     painter = mask_painter(label_set)
-    with gr.Accordion("Upload a mask", open=False):
+    with gr.Accordion("Upload a label map", open=False):
         file = gr.File(
             label="PNG, one region index per pixel", file_types=[".png"], type="binary", height=120
         )

@@ -67,7 +67,7 @@ class SampleRequest:
         if not self.parts and not self.no_style and (self.frames or (self.lock and not repainted)):
             raise ValueError(
                 "nothing would change: select regions and a style source"
-                + ("" if self.frames else ", or paint the mask")
+                + ("" if self.frames else ", or edit the label map")
             )
 
     def recipes(self, pipe: FacePipeline, checkpoint: str) -> list[Recipe]:
@@ -98,7 +98,7 @@ class SampleRequest:
             "checkpoint": checkpoint,
             "weights": self.weights,
             "face": self.face.name,
-            "parts": [part.summary() for part in self.parts] or (["no style"] if self.no_style else []),
+            "parts": [part.summary() for part in self.parts] or (["random face"] if self.no_style else []),
             "share": share,
         }
         return Recipe(
@@ -147,7 +147,7 @@ class Result:
         """Title in the history."""
         listed = self.recipe.description.get("parts")  # untrusted if the recipe was loaded
         parts = [str(part)[:200] for part in listed] if isinstance(listed, list) else []
-        return f"{'; '.join(parts) or 'reshaped'} · seed {self.recipe.options.get('seed', 0)}"
+        return f"{'; '.join(parts) or 'label map edited'} · seed {self.recipe.options.get('seed', 0)}"
 
 
 @dataclass

@@ -49,7 +49,7 @@ def masked_face(photo: bytes, mask: bytes, label_set: LabelSet, size: tuple[int,
         shape = upright_size(opened)
         image = to_tensor(read_rgb(opened, size))
     labels, mask_shape = _labels(mask, label_set, size)
-    check_same_aspect("the photo", "the mask", shape, mask_shape)
+    check_same_aspect("the photo", "the label map", shape, mask_shape)
     return Face(OWN, image, labels)
 
 
@@ -59,5 +59,5 @@ def read_mask(mask: bytes, label_set: LabelSet, size: tuple[int, int]) -> Tensor
 
 
 def _labels(mask: bytes, label_set: LabelSet, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    with open_image(checked(mask, "the mask"), MASKS, "the mask") as opened:
+    with open_image(checked(mask, "the label map"), MASKS, "the label map") as opened:
         return read_labels(opened, label_set, size), (opened.height, opened.width)

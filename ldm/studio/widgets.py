@@ -56,7 +56,7 @@ def widget(template: str, code: str, name: str, value: dict[str, Any] | None = N
 
 PICKING = """
 <div class="tools">
-  <button type="button" class="all">Whole face</button>
+  <button type="button" class="all">All regions</button>
   <button type="button" class="none">Clear</button>
   <label><input type="checkbox" class="apart"> Separate left and right</label>
 </div>

@@ -88,7 +88,7 @@ def test_colorize() -> None:
     assert painted.dtype == np.uint8
     assert np.array_equal(painted, expected)
     assert np.array_equal(CELEBAMASK_HQ.colorize(torch.from_numpy(labels)), painted)
-    with pytest.raises(ValueError, match=r"label 23; CelebAMask-HQ has 0\.\.18"):
+    with pytest.raises(ValueError, match=r"label 23; CelebAMask-HQ has labels in \[0, 18\]"):
         CELEBAMASK_HQ.colorize(np.full((2, 2), 23))
     with pytest.raises(ValueError, match=r"expected integer labels \(H, W\)"):
         CELEBAMASK_HQ.colorize(np.zeros((1, 2, 2), np.uint8))

@@ -5,14 +5,14 @@ import torch
 
 from ldm.data.datasets.folders import FolderError
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
-from ldm.evaluation.faces import FolderFaces, GeneratedFaces, open_faces
+from ldm.evaluation.faces import FolderFaces, SyntheticSeries, open_faces
 from ldm.evaluation.protocol import Protocol
 from ldm.targets import ConfigError
 from scripts import draw_faces
 
 
-def generated(count: int = 12, size: int = 32) -> GeneratedFaces:
-    return GeneratedFaces(Protocol("test", "synthetic", 3, 2 + count), CELEBAMASK_HQ, (size, size))
+def generated(count: int = 12, size: int = 32) -> SyntheticSeries:
+    return SyntheticSeries(Protocol("test", "synthetic", 3, 2 + count), CELEBAMASK_HQ, (size, size))
 
 
 def test_ground_truth_of_a_swap_changes_only_the_regions() -> None:

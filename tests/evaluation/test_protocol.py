@@ -33,7 +33,7 @@ def test_published_preset() -> None:
         ("data: faces\nfirst: 4\nlast: 3", "first 4 and last 3"),
         ("data: faces\nsamples: 0", "samples must be at least 1, got 0"),
         ("data: faces\nsampling: {solver: dim}", "unknown solver 'dim'; available: ddim"),
-        ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed must be an integer"),
+        ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed must be one integer"),
         ("first: 3", "data is missing"),
         ("data: ???", "data is missing"),
         ("data: faces\nsamples: many", "wrong type"),

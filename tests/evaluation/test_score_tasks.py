@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm.data.images import save_png
 from ldm.data.labels import CELEBAMASK_HQ
-from ldm.evaluation.faces import GeneratedFaces
+from ldm.evaluation.faces import SyntheticSeries
 from ldm.evaluation.plan import ImageSpec, plan
 from ldm.evaluation.protocol import Protocol
 from ldm.evaluation.score_tasks import Scorer, TaskScores, ranked
@@ -21,11 +21,11 @@ TASKS = ("reconstruct", "swap", "random", "noise")
 BYTE = 1 / 255  # precision of PNGs
 
 
-def faces() -> GeneratedFaces:
-    return GeneratedFaces(PROTOCOL, CELEBAMASK_HQ, (32, 32))
+def faces() -> SyntheticSeries:
+    return SyntheticSeries(PROTOCOL, CELEBAMASK_HQ, (32, 32))
 
 
-def scorer_of(folder: Path, model: Callable[[GeneratedFaces, ImageSpec], Tensor]) -> Scorer:
+def scorer_of(folder: Path, model: Callable[[SyntheticSeries, ImageSpec], Tensor]) -> Scorer:
     """Write the images of a model and return their scorer."""
     known = faces()
     for number in range(len(known)):
@@ -34,7 +34,7 @@ def scorer_of(folder: Path, model: Callable[[GeneratedFaces, ImageSpec], Tensor]
     return Scorer(known, PROTOCOL, folder, lpips=None)
 
 
-def perfect(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+def perfect(known: SyntheticSeries, spec: ImageSpec) -> Tensor:
     """Return the ground truth."""
     face = known[spec.face]
     assert face is not None
@@ -43,7 +43,7 @@ def perfect(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
     )
 
 
-def unswapped(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+def unswapped(known: SyntheticSeries, spec: ImageSpec) -> Tensor:
     """Return the face in its own style."""
     face = known[spec.face]
     assert face is not None
@@ -74,7 +74,7 @@ def test_error_ratio_is_one_without_a_swap(tmp_path: Path) -> None:
 def test_changes_outside_the_regions_are_leakage(tmp_path: Path) -> None:
     hair = CELEBAMASK_HQ.index("hair")
 
-    def leaking(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+    def leaking(known: SyntheticSeries, spec: ImageSpec) -> Tensor:
         face = known[spec.face]
         assert face is not None
         gray = torch.zeros(3, 32, 32)
@@ -90,7 +90,7 @@ def test_changes_outside_the_regions_are_leakage(tmp_path: Path) -> None:
 
 
 def test_reconstruction_scores_of_image_first_stage_and_regions(tmp_path: Path) -> None:
-    def shifted(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+    def shifted(known: SyntheticSeries, spec: ImageSpec) -> Tensor:
         face = known[spec.face]
         assert face is not None
         offset = 20 if spec.folder == "first_stage" else 40
@@ -109,7 +109,7 @@ def test_reconstruction_scores_of_image_first_stage_and_regions(tmp_path: Path) 
 def test_diversity_is_the_mean_over_all_pairs(tmp_path: Path) -> None:
     hair = CELEBAMASK_HQ.index("hair")
 
-    def varied(known: GeneratedFaces, spec: ImageSpec) -> Tensor:
+    def varied(known: SyntheticSeries, spec: ImageSpec) -> Tensor:
         face = known[spec.face]
         assert face is not None
         sample = int(spec.name[-1]) if spec.folder == "random/hair" else 0

@@ -1,4 +1,4 @@
-"""sample_sem.py as a person runs it: real processes on a small model and generated faces."""
+"""sample_sem.py as a person runs it: real processes on a small model and synthetic faces."""
 
 import json
 import os

@@ -94,7 +94,7 @@ def test_regions_are_chosen_on_the_face_and_pairs_come_together(page) -> None:
 
 def test_painted_masks_are_exact_and_shape_the_picture(page, tmp_path) -> None:
     choose_regions(page)
-    tab(page, "Mask")
+    tab(page, "Label map")
     page.get_by_role("radio", name="hat", exact=True).check()
     canvas = page.locator("#painter canvas.labels")
     canvas.scroll_into_view_if_needed()
@@ -127,7 +127,7 @@ def seed(page) -> str:
 
 
 def test_the_mask_is_painted_by_keyboard_too(page) -> None:
-    tab(page, "Mask")
+    tab(page, "Label map")
     page.get_by_role("radio", name="hat", exact=True).check()
     page.focus("#painter canvas.labels")
     page.keyboard.press("Shift+ArrowUp")
@@ -230,14 +230,14 @@ def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
 
 
 def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> None:
-    page.get_by_role("radio", name="Generated").check()
+    page.get_by_role("radio", name="Synthetic").check()
     page.wait_for_function("document.querySelector('#page-status').textContent.includes('of 30,000 faces')")
     page.fill("#search input, #search textarea", "02999")
     page.wait_for_function("document.querySelector('#page-status').textContent.trim() == '11 faces'")
     page.locator("#role").get_by_role("radio", name="Reference").check()
     page.locator("#gallery .thumbnail-item").nth(4).click()
     page.wait_for_function("document.querySelector('#face-reference .name').textContent == '029993'")
-    tab(page, "Styles")
+    tab(page, "Region edits")
     choose_regions(page, "hair")
     page.click("#add-part")
     page.wait_for_selector("#parts li")

@@ -166,7 +166,7 @@ def test_painted_regions_are_edited(page, tmp_path: Path) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
     page.mouse.up()
-    assert wait_for(page, "done") == "Edits now use the painted regions"
+    assert wait_for(page, "done") == "Edits now use the painted label map"
     choose(page, "hat")
     page.locator("#color").get_by_role("button", name="green").click()
     apply(page)

@@ -94,7 +94,7 @@ def test_what_is_no_photo_is_refused(photo, said) -> None:
 
 def test_masks_hold_region_numbers_alone() -> None:
     assert read_mask(MASK, CELEBAMASK_HQ, (64, 64)).unique().tolist() == [13]
-    with pytest.raises(ImageError, match="label 99 in the mask"):
+    with pytest.raises(ImageError, match="label 99 in the label map"):
         read_mask(encoded(Image.new("L", (8, 8), 99)), CELEBAMASK_HQ, (64, 64))
     with pytest.raises(ImageError, match="colors are not of"):
         read_mask(encoded(Image.new("RGB", (8, 8))), CELEBAMASK_HQ, (64, 64))

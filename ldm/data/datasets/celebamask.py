@@ -70,7 +70,7 @@ class CelebAMaskHQ(PairedImages):
         root = Path(path).expanduser()
         entries = sample_entries(keys)
         if ids is not None and (first is not None or last is not None):
-            raise ValueError("ids cannot be combined with first or last")
+            raise ValueError("ids cannot be combined with first or last; remove ids, or first and last")
         _check_root(root)
         images = files_by_name(root / "images", PHOTO_SUFFIXES) if "image" in entries else None
         labels = files_by_name(root / "labels", (".png",)) if "labels" in entries else None
@@ -169,7 +169,9 @@ def _numbered(files: Mapping[str, Path], first: int | None, last: int | None) ->
     if not found:
         folder = next(iter(files.values())).parent
         have = f"{min(numbers.values())}..{max(numbers.values())}"
-        raise FolderError(f"{folder} has no file numbered {low}..{high}, only {have}; change first or last")
+        raise FolderError(
+            f"{folder} has no file numbered in [{low}, {high}], only {have}; change first or last"
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from ldm.output_files import OutputError, check_outputs
 
 
 def dataset_files(dataset: Any) -> list[Path]:
-    """Return the local files of a dataset; none if it has no method `files`, as generated faces."""
+    """Return the local files of a dataset; none if it has no method `files`, as synthetic faces."""
     files = getattr(dataset, "files", None)
     return files() if callable(files) else []
 

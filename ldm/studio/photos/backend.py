@@ -18,6 +18,7 @@ from ldm.parsing.alignment import Crop
 from ldm.parsing.photo_faces import Face, cut_face
 from ldm.pipeline import Photo, PhotoEditor, PhotoError, StyleCode
 from ldm.pipeline.options import SamplingOptions
+from ldm.pipeline.photo import MissingRegionError
 from ldm.pipeline.photo_editor import SMALLEST_FACE
 from ldm.pipeline.photo_edits import Detail
 from ldm.pipeline.photo_face import FaceLabels
@@ -145,6 +146,11 @@ class PhotoBackend:
                 detail=edit.detail,
                 **how,
             )
+        except MissingRegionError as error:
+            visible = ", ".join(map(readable, error.visible))
+            raise PhotoError(
+                f"Face {error.face + 1} has no {readable(error.region)}; it has {visible}"
+            ) from error
         except ValueError as error:
             raise type(error)(str(error).replace(f"{opened.file.path}: ", "")) from error
         opened.add(result, edit.title())

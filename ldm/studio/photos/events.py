@@ -24,7 +24,7 @@ from ldm.studio.visitors import Visitors
 from ldm.studio.widgets import face_value
 
 COLOR, FACE, PHOTO, RANDOM = "Color", "Gallery face", "Another photo", "Random"
-DETAILS = {"Keep strands and grain": "keep", "Replace with sampled pixels": "replace"}
+DETAILS = {"Keep the photo's texture": "keep", "Use generated pixels": "replace"}
 VIEW = 1200  # longest side of the photo in the face selector, in pixels
 View = tuple[Any, ...]  # status, faces, picker, compare, download, undo, redo, edits, painter
 UNCHANGED = (gr.skip(),) * 8
@@ -113,7 +113,7 @@ class PhotoEvents:
 
         began = time.monotonic()
         for view in self._run(
-            request, work, "Editing", lambda: f"{edit.title()}. {time.monotonic() - began:.0f} s"
+            request, work, "Editing", lambda: f"Done in {time.monotonic() - began:.0f} s: {edit.title()}"
         ):
             yield *view, how["seed"]
 
@@ -130,7 +130,7 @@ class PhotoEvents:
         opened.regions = self._regions(picker)
         self.backend.paint(opened, painter.get("labels", ""))
         return (
-            _done("Edits now use the painted regions"),
+            _done("Edits now use the painted label map"),
             gr.skip(),
             self._picker(opened),
             *UNCHANGED[2:],

@@ -96,7 +96,9 @@ def _photo_file(label: str, elem_id: str, height: int) -> gr.File:
 
 
 def _reference(sources: list[str], transfers_styles: bool) -> ReferencePanel:
-    kind = gr.Radio([COLOR, FACE, PHOTO, RANDOM], value=COLOR, label="Reference", elem_id="photo-reference")
+    kind = gr.Radio(
+        [COLOR, FACE, PHOTO, RANDOM], value=COLOR, label="Style source", elem_id="photo-reference"
+    )
     note = gr.Markdown("" if transfers_styles else SYNTHETIC_NOTE, visible=False, elem_id="photo-note")
     with gr.Group() as color_group:
         color = color_choice("auburn")
@@ -139,6 +141,6 @@ def _result(label_set: LabelSet) -> ResultPanel:
             "Download", elem_id="photo-download", interactive=False, min_width=110, size="md"
         )
     edits = gr.Markdown(elem_id="photo-edits")
-    with gr.Accordion("Correct the regions", open=False, elem_id="photo-mask"):
+    with gr.Accordion("Edit the label map", open=False, elem_id="photo-mask"):
         painter = mask_painter(label_set, "painter-photo")
     return ResultPanel(status, compare, undo, redo, download, edits, painter)

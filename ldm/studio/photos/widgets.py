@@ -2,22 +2,26 @@
 
 import gradio as gr
 
+from ldm.pipeline.region_color import parse_color
 from ldm.studio.widgets import script, widget
 
-# Common colors of hair and lips, then others.
+# Common colors of hair and lips, then others: names and hex codes.
 SWATCHES = {
-    "black": "#1f1a17",
-    "brown": "#5a3825",
-    "auburn": "#7a3b2e",
-    "copper": "#b35a2d",
-    "blond": "#c9a26b",
-    "silver": "#b9bcc0",
-    "crimson": "#b0162f",
-    "rose": "#c9657b",
-    "plum": "#8e2f5c",
-    "violet": "#6a4ba3",
-    "blue": "#2f5fa8",
-    "green": "#3f7d4e",
+    name: "#{:02x}{:02x}{:02x}".format(*parse_color(name))
+    for name in (
+        "black",
+        "brown",
+        "auburn",
+        "copper",
+        "blond",
+        "silver",
+        "crimson",
+        "rose",
+        "plum",
+        "violet",
+        "blue",
+        "green",
+    )
 }
 
 FACES = """

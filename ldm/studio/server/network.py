@@ -26,7 +26,7 @@ def free_port(host: str, port: int | None) -> int:
             return candidate
     if port is None:
         raise ValueError(
-            f"all ports in {FIRST_PORT}..{FIRST_PORT + PORTS - 1} are in use; set a free one with --port"
+            f"all ports in [{FIRST_PORT}, {FIRST_PORT + PORTS - 1}] are in use; set a free one with --port"
         )
     raise ValueError(f"port {port} is in use; set another one with --port, or omit it for the first free one")
 

@@ -4,9 +4,9 @@
     ["Escape", "cancel"],
     ["Ctrl+Z, Ctrl+Shift+Z", "undo and redo an edit of the photo"],
     ["1 to 9", "choose a face of the photo"],
-    ["Arrows", "in tabs and lists: the next one; on a crop or mask: move"],
-    ["+ and -, [ and ]", "on the number of a face while its crop is adjusted: resize, turn"],
-    ["Space, [ and ]", "on the mask: paint, change the brush"],
+    ["Arrows", "next tab or item; on a crop or label map: move"],
+    ["+ and -, [ and ]", "on the number of a face while its crop is adjusted: resize, rotate"],
+    ["Space, [ and ]", "on the label map: paint, change the brush"],
     ["?", "this list"],
   ];
   const dialog = document.createElement("dialog");

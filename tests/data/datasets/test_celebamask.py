@@ -147,7 +147,7 @@ def test_first_and_last_outside_the_range(faces: Path) -> None:
     with (
         pytest.warns(UserWarning, match=r"first is 50, but the files in .* are numbered 0\.\.11"),
         pytest.warns(UserWarning, match=r"last is 60, but"),
-        pytest.raises(FolderError, match=r"has no file numbered 50\.\.60, only 0\.\.11"),
+        pytest.raises(FolderError, match=r"has no file numbered in \[50, 60\], only 0\.\.11"),
     ):
         CelebAMaskHQ(8, str(faces), first=50, last=60)
     with pytest.warns(UserWarning, match="last is 899, but"):
@@ -210,7 +210,7 @@ def test_repeated_names_and_empty_files(faces: Path) -> None:
 
 def test_unusable_files_are_found_on_creation(faces: Path) -> None:
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE), 23, np.uint8))
-    with pytest.raises(ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has 0\.\.18"):
+    with pytest.raises(ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has labels in \[0, 18\]"):
         CelebAMaskHQ(8, str(faces))
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE, 3), 1, np.uint8))
     with pytest.raises(ImageError, match=r"labels.5\.png: 1 of its 1 colors are not"):
