@@ -29,7 +29,7 @@ def test_published_preset() -> None:
     ("text", "message"),
     [
         ("data: faces\nsampels: 3", "unknown setting 'sampels'; did you mean .samples"),
-        ("data: synthetic", "need first and last"),
+        ("data: synthetic", "needs first and last"),
         ("data: faces\nfirst: 4\nlast: 3", "first 4 and last 3"),
         ("data: faces\nsamples: 0", "samples must be at least 1, got 0"),
         ("data: faces\nsampling: {solver: dim}", "unknown solver 'dim'; available: ddim"),

@@ -210,7 +210,9 @@ def test_repeated_names_and_empty_files(faces: Path) -> None:
 
 def test_unusable_files_are_found_on_creation(faces: Path) -> None:
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE), 23, np.uint8))
-    with pytest.raises(ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has labels in \[0, 18\]"):
+    with pytest.raises(
+        ImageError, match=r"label 23 in .*labels.5\.png; CelebAMask-HQ has labels in \[0, 18\]"
+    ):
         CelebAMaskHQ(8, str(faces))
     save_png(faces / "labels" / "5.png", np.full((SIDE, SIDE, 3), 1, np.uint8))
     with pytest.raises(ImageError, match=r"labels.5\.png: 1 of its 1 colors are not"):
