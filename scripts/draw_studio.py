@@ -97,7 +97,7 @@ def _photograph(address: str, browser: str, options: argparse.Namespace) -> byte
             color_scheme="dark" if options.dark else "light",
         )
         page.goto(address)
-        page.wait_for_selector("#status-photo [data-tone=done]", timeout=TIMEOUT)
+        page.wait_for_selector("#status-photo [data-state=done]", timeout=TIMEOUT)
         page.wait_for_selector("#photo-compare img", timeout=TIMEOUT)
         page.wait_for_timeout(1500)  # until images are painted
         screen = page.screenshot()

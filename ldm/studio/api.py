@@ -14,7 +14,7 @@ from ldm.studio.errors import with_user_errors
 from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import Jobs
 from ldm.studio.models import Models
-from ldm.studio.session import Part, SampleRequest
+from ldm.studio.session import RegionEdit, SampleRequest
 
 MAX_NAMES = 1000
 
@@ -51,8 +51,8 @@ class Api:
         inputs = SampleRequest(
             face=self.gallery.face(source or self._first(), face),
             labels=self.gallery.face(source or self._first(), face).labels,
-            parts=(Part(tuple(regions), self.gallery.face(source or self._first(), reference)),),
-            no_style=False,
+            parts=(RegionEdit(tuple(regions), self.gallery.face(source or self._first(), reference)),),
+            random_face=False,
             lock=lock,
             options={"seed": int(seed), "steps": int(steps)},
             weights=self.models.kinds[0],

@@ -20,7 +20,7 @@ def sentence(error: Exception) -> str:
     """Return the message for the visitor; unexpected errors are logged with their traceback."""
     message = " ".join(str(error).split())
     if isinstance(error, CancelledError):
-        return "Stopped"
+        return "Canceled"
     if is_out_of_memory(error):
         return "Out of memory; close other programs or try again later."
     if isinstance(error, ValueError) and message:  # errors of this project are written for users

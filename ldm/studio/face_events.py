@@ -94,7 +94,7 @@ class FaceEvents:
         except AlignmentError as error:
             raise ValueError(f"{error}; or upload a label map with the photo") from error
 
-    def exchange(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, ...]:
+    def swap_faces(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, ...]:
         """Swap face and reference."""
         session = self.visitors.of(request)
         session.face, session.reference = session.reference, session.face

@@ -146,7 +146,7 @@ def face_gallery(
             if (folder / "images").is_dir():
                 sources[name] = FolderSource(folder, label_set, size)
     if label_set == CELEBAMASK_HQ and size[0] == size[1]:
-        sources["Synthetic"] = SyntheticSource(size)
+        sources["Synthetic series"] = SyntheticSource(size)
     if not sources:
         raise ValueError(
             f"there are no example faces with the regions of {label_set.name}: set --dataset FOLDER"

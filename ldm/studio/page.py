@@ -12,13 +12,13 @@ from ldm.studio.errors import with_user_errors
 from ldm.studio.face_events import MINE, REFERENCE, FaceEvents
 from ldm.studio.faces import FaceGallery
 from ldm.studio.jobs import Jobs
-from ldm.studio.make_events import MakeEvents
 from ldm.studio.models import Models
 from ldm.studio.photos import panel as photo_panel
 from ldm.studio.photos.backend import Example, PhotoBackend
 from ldm.studio.photos.events import PhotoEvents
 from ldm.studio.photos.wiring import PRIVATE
 from ldm.studio.photos.wiring import wire as wire_photos
+from ldm.studio.sampling_events import SamplingEvents
 from ldm.studio.server.upload_folder import UploadFolder
 from ldm.studio.text import escaped
 from ldm.studio.visitors import Visitors
@@ -78,7 +78,7 @@ def build(
                     backend = PhotoBackend(models, parser, uploads)
                     panel = photo_panel.build(pipe.label_set, list(gallery.sources), backend.transfers_styles)
             with gr.Tab("Aligned faces", id="aligned", render_children=True):
-                opened = _aligned(page, models, faces, gallery, MakeEvents(visitors, models, jobs))
+                opened = _aligned(page, models, faces, gallery, SamplingEvents(visitors, models, jobs))
         if parser is not None:
             photos = PhotoEvents(visitors, backend, gallery, jobs, Example(backend, root / EXAMPLE))
             wire_photos(photos, faces, panel, opened)
@@ -87,7 +87,7 @@ def build(
 
 
 def _aligned(
-    page: gr.Blocks, models: Models, faces: FaceEvents, gallery: FaceGallery, makes: MakeEvents
+    page: gr.Blocks, models: Models, faces: FaceEvents, gallery: FaceGallery, makes: SamplingEvents
 ) -> Any:
     """Lay out and wire the tab of faces at the model's size; return the event that creates the session."""
     with gr.Row(elem_id="studio", elem_classes="columns"):
@@ -142,13 +142,13 @@ def _wire_faces(
             concurrency_id="parser",
             **PRIVATE,
         )
-    chosen.exchange.click(with_user_errors(faces.exchange), [chosen.mine], face_views, **PRIVATE)
+    chosen.swap_faces.click(with_user_errors(faces.swap_faces), [chosen.mine], face_views, **PRIVATE)
     mask_file.upload(with_user_errors(faces.load_mask), [mask_file], face_views[-1], **PRIVATE)
     return opened
 
 
 def _wire_making(
-    makes: MakeEvents,
+    makes: SamplingEvents,
     chosen: panels.Faces,
     parts: panels.PartsPanel,
     strip: panels.StripPanel,
@@ -159,9 +159,9 @@ def _wire_making(
     """Connect the sampling events."""
     seed, lock_seed, _, _, steps, solver, guidance, _ = settings
     choice: list[Any] = [chosen.mine, chosen.style, parts.amount, painter]
-    out = [result.status, result.compare, result.history, strip.film, seed]
+    out = [result.status, result.compare, result.history, strip.animation, seed]
     result.make.click(makes.make, [*choice, *settings], out, **PRIVATE)
-    strip.make.click(makes.make_strip, [strip.frames, *choice, *settings], out, **PRIVATE)
+    strip.make.click(makes.sample_interpolation, [strip.frames, *choice, *settings], out, **PRIVATE)
     result.cancel.click(makes.cancel, None, None, queue=False, **PRIVATE)
     result.recipe.upload(makes.load_recipe, [result.recipe], out, **PRIVATE).then(
         makes.recall, None, [lock_seed, steps, solver, guidance], **PRIVATE
@@ -174,4 +174,6 @@ def _wire_making(
     )
     parts.clear.click(with_user_errors(makes.clear_parts), None, parts.listed, **PRIVATE)
     result.history.select(with_user_errors(makes.show), None, result.compare, **PRIVATE)
-    result.go_on.click(with_user_errors(makes.go_on), [chosen.mine], [chosen.mine, painter], **PRIVATE)
+    result.continue_editing.click(
+        with_user_errors(makes.continue_editing), [chosen.mine], [chosen.mine, painter], **PRIVATE
+    )

@@ -1,4 +1,4 @@
-"""Layout of the panels; the events are in face_events.py and make_events.py."""
+"""Layout of the panels; the events are in face_events.py and sampling_events.py."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import gradio as gr
 from ldm.data.labels import LabelSet
 from ldm.studio import widgets
 from ldm.studio.face_events import MINE, REFERENCE
-from ldm.studio.make_events import MAX_FRAMES, STYLES
 from ldm.studio.mask_painter import mask_painter
+from ldm.studio.sampling_events import MAX_FRAMES, STYLES
 from ldm.studio.server.upload_folder import MAX_BYTES
 
 NO_PARSER = (
@@ -29,7 +29,7 @@ class Faces:
     mine: gr.HTML
     reference: gr.HTML
     style: gr.Radio
-    exchange: gr.Button
+    swap_faces: gr.Button
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StripPanel:
 
     frames: gr.Slider
     make: gr.Button
-    film: gr.HTML
+    animation: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ResultPanel:
     cancel: gr.Button
     status: gr.HTML
     compare: gr.HTML
-    go_on: gr.Button
+    continue_editing: gr.Button
     history: gr.Gallery
     recipe: gr.UploadButton
 
@@ -94,8 +94,8 @@ def faces(label_set: LabelSet) -> Faces:
         reference = widgets.face_picker(label_set, "face-reference", REFERENCE, pickable=False)
     with gr.Row(elem_id="style-row"):
         style = gr.Radio(list(STYLES), value=STYLES[0], label="Style source", elem_id="style", scale=3)
-        exchange = gr.Button("⇄ Swap faces", size="sm", scale=0, min_width=140, elem_id="exchange")
-    return Faces(mine, reference, style, exchange)
+        swap_faces = gr.Button("⇄ Swap faces", size="sm", scale=0, min_width=140, elem_id="swap-faces")
+    return Faces(mine, reference, style, swap_faces)
 
 
 def gallery(sources: list[str], prefix: str = "", with_role: bool = True) -> GalleryPanel:
@@ -202,7 +202,7 @@ def strip() -> StripPanel:
     with gr.Row(elem_id="strip-row"):
         frames = gr.Slider(2, MAX_FRAMES, 7, step=1, label="Frames", elem_id="frames", min_width=160)
         make = gr.Button("Generate interpolation", size="md", elem_id="make-strip", min_width=140)
-    return StripPanel(frames, make, widgets.film())
+    return StripPanel(frames, make, widgets.animation())
 
 
 def result() -> ResultPanel:
@@ -212,7 +212,7 @@ def result() -> ResultPanel:
         cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=90)
     status = widgets.status()
     compare = widgets.compare()
-    go_on = gr.Button("Continue editing this image", size="sm", elem_id="go-on")
+    continue_editing = gr.Button("Continue editing this image", size="sm", elem_id="continue-editing")
     history = gr.Gallery(
         label="History",
         columns=6,
@@ -231,4 +231,4 @@ def result() -> ResultPanel:
         size="sm",
         elem_id="recipe",
     )
-    return ResultPanel(make, cancel, status, compare, go_on, history, recipe)
+    return ResultPanel(make, cancel, status, compare, continue_editing, history, recipe)

@@ -15,7 +15,7 @@ MAX_HISTORY = 24  # images
 
 
 @dataclass(frozen=True)
-class Part:
+class RegionEdit:
     """Edit of the style of some regions.
 
     Attributes:
@@ -43,7 +43,7 @@ class SampleRequest:
         face: face to edit.
         labels: its label map (H, W), possibly painted.
         parts: edits; later ones override earlier ones.
-        no_style: sample a random style for all regions.
+        random_face: sample a random style for all regions.
         lock: keep the pixels outside the edited regions.
         options: sampling options; the seed is that of the first variant.
         variants: number of images, with consecutive seeds.
@@ -53,8 +53,8 @@ class SampleRequest:
 
     face: Face
     labels: Tensor
-    parts: tuple[Part, ...]
-    no_style: bool
+    parts: tuple[RegionEdit, ...]
+    random_face: bool
     lock: bool
     options: SamplingOptions
     variants: int = 1
@@ -64,7 +64,7 @@ class SampleRequest:
     def check(self) -> None:
         """Raise ValueError if nothing would change."""
         repainted = bool((self.labels != self.face.labels).any())
-        if not self.parts and not self.no_style and (self.frames or (self.lock and not repainted)):
+        if not self.parts and not self.random_face and (self.frames or (self.lock and not repainted)):
             raise ValueError(
                 "nothing would change: select regions and a style source"
                 + ("" if self.frames else ", or edit the label map")
@@ -82,7 +82,7 @@ class SampleRequest:
         shares = [frame / (self.frames - 1) for frame in range(self.frames)] if self.frames else [1.0]
         recipes = []
         for share in shares:
-            style = pipe.null_style(self.labels) if self.no_style else own
+            style = pipe.null_style(self.labels) if self.random_face else own
             for part, source in zip(self.parts, sources, strict=True):
                 style = style.lerp(source, share * part.amount, part.regions)
             recipes.append(self._recipe(pipe, style, checkpoint, share))
@@ -98,7 +98,7 @@ class SampleRequest:
             "checkpoint": checkpoint,
             "weights": self.weights,
             "face": self.face.name,
-            "parts": [part.summary() for part in self.parts] or (["random face"] if self.no_style else []),
+            "parts": [part.summary() for part in self.parts] or (["random face"] if self.random_face else []),
             "share": share,
         }
         return Recipe(
@@ -107,7 +107,7 @@ class SampleRequest:
             options=self.options,
             photo=self.face.image if self.lock else None,
             photo_labels=self.face.labels if self.lock else None,
-            regions=pipe.label_set.regions if self.no_style else changed,
+            regions=pipe.label_set.regions if self.random_face else changed,
             description=description,
         )
 
@@ -166,7 +166,7 @@ class Session:
     photo_reference: Face | None = None
     face: Face | None = None
     reference: Face | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[RegionEdit, ...] = ()
     results: list[Result] = field(default_factory=list)
     shown: Result | None = None
 
@@ -176,7 +176,7 @@ class Session:
         self.results.insert(0, result)
         del self.results[MAX_HISTORY:]
 
-    def with_selection(self, regions: Sequence[str], random: bool, amount: float) -> tuple[Part, ...]:
+    def with_selection(self, regions: Sequence[str], random: bool, amount: float) -> tuple[RegionEdit, ...]:
         """Return the listed edits plus the current selection.
 
         Raises:
@@ -186,7 +186,7 @@ class Session:
             return self.parts
         if not random and self.reference is None:
             raise ValueError("select a reference face first, or set the style source to Random")
-        return (*self.parts, Part(tuple(regions), None if random else self.reference, amount))
+        return (*self.parts, RegionEdit(tuple(regions), None if random else self.reference, amount))
 
     def use(self, face: Face, as_reference: bool) -> None:
         """Set the reference or the face to edit."""

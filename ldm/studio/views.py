@@ -16,7 +16,7 @@ from ldm.studio.session import Result, Session
 from ldm.studio.text import escaped
 from ldm.studio.widgets import data_url, picture_url
 
-View = tuple[Any, ...]  # status, compare, history, film, seed
+View = tuple[Any, ...]  # status, compare, history, animation, seed
 
 
 def listed(session: Session) -> str:
@@ -26,7 +26,7 @@ def listed(session: Session) -> str:
     return "\n".join(f"- {escaped(part.summary())}" for part in session.parts)
 
 
-def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
+def compare_value(result: Result | None, is_new: bool = False) -> dict[str, Any]:
     """Return the value of the comparison of a result with its source image; empty without a result."""
     if result is None:
         return {}
@@ -37,11 +37,11 @@ def compare_value(result: Result | None, fresh: bool = False) -> dict[str, Any]:
         "title": result.title,
         "holds": f"The PNG contains its recipe{'' if result.recipe.photo is None else ', including the source image'}.",
         "file": f"{face or 'face'}_seed{result.recipe.options.get('seed', 0)}.png",
-        "fresh": fresh,
+        "is_new": is_new,
     }
 
 
-def film_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
+def animation_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
     """Return the value of an interpolation; the animations play forwards and backwards."""
     there_and_back = [*frames, *frames[-2:0:-1]]
     return {
@@ -60,7 +60,7 @@ def history(session: Session) -> Any:
 
 def busy(report: Report, before: Tensor | None, seed: int | None) -> View:
     """Return the view of a running job: status, preview and seed."""
-    status = {"text": report.summary(), "tone": "busy", "done": report.done, "total": report.total}
+    status = {"text": report.summary(), "state": "busy", "done": report.done, "total": report.total}
     live: Any = gr.skip()
     if report.preview is not None:
         live = {"after": picture_url(report.preview), "live": True, "title": ""}
@@ -81,13 +81,13 @@ def failed(
         kept: number of images finished before the error.
     """
     # The time makes a repeated message a new value.
-    status: dict[str, Any] = {"text": sentence(error), "tone": "error", "at": time.time()}
+    status: dict[str, Any] = {"text": sentence(error), "state": "error", "at": time.time()}
     if isinstance(error, CancelledError):
         where = f" after step {last.done} of {last.total}" if last is not None and last.total else ""
-        status = {"text": f"Stopped{where}", "tone": "stopped"}
+        status = {"text": f"Canceled{where}", "state": "canceled"}
     if session is None:
         return status, gr.skip(), gr.skip(), gr.skip(), gr.skip()
     if kept:
         status["text"] += f"; {kept} finished {'image is' if kept == 1 else 'images are'} kept"
     pictures = history(session) if kept else gr.skip()
-    return status, compare_value(session.shown, fresh=bool(kept)), pictures, gr.skip(), gr.skip()
+    return status, compare_value(session.shown, is_new=bool(kept)), pictures, gr.skip(), gr.skip()

@@ -98,7 +98,7 @@ def face_value(face: Face | None, regions: list[str] | None = None) -> dict[str,
 def compare() -> gr.HTML:
     """Build the before/after comparison with a slider and a download.
 
-    Its value is {"before", "after", "title", "file", "holds", "live", "fresh"}; `holds` describes the file.
+    Its value is {"before", "after", "title", "file", "holds", "live", "is_new"}; `holds` describes the file.
     """
     return widget(
         """
@@ -118,7 +118,7 @@ def compare() -> gr.HTML:
     )
 
 
-def film() -> gr.HTML:
+def animation() -> gr.HTML:
     """Build the display of an interpolation. Its value is {"frames", "gif", "webp", "name"}."""
     return widget(
         """
@@ -128,13 +128,13 @@ def film() -> gr.HTML:
         <div class="strip" role="group" aria-label="Frames"></div>
         <p><a class="download gif">Download GIF</a> <a class="download webp">Download WebP</a></p>
         """,
-        script("film"),
-        "film",
+        script("animation"),
+        "animation",
     )
 
 
 def status(name: str = "status") -> gr.HTML:
-    """Build the display of progress and errors. Its value is {"text", "tone", "done", "total"}."""
+    """Build the display of progress and errors. Its value is {"text", "state", "done", "total"}."""
     return widget(
         """
         <span class="text" aria-hidden="true"></span><span class="spoken" role="status"

@@ -58,7 +58,9 @@ class StopRequest:
         self.signum = signum
         name = signal.Signals(signum).name
         # print is not safe in a handler that may have interrupted another print
-        message = f"\n{name}: saving a checkpoint after this batch, then exiting; press Ctrl-C again to exit immediately\n"
+        message = (
+            f"\n{name}: saving a checkpoint after this batch, then exiting; press Ctrl-C again to exit now\n"
+        )
         try:
             os.write(2, message.encode())
         except OSError:  # the terminal is gone: what is printed from now on must not end the run

@@ -27,7 +27,7 @@ def enter(context, address: str):
     page = context.new_page()
     page.set_default_timeout(WAIT)
     page.goto(address)
-    page.wait_for_selector("#status-photo [data-tone=done]")  # the last event of opening the page
+    page.wait_for_selector("#status-photo [data-state=done]")  # the last event of opening the page
     tab(page, "Aligned faces")
     page.wait_for_selector("#face-mine img[src]")
     page.wait_for_selector("#face-reference img[src]")
@@ -43,14 +43,16 @@ def choose_regions(page, *names: str) -> None:
 
 def make(page, button: str = "#make") -> None:
     """Make pictures and wait for them."""
-    page.evaluate("document.querySelector('#status [data-tone]').dataset.tone = ''")  # of the picture before
+    page.evaluate(
+        "document.querySelector('#status [data-state]').dataset.state = ''"
+    )  # of the picture before
     page.click(button)
-    page.wait_for_selector("#status [data-tone=done]")
+    page.wait_for_selector("#status [data-state=done]")
 
 
-def says(page, tone: str) -> str:
-    """Return what the status says, once it says it in this tone."""
-    page.wait_for_selector(f"#status [data-tone={tone}]")
+def says(page, state: str) -> str:
+    """Return what the status says, once it says it in this state."""
+    page.wait_for_selector(f"#status [data-state={state}]")
     return page.inner_text("#status .text")
 
 

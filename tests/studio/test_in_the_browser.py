@@ -161,7 +161,7 @@ def test_cancel_stops_within_a_step_and_the_page_goes_on(page) -> None:
     page.wait_for_selector("#compare .so-far", state="visible")
     at = int(re.search(r"Step (\d+)", page.inner_text("#status .text"))[1])
     page.click("#cancel")
-    stopped = int(re.fullmatch(r"Stopped after step (\d+) of 1600", says(page, "stopped"))[1])
+    stopped = int(re.fullmatch(r"Canceled after step (\d+) of 1600", says(page, "canceled"))[1])
     assert at <= stopped < 1600
     set_number(page, "#steps", 4)
     set_number(page, "#variants", 2)
@@ -177,7 +177,7 @@ def test_what_is_finished_before_a_cancel_is_kept(page) -> None:
         "+(/Step (\\d+) of 800/.exec(document.querySelector('#status .text').textContent) || [])[1] > 100"
     )
     page.click("#cancel")
-    kept = re.search(r"; (\d) finished images? (is|are) kept", says(page, "stopped"))
+    kept = re.search(r"; (\d) finished images? (is|are) kept", says(page, "canceled"))
     assert 1 <= int(kept[1]) < 8
     browser.eventually(lambda: page.locator("#history img").count() == int(kept[1]))
 
@@ -230,7 +230,7 @@ def test_an_own_photo_with_its_mask_is_edited(page, tmp_path) -> None:
 
 
 def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> None:
-    page.get_by_role("radio", name="Synthetic").check()
+    page.get_by_role("radio", name="Synthetic series").check()
     page.wait_for_function("document.querySelector('#page-status').textContent.includes('of 30,000 faces')")
     page.fill("#search input, #search textarea", "02999")
     page.wait_for_function("document.querySelector('#page-status').textContent.trim() == '11 faces'")
@@ -256,16 +256,16 @@ def test_a_strip_goes_from_one_style_to_the_other(page, tmp_path) -> None:
     page.fill("#seed input", "3")
     page.check("#lock-seed input")
     make(page, "#make-strip")
-    assert page.locator("#film .strip img").count() == 4
+    assert page.locator("#animation .strip img").count() == 4
     for kind in ("gif", "webp"):
-        with Image.open(download(page, f"#film a.{kind}", tmp_path)) as film:
-            assert film.n_frames == 6
+        with Image.open(download(page, f"#animation a.{kind}", tmp_path)) as animation:
+            assert animation.n_frames == 6
     make(page)
     swapped = page.get_attribute("#compare .after", "src")
-    assert page.locator("#film .strip img").last.get_attribute("src").startswith("data:image/png")
-    page.evaluate("document.querySelector('#film input').value = 0")
-    page.dispatch_event("#film input", "input")
-    assert page.get_attribute("#film .frame", "alt") == "0 % of the way"
+    assert page.locator("#animation .strip img").last.get_attribute("src").startswith("data:image/png")
+    page.evaluate("document.querySelector('#animation input').value = 0")
+    page.dispatch_event("#animation input", "input")
+    assert page.get_attribute("#animation .frame", "alt") == "0 % of the way"
     assert swapped
 
 
@@ -276,7 +276,7 @@ def test_two_visitors_one_after_the_other(page, context, address) -> None:
     other.click("#make")
     other.wait_for_function("document.querySelector('#status .text').textContent == 'Queued, position 1'")
     page.click("#cancel")
-    stopped = says(page, "stopped")
+    stopped = says(page, "canceled")
     assert says(other, "done") == "Done"
     finished = re.search(r"; (\d) finished", stopped)  # on a fast machine, some are before the cancel
     kept = int(finished[1]) if finished else 0
@@ -370,7 +370,7 @@ def test_programs_swap_a_hair_style(address) -> None:
 def test_a_made_picture_is_edited_further_and_styles_are_random(page, tmp_path: Path) -> None:
     page.get_by_role("radio", name="Random face").check()
     make(page)
-    page.click("#go-on")
+    page.click("#continue-editing")
     page.wait_for_function("document.querySelector('#face-mine .name').textContent == 'your image'")
     page.get_by_role("radio", name="Random", exact=True).check()
     page.click("#face-mine .all")

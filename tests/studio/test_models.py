@@ -9,7 +9,7 @@ import torch
 from ldm.checkpoints.io import write_checkpoint
 from ldm.data.faces import Face
 from ldm.studio.models import Models
-from ldm.studio.session import Part, SampleRequest, Session
+from ldm.studio.session import RegionEdit, SampleRequest, Session
 from tests import small
 
 OPTIONS = Namespace(config=None, device="cpu")
@@ -33,10 +33,10 @@ def face(index: int) -> Face:
 
 
 def request(**changes) -> SampleRequest:
-    part = Part(("hair",), face(1))
+    part = RegionEdit(("hair",), face(1))
     arguments = {
         "parts": (part,),
-        "no_style": False,
+        "random_face": False,
         "lock": False,
         "options": {"steps": 2, "seed": 5},
         **changes,
@@ -77,9 +77,11 @@ def test_parts_variants_and_strips_become_recipes(models) -> None:
         strip[2].style.codes, three[0].style.codes
     )
     assert torch.allclose(strip[1].style["hair"], (own["hair"] + other["hair"]) / 2)
-    nothing = request(parts=(), no_style=True).recipes(pipe, "small")[0]
+    nothing = request(parts=(), random_face=True).recipes(pipe, "small")[0]
     assert torch.equal(nothing.style.codes, pipe.null_style(face(0).labels).codes)
-    half = request(parts=(Part(("hair",), face(1), 0.5), Part(("nose",), None))).recipes(pipe, "small")[0]
+    half = request(parts=(RegionEdit(("hair",), face(1), 0.5), RegionEdit(("nose",), None))).recipes(
+        pipe, "small"
+    )[0]
     assert torch.allclose(half.style["hair"], strip[1].style["hair"])
     assert torch.equal(half.style["nose"], pipe.null_style(face(0).labels)["nose"])
 

@@ -26,15 +26,15 @@ def page(context, address) -> Iterator[object]:
     page.close()
 
 
-def wait_for(page, tone: str) -> str:
-    """Return the status of the photo tab, once it has this tone."""
-    page.wait_for_selector(f"#status-photo [data-tone={tone}]")
+def wait_for(page, state: str) -> str:
+    """Return the status of the photo tab, once it has this state."""
+    page.wait_for_selector(f"#status-photo [data-state={state}]")
     return page.inner_text("#status-photo .text")
 
 
 def begin(page) -> None:
     """Clear the status, so that the next one can be waited for."""
-    page.evaluate("document.querySelector('#status-photo [data-tone]').dataset.tone = ''")
+    page.evaluate("document.querySelector('#status-photo [data-state]').dataset.state = ''")
 
 
 def upload(page, path: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_edit_is_canceled_and_the_visit_goes_on(page) -> None:
     page.click("#photo-apply")
     page.wait_for_function("/Step \\d+ of/.test(document.querySelector('#status-photo .text').textContent)")
     page.click("#photo-cancel")
-    assert wait_for(page, "stopped").startswith("Stopped")
+    assert wait_for(page, "canceled").startswith("Canceled")
     assert page.locator("#photo-edits li").count() == 1
     page.locator("#photo-reference").get_by_role("radio", name="Color").check()
     apply(page)

@@ -210,7 +210,7 @@ class PhotoEvents:
             self.visitors.of(request)
             for report in self.jobs.run_for(request, make):
                 if isinstance(report.error, CancelledError):
-                    yield {"text": "Stopped", "tone": "stopped"}, *UNCHANGED
+                    yield {"text": "Canceled", "state": "canceled"}, *UNCHANGED
                 elif report.error is not None:
                     raise report.error
                 elif report.made is None:
@@ -273,12 +273,12 @@ def _options(seed: Any, lock_seed: Any, steps: Any) -> SamplingOptions:
 
 
 def _busy(text: str) -> dict[str, Any]:
-    return {"text": text, "tone": "busy"}
+    return {"text": text, "state": "busy"}
 
 
 def _done(text: str) -> dict[str, Any]:
-    return {"text": text, "tone": "done", "at": time.time()}
+    return {"text": text, "state": "done", "at": time.time()}
 
 
 def _error(error: Exception) -> dict[str, Any]:
-    return {"text": sentence(error), "tone": "error", "at": time.time()}
+    return {"text": sentence(error), "state": "error", "at": time.time()}

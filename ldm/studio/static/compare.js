@@ -12,7 +12,7 @@ function show(value) {
   find(".so-far").hidden = !value.live;
   element.classList.toggle("live", Boolean(value.live));
   if (value.live) slider.value = 0;
-  else if (both && value.fresh) slider.value = 50;
+  else if (both && value.is_new) slider.value = 50;
   after.alt = value.live ? "preview" : value.title || "";
   find(".title").textContent = value.title || "";
   const link = find("a");

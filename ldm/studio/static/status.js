@@ -4,16 +4,16 @@ function show(value) {
   // A screen reader hears every change: of the steps only each quarter.
   const quarter = value.total ? Math.floor((4 * value.done) / value.total) : -1;
   text.textContent = value.text || "";
-  if (value.tone !== "busy" || quarter !== show.quarter) find(".spoken").textContent = value.text || "";
+  if (value.state !== "busy" || quarter !== show.quarter) find(".spoken").textContent = value.text || "";
   show.quarter = quarter;
-  const news = element.dataset.tone !== value.tone || value.at !== show.at;
+  const news = element.dataset.state !== value.state || value.at !== show.at;
   show.at = value.at;
-  if (news && ["busy", "error"].includes(value.tone)) {
+  if (news && ["busy", "error"].includes(value.state)) {
     const top = element.getBoundingClientRect().top;
     if (top < 0 || top > innerHeight * 0.7) element.scrollIntoView({ block: "start", behavior: "smooth" });
   }
-  element.dataset.tone = value.tone || "";
-  bar.hidden = value.tone !== "busy";
+  element.dataset.state = value.state || "";
+  bar.hidden = value.state !== "busy";
   if (value.total) Object.assign(bar, { max: value.total, value: value.done });
   else bar.removeAttribute("value");
 }

@@ -17,10 +17,10 @@ from ldm.studio.controls import Settings
 from ldm.studio.jobs import Jobs, Report
 from ldm.studio.mask_painter import painted, painter_value
 from ldm.studio.models import Models
-from ldm.studio.session import Part, Result, SampleRequest, Session
+from ldm.studio.session import RegionEdit, Result, SampleRequest, Session
 from ldm.studio.text import is_unicode
 from ldm.studio.uploads import checked
-from ldm.studio.views import View, busy, compare_value, failed, film_value, history, listed
+from ldm.studio.views import View, animation_value, busy, compare_value, failed, history, listed
 from ldm.studio.visitors import Visitors
 from ldm.studio.widgets import face_value
 
@@ -45,7 +45,7 @@ class Choice:
         return list(regions or [])
 
 
-class MakeEvents:
+class SamplingEvents:
     """Event handlers for sampling images."""
 
     def __init__(self, visitors: Visitors, models: Models, jobs: Jobs) -> None:
@@ -77,7 +77,7 @@ class MakeEvents:
         """Sample images; `values` are those of `Choice`, followed by the controls."""
         yield from self._sample(request, values, frames=0)
 
-    def make_strip(self, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
+    def sample_interpolation(self, request: gr.Request, frames: int, *values: Any) -> Iterator[View]:
         """Sample an interpolation from the face's own style to the selected one."""
         if not 2 <= int(frames) <= MAX_FRAMES:
             yield failed(ValueError(f"frames must be in [2, {MAX_FRAMES}], got {frames}"))
@@ -126,7 +126,7 @@ class MakeEvents:
         if session.face is None:
             raise ValueError("select a face first")
         random_face = choice.style == NO_STYLE
-        parts: tuple[Part, ...] = ()
+        parts: tuple[RegionEdit, ...] = ()
         if not random_face:
             amount = float(choice.amount) / 100
             parts = session.with_selection(choice.regions(pipe), choice.style == RANDOM, amount)
@@ -134,7 +134,7 @@ class MakeEvents:
             face=session.face,
             labels=painted(choice.painter, session.face, pipe.label_set),
             parts=parts,
-            no_style=random_face,
+            random_face=random_face,
             lock=settings.lock and not random_face,
             options=settings.options(),
             variants=settings.variants,
@@ -183,7 +183,9 @@ class MakeEvents:
             yield self._finished(session, made, frames)
 
     def _finished(self, session: Session, made: list[Result], frames: int) -> View:
-        film = gr.skip() if not frames else film_value([result.image for result in made], made[-1].recipe)
+        animation = (
+            gr.skip() if not frames else animation_value([result.image for result in made], made[-1].recipe)
+        )
         text = (
             f"Sampled {frames} frames"
             if frames
@@ -191,9 +193,9 @@ class MakeEvents:
             if len(made) == 1
             else f"Sampled {len(made)} images"
         )
-        compare = compare_value(session.shown, fresh=True)
+        compare = compare_value(session.shown, is_new=True)
         seed = made[0].recipe.options.get("seed", 0)
-        return {"text": text, "tone": "done"}, compare, history(session), film, seed
+        return {"text": text, "state": "done"}, compare, history(session), animation, seed
 
     def _remember(self, session: Session, made: list[Result]) -> None:
         """Add images to the history, the first one on top."""
@@ -223,9 +225,9 @@ class MakeEvents:
         if not 0 <= index < len(session.results):
             raise ValueError("that image is no longer in the history")
         session.shown = session.results[index]
-        return compare_value(session.shown, fresh=True)
+        return compare_value(session.shown, is_new=True)
 
-    def go_on(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, Any]:
+    def continue_editing(self, request: gr.Request, picker: dict[str, Any]) -> tuple[Any, Any]:
         """Set the displayed image as the face to edit."""
         session = self.visitors.of(request)
         if session.shown is None:
