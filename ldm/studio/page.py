@@ -98,9 +98,9 @@ def _aligned(
                     cards = panels.gallery(list(gallery.sources))
                 with gr.Tab("Upload", id="own"):
                     own = panels.own(faces.parser is not None)
-                with gr.Tab("Region edits", id="parts"):
+                with gr.Tab("Edits", id="parts"):
                     parts = panels.parts()
-                with gr.Tab("Label map", id="mask", render_children=True):
+                with gr.Tab("Labels", id="mask", render_children=True):
                     painter, mask_file = panels.mask(models.pipe.label_set)
                 with gr.Tab("Interpolation", id="strip"):
                     strip = panels.strip()

@@ -94,7 +94,7 @@ def test_regions_are_chosen_on_the_face_and_pairs_come_together(page) -> None:
 
 def test_painted_masks_are_exact_and_shape_the_picture(page, tmp_path) -> None:
     choose_regions(page)
-    tab(page, "Label map")
+    tab(page, "Labels")
     page.get_by_role("radio", name="hat", exact=True).check()
     canvas = page.locator("#painter canvas.labels")
     canvas.scroll_into_view_if_needed()
@@ -127,7 +127,7 @@ def seed(page) -> str:
 
 
 def test_the_mask_is_painted_by_keyboard_too(page) -> None:
-    tab(page, "Label map")
+    tab(page, "Labels")
     page.get_by_role("radio", name="hat", exact=True).check()
     page.focus("#painter canvas.labels")
     page.keyboard.press("Shift+ArrowUp")
@@ -237,7 +237,7 @@ def test_faces_are_found_by_name_and_each_gives_its_regions(page, tmp_path) -> N
     page.locator("#role").get_by_role("radio", name="Reference").check()
     page.locator("#gallery .thumbnail-item").nth(4).click()
     page.wait_for_function("document.querySelector('#face-reference .name').textContent == '029993'")
-    tab(page, "Region edits")
+    tab(page, "Edits")
     choose_regions(page, "hair")
     page.click("#add-part")
     page.wait_for_selector("#parts li")
