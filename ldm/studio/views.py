@@ -35,7 +35,7 @@ def compare_value(result: Result | None, is_new: bool = False) -> dict[str, Any]
         "before": None if result.before is None else picture_url(result.before),
         "after": data_url(result.png),
         "title": result.title,
-        "holds": f"The PNG contains its recipe{'' if result.recipe.photo is None else ', including the source image'}.",
+        "note": f"The PNG contains its recipe{'' if result.recipe.photo is None else ', including the source image'}.",
         "file": f"{face or 'face'}_seed{result.recipe.options.get('seed', 0)}.png",
         "is_new": is_new,
     }
@@ -43,12 +43,12 @@ def compare_value(result: Result | None, is_new: bool = False) -> dict[str, Any]
 
 def animation_value(frames: list[Tensor], recipe: Recipe) -> dict[str, Any]:
     """Return the value of an interpolation; the animations play forwards and backwards."""
-    there_and_back = [*frames, *frames[-2:0:-1]]
+    forth_and_back = [*frames, *frames[-2:0:-1]]
     return {
         "frames": [picture_url(frame) for frame in frames],
-        "name": f"strip_seed{recipe.options.get('seed', 0)}",
-        "gif": data_url(encode_animation("gif", there_and_back), "image/gif"),
-        "webp": data_url(encode_animation("webp", there_and_back), "image/webp"),
+        "name": f"interpolation_seed{recipe.options.get('seed', 0)}",
+        "gif": data_url(encode_animation("gif", forth_and_back), "image/gif"),
+        "webp": data_url(encode_animation("webp", forth_and_back), "image/webp"),
     }
 
 

@@ -98,7 +98,7 @@ def face_value(face: Face | None, regions: list[str] | None = None) -> dict[str,
 def compare() -> gr.HTML:
     """Build the before/after comparison with a slider and a download.
 
-    Its value is {"before", "after", "title", "file", "holds", "live", "is_new"}; `holds` describes the file.
+    Its value is {"before", "after", "title", "file", "note", "live", "is_new"}; `note` describes the file.
     """
     return widget(
         """
@@ -111,7 +111,7 @@ def compare() -> gr.HTML:
           aria-label="Share of the source image"> after</label>
         <p class="title"></p>
         <a class="download" hidden>Download PNG</a>
-        <p class="holds"></p>
+        <p class="note"></p>
         """,
         script("compare"),
         "compare",

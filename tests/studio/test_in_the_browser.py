@@ -57,7 +57,7 @@ def test_swapping_hair_changes_the_hair_alone(page, tmp_path) -> None:
     assert change[hair].mean() > 20
     assert (change[~grown] == 0).all()
     assert recipe(file)["regions"] == ["hair"]
-    assert page.inner_text("#compare .holds") == "The PNG contains its recipe, including the source image."
+    assert page.inner_text("#compare .note") == "The PNG contains its recipe, including the source image."
     assert "photo" in recipe(file)
 
 

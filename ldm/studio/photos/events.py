@@ -3,7 +3,6 @@
 import io
 import secrets
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ldm.studio.photos.backend import Example, PhotoBackend, PhotoEdit
 from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.text import escaped
 from ldm.studio.visitors import Visitors
-from ldm.studio.widgets import face_value
+from ldm.studio.widgets import data_url, face_value
 
 COLOR, FACE, PHOTO, RANDOM = "Color", "Gallery face", "Another photo", "Random"
 DETAILS = {"Keep the photo's texture": "keep", "Use generated pixels": "replace"}
@@ -253,7 +252,7 @@ def faces_value(opened: OpenedPhoto) -> dict[str, Any]:
     image.save(data, "JPEG", quality=88, icc_profile=opened.file.profile)
     crops = [face.crop for face in opened.faces]
     return {
-        "picture": f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}",
+        "picture": data_url(data.getvalue(), "image/jpeg"),
         "name": opened.name,
         "width": width,
         "height": height,

@@ -18,7 +18,7 @@ function show(value) {
   const link = find("a");
   link.hidden = !value.file;
   if (value.file) Object.assign(link, { href: value.after, download: value.file });
-  find(".holds").textContent = (value.file && value.holds) || "";
+  find(".note").textContent = (value.file && value.note) || "";
   move();
 }
 
