@@ -1,6 +1,7 @@
-# make demo: edit synthetic faces on the CPU.   make test: run all tests.   make fuzz: thousands of malformed inputs.
+# make demo: edit photos on the CPU.   make test: run all tests.   make fuzz: thousands of malformed inputs.
 # make gpu: the tests and measurements that need CUDA, with the torch of this machine, which is not installed.
-# make docs: build the documentation. The others create .venv and install first; only Python 3.11, make and git are needed.
+# make docs: build the documentation into build/site. All but gpu create .venv and install first, demo only what
+# it runs; Python 3.11, make and git are needed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RUN ?= python3
 
 .PHONY: demo test fuzz gpu docs install clean
 
-demo: install
+demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py
 
 test: install
@@ -24,15 +25,19 @@ gpu:
 	$(RUN) -m pytest -q -m gpu tests/gpu
 
 docs: install
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-install: $(VENV)/installed
+install: $(VENV)/installed-dev
 
-$(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt setup.py pyproject.toml
+$(VENV)/installed: requirements.txt constraints.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 clean:

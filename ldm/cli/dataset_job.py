@@ -51,7 +51,7 @@ def run_dataset(options: argparse.Namespace) -> int:
     print(
         f"look at {out / 'contact_sheet_001.jpg'}; to remove a face, delete its image and label map and call this again"
     )
-    print(f"train with: main.py -b configs/latent-diffusion/faces-256.yaml {out / CONFIG} -t")
+    print(f"fine-tune with: sca-dm train -b faces-256.yaml faces-256-finetune.yaml {out / CONFIG} -t")
     return 0
 
 

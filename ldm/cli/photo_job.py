@@ -72,6 +72,7 @@ class PhotoJob:
         self._check_files()
         self.colors = None if options.color is None else parse_colors(options.color)
         validate_options(seed=options.seed, steps=options.steps)
+        print("loading the models ...", file=sys.stderr, flush=True)
         self.editor = PhotoEditor.from_pretrained(
             options.checkpoint or FACES, options.parser or FACE_PARSER, device=options.device
         )
@@ -91,6 +92,7 @@ class PhotoJob:
             print(f"{out}: finished already")
             self.done += 1
             return
+        print(f"editing {path} ...", file=sys.stderr, flush=True)
         try:
             photo = self.editor.open(path)
             if mask_in is not None:
@@ -123,7 +125,8 @@ class PhotoJob:
     def _report(self, photo: Photo, out: Path) -> None:
         for note in photo.file.notes:
             print(f"{photo.file.path}: {note}")
-        print(f"{out}: face {self.options.face} of {len(photo.faces)}")
+        changed = ", ".join(self.colors or self.regions or ())
+        print(f"{out}: changed {changed} of face {self.options.face} (faces found: {len(photo.faces)})")
 
     def _masks(self, path: Path | None, *, folder: bool) -> list[Path | None]:
         if path is None:

@@ -81,9 +81,9 @@ def _first_file(faces: Faces, protocol: Protocol, task: str, variant: str, index
 def score_masks(parser: FaceParser, faces: Faces, sets: list[ImageSet], folder: Path) -> dict[str, Overlap]:
     """Compare the parsed label maps of the photos ("data") and of each set with the label maps of the faces."""
     photos = ((index, face.image) for index, face in _readable(faces))
-    scores = {"data": _parse(parser, faces, tqdm(photos, "parsing data", len(faces), unit="face"))}
+    scores = {"data": _parse(parser, faces, tqdm(photos, "parsing data", len(faces), unit="face", delay=2))}
     for one in sets:
-        images = tqdm(one.load(folder), f"parsing {one.name}", len(one.files), unit="face")
+        images = tqdm(one.load(folder), f"parsing {one.name}", len(one.files), unit="face", delay=2)
         scores[one.name] = _parse(parser, faces, images)
     return scores
 
@@ -96,7 +96,7 @@ def score_distribution(
     distances = {}
     for one in sets:
         images = (image for _, image in one.load(folder))
-        progress = tqdm(images, f"{extractor.name} of {one.name}", len(one.files), unit="face")
+        progress = tqdm(images, f"{extractor.name} of {one.name}", len(one.files), unit="face", delay=2)
         generated = extractor.extract(progress)  # (M, D)
         if min(len(generated), len(real)) >= 2:
             distances[one.name] = {

@@ -173,7 +173,7 @@ class Scorer:
         return load_sample(self.folder, spec.file)
 
     def _numbers(self, name: str) -> tqdm:
-        return tqdm(range(len(self.faces)), unit="face", desc=f"scoring {name}")
+        return tqdm(range(len(self.faces)), unit="face", desc=f"scoring {name}", delay=2)
 
 
 def ranked(scores: TaskScores, by: Sequence[str]) -> list[str]:

@@ -334,7 +334,9 @@ class FacePipeline:
         Args:
             image: (3, H, W) or (B, 3, H, W) in [-1, 1].
             labels: label maps (H, W) or (B, H, W).
-            steps, spacing, progress: as in `Sampling`.
+            steps: number of DDIM steps, in [1, 1000].
+            spacing: timestep spacing, as in `Sampling`.
+            progress: callback after every step, as in `Sampling`.
 
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.

@@ -187,7 +187,10 @@ class Photo:
 
     def _check(self, face: int, names: Sequence[str], strength: float, detail: str) -> None:
         if not 0 <= face < len(self.faces):
-            raise PhotoError(f"{self.file.path}: face must be in [0, {len(self.faces) - 1}], got {face}")
+            count = len(self.faces)
+            raise PhotoError(
+                f"{self.file.path}: has {count} face{'s' * (count != 1)}, numbered from 0, got face {face}"
+            )
         if not 0 <= strength <= 1:
             raise PhotoError(f"strength must be in [0, 1], got {strength}")
         if detail not in get_args(Detail):

@@ -25,6 +25,7 @@ NAMED = {
     "burgundy": "#5f1a2c",
     "chestnut": "#5a3825",
     "copper": "#a1572c",
+    "crimson": "#a61c38",
     "ginger": "#b0612f",
     "green": "#3f7d4e",
     "nude": "#b9836f",

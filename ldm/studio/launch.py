@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
 
@@ -94,11 +94,13 @@ def serve(built: gr.Blocks, options: argparse.Namespace, uploads: UploadFolder, 
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Run until stopped; return 0, or 2 for a usage error."""
+    """Run until Ctrl-C or SIGTERM and exit the process with status 0; return 2 for a usage error."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of the temporary folder
     uploads, presence = UploadFolder(), Presence()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _exit(uploads))
     uploads.use()
+    print("Starting the studio ...", file=sys.stderr, flush=True)
     try:
         built = prepare(options, uploads, presence)
         address = serve(built, options, uploads, presence)
@@ -110,3 +112,13 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print(f"without a password: {options.no_password}", flush=True)
     built.block_thread()
     return 0
+
+
+def _exit(uploads: UploadFolder) -> NoReturn:
+    """Delete the uploads and end the process at once.
+
+    A regular exit would abort in C++ if a thread, such as that of the first example, is still computing.
+    """
+    uploads.remove()
+    sys.stdout.flush()
+    os._exit(0)

@@ -31,6 +31,7 @@ class TrainingProgress(TQDMProgressBar):
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=WINDOW)
         self._began = self._batch_began = self._printed = self._waited = 0.0
         self._first = 0
+        self._printed_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Start the clock."""
@@ -76,9 +77,10 @@ class TrainingProgress(TQDMProgressBar):
             )
 
     def on_train_end(self, *arguments: Any) -> None:
-        """Print the last line."""
+        """Print the line of the last step, unless it was printed."""
         super().on_train_end(*arguments)
-        if self.lines and self.trainer.is_global_zero and self._recent:
+        unprinted = self._printed_step != batches_done(self.trainer)
+        if self.lines and self.trainer.is_global_zero and self._recent and unprinted:
             self._print_line(self.trainer, self.trainer.lightning_module, None)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -112,6 +114,7 @@ class TrainingProgress(TQDMProgressBar):
 
     def _print_line(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any) -> None:
         total, done = total_batches(trainer), batches_done(trainer)
+        self._printed_step = done
         print(
             f"step {done}/{'?' if math.isinf(total) else int(total)}  epoch {trainer.current_epoch}  "
             f"{_losses(trainer.callback_metrics, 'train') or _losses(outputs, 'loss')}  "

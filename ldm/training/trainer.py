@@ -32,6 +32,7 @@ SILENCED = (
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Total length of .* across ranks is zero.*",
     ".*treat `?pin_memory`?.*",
+    ".*You have overridden `on_before_batch_transfer`.*",  # the model's is the one to call
     ".*FSDP2-wrapped module .* returned a view tensor.*",  # nothing here changes one in place
 )
 LOG_EVERY = 10  # steps
@@ -53,7 +54,7 @@ def build_trainer(
     plugins = settings.get("plugins") or []
     options = {
         "accelerator": "auto",
-        "log_every_n_steps": LOG_EVERY,
+        "log_every_n_steps": LOG_EVERY if settings.get("max_steps", -1) not in range(10 * LOG_EVERY) else 1,
         "enable_model_summary": False,
         **settings,
     }

@@ -113,7 +113,7 @@ def test_the_saved_photo_keeps_orientation_size_and_profile(editor: PhotoEditor,
     ("how", "match"),
     [
         ({"regions": ["hair"]}, "style or a color"),
-        ({"regions": ["hair"], "color": "red", "face": 3}, r"\[0, 0\], got 3"),
+        ({"regions": ["hair"], "color": "red", "face": 3}, "has 1 face, numbered from 0, got face 3"),
         ({"regions": ["hair"], "color": "red", "strength": 2.0}, r"\[0, 1\], got 2"),
         ({"regions": ["hair"], "color": "red", "detail": "half"}, "keep, replace"),
         ({"regions": [], "color": "red"}, "at least one"),
