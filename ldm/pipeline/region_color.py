@@ -48,7 +48,10 @@ def parse_color(text: str) -> tuple[int, int, int]:
     """
     name = text.strip().lower()
     try:
-        return ImageColor.getrgb(NAMED.get(name, name))[:3]
+        color = ImageColor.getrgb(NAMED.get(name, name))[:3]
+        if max(color) > 255:  # Pillow accepts rgb(300, 0, 0)
+            raise ValueError
+        return color
     except ValueError:
         known = [*NAMED, *ImageColor.colormap]
         nearest = by_similarity(name, known)[:3]
