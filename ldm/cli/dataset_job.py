@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def run_dataset(options: argparse.Namespace) -> int:
     train, validation = dataset.split()
     if not train:
         raise ValueError(f"none of the {len(photos)} photos has a face that can be used; see {out / DROPPED}")
-    draw_sheets(dataset, train + validation)
+    draw_sheets(
+        dataset, {name: name for name in train} | {name: f"{name} (validation)" for name in validation}
+    )
     print(
         f"{len(train)} faces to train and {len(validation)} to validate are in {out}, from {len(photos)} photos"
     )
@@ -55,17 +58,17 @@ def run_dataset(options: argparse.Namespace) -> int:
     return 0
 
 
-def draw_sheets(dataset: FaceDataset, names: list[str]) -> None:
-    """Write contact_sheet_001.jpg and so on: each face with its label map."""
+def draw_sheets(dataset: FaceDataset, titles: Mapping[str, str]) -> None:
+    """Write contact_sheet_001.jpg and so on: each face with its label map, under its title."""
     for old in dataset.folder.glob("contact_sheet_*.jpg"):
         old.unlink()
-    label_set = dataset.parser.label_set
+    label_set, names = dataset.parser.label_set, list(titles)
     for start in range(0, len(names), PER_SHEET):
         cells = {}
         for name in names[start : start + PER_SHEET]:
             image, labels = (dataset.folder / kind / f"{name}.png" for kind in ("images", "labels"))
             pixels, colors = to_uint8(load_image(image)), label_set.colorize(load_labels(labels, label_set))
-            cells[name] = Image.fromarray(pixels), Image.fromarray(colors)
+            cells[titles[name]] = Image.fromarray(pixels), Image.fromarray(colors)
         sheet = draw_contact_sheet(cells)
         path = dataset.folder / f"contact_sheet_{start // PER_SHEET + 1:03d}.jpg"
         write_file(path, partial(sheet.save, format="JPEG", quality=90))

@@ -50,7 +50,7 @@ def draw_grid(
 
 
 def draw_contact_sheet(
-    cells: Mapping[str, tuple[Image.Image, Image.Image]], columns: int = 5, side: int = 128
+    cells: Mapping[str, tuple[Image.Image, Image.Image]], columns: int = 3, side: int = 256
 ) -> Image.Image:
     """Draw named pairs of RGB images, such as photo and label map, in rows.
 
