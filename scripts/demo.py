@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     random = ("--style", "random", *hair_and_lips, "--seed", 1)
     _run(sample, "photo", PHOTO, *random, "-o", out / "random_style.jpg", *device)
     model = ("--checkpoint", WEIGHTS, "--data", FACES, *device)
-    _run(sample, "swap", "--style", "next", *hair_and_lips, "--lock", *model, "--out", out / "swap")
-    between = ("--names", "astronaut", "--style", "next", "--regions", "hair", "--lock", "--frames", 5)
+    skin = ("--regions", "skin,nose,neck,l_ear,r_ear,u_lip,l_lip")
+    _run(sample, "swap", "--style", "next", *skin, "--lock", *model, "--out", out / "swap")
+    between = ("--names", "astronaut", "--style", "next", *skin, "--lock", "--frames", 5)
     _run(sample, "interpolate", *between, "--animate", "gif", *model, "--out", out / "interpolate")
     _run(
         "main.py",
