@@ -54,7 +54,7 @@ def test_overrides_are_found_wherever_they_stand() -> None:
         (["-t"], "no config; name one with -b"),
         (
             ["-b", "BASE", "-t", "--logdr", "x"],
-            "'--logdr' is neither an option nor dotted.key=value; did you mean --logdir",
+            "'--logdr' is neither an option nor dotted.key=value; did you mean '--logdir'",
         ),
         (["-b", "nowhere.yaml", "-t"], "there is no file nowhere.yaml"),
         (["-b", "BASE", "-t", "--seed", "-1"], "--seed must be in [0, 4294967295], got -1"),
