@@ -20,6 +20,7 @@ from ldm.parsing import FaceParser
 from ldm.pipeline.face_dataset import CONFIG, DROPPED, FaceDataset
 
 PER_SHEET = 60  # faces on a contact sheet
+BATCH_SIZE = 8  # of configs/latent-diffusion/faces-256.yaml
 
 
 def run_dataset(options: argparse.Namespace) -> int:
@@ -54,7 +55,8 @@ def run_dataset(options: argparse.Namespace) -> int:
     print(
         f"look at {out / 'contact_sheet_001.jpg'}; to remove a face, delete its image and label map and call this again"
     )
-    print(f"fine-tune with: sca-dm train -b faces-256.yaml faces-256-finetune.yaml {out / CONFIG} -t")
+    few = f" data.params.batch_size={len(train)}" if len(train) < BATCH_SIZE else ""
+    print(f"fine-tune with: sca-dm train -b faces-256.yaml faces-256-finetune.yaml {out / CONFIG} -t{few}")
     return 0
 
 

@@ -20,10 +20,8 @@ EXTEND = 1 / 64  # initial smoothing radius outside a region, relative to the cr
 FADE = 1 / 12  # width of the fade-out at the edge of the crop, relative to half its side
 ROWS = 256  # rows processed at once, which bounds the memory
 EDGE = 0.02  # lightness edge (standard deviation in 0..1) that the guided filter preserves
-MATTE_RANGE = (
-    0.25,
-    0.9,
-)  # values of the filtered mask that become alpha 0 and 1: a steeper edge, without a halo
+# Values of the filtered mask that become alpha 0 and 1: a steeper edge, without a halo.
+MATTE_RANGE = 0.25, 0.9
 
 Edit = Callable[[np.ndarray, Tensor], np.ndarray]
 

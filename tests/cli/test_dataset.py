@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm.cli import main
+from ldm.cli.dataset_job import BATCH_SIZE
 from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
@@ -61,6 +62,14 @@ def test_one_face_validates_and_is_not_trained_on(made: Path) -> None:
     sets = config["data"]["params"]
     train, validation = (CelebAMaskHQ(**sets[name]["params"]) for name in ("train", "validation"))
     assert [pair.name for pair in (*train.pairs, *validation.pairs)] == ["astronaut", "grace_hopper"]
+
+
+def test_the_printed_command_fits_few_faces(photos: Path, made: Path, capsys) -> None:
+    config = load_config([PHOTOS.parents[1] / "configs/latent-diffusion/faces-256.yaml"], [])
+    assert config["data"]["params"]["batch_size"] == BATCH_SIZE
+    assert dataset_task(photos, made) == 0
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed.endswith(f"faces-256-finetune.yaml {made / 'data.yaml'} -t data.params.batch_size=1")
 
 
 def test_what_is_dropped_has_a_reason(made: Path) -> None:

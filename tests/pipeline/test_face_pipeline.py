@@ -196,6 +196,14 @@ def test_progress_counts_the_steps_of_all_batches(pipe: FacePipeline) -> None:
     assert seen[-1][0] == seen[-1][1] == len(seen) and seen == sorted(seen)
 
 
+def test_a_border_without_a_lock_warns(pipe: FacePipeline) -> None:
+    batch = small.batch(1)
+    image, labels = batch["image"][0], batch["labels"][0]
+    style = pipe.read_style(image, labels)
+    with pytest.warns(UserWarning, match="border has no effect with lock=False"):
+        pipe.edit(image, labels, style, regions=["hair"], steps=1, lock=False, border=2)
+
+
 def test_a_locked_edit_leaves_every_pixel_outside_alone(pipe: FacePipeline) -> None:
     batch = small.batch(3, size=32)
     image, labels = batch["image"], batch["labels"]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from tests.training.runs import only_run, rows, train_here
+from tests.training.runs import TINY, only_run, rows, train_here
 from tests.training.test_processes import (
     DIFFUSION,
     FIRST_STAGE,
@@ -52,3 +53,12 @@ def test_half_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path:
     pairs = list(zip(*losses.values(), strict=True))
     assert len(pairs) == 5 and all(math.isclose(full, half, rel_tol=0.05) for full, half in pairs)
     assert any(full != half for full, half in pairs)
+
+
+def test_a_short_run_logs_every_step(tmp_path: Path) -> None:
+    config = OmegaConf.create(TINY)
+    del config.lightning.trainer["log_every_n_steps"]
+    OmegaConf.save(config, tmp_path / "short.yaml")
+    limits = ("lightning.trainer.max_epochs=null", "lightning.trainer.max_steps=3")
+    assert train_here(tmp_path, *limits, base=tmp_path / "short.yaml") == 0
+    assert [row["step"] for row in rows(tmp_path) if row.get("train/loss")] == ["0", "1", "2"]

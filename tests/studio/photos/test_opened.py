@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from ldm.data.photo_file import PhotoFile
-from ldm.studio.photos.backend import Example
+from ldm.pipeline import PhotoError
+from ldm.pipeline.photo import MissingRegionError
+from ldm.studio.photos.backend import Example, PhotoBackend, PhotoEdit
 from ldm.studio.photos.opened import OpenedPhoto
 from ldm.studio.server.upload_folder import UploadFolder
 
@@ -45,3 +47,14 @@ def test_the_example_is_made_again_after_its_files_are_deleted(uploads) -> None:
     before.current.preview.unlink()
     after = example.get()
     assert after.current.preview != before.current.preview and after.keep()
+
+
+def test_a_missing_region_is_named_as_on_the_page(monkeypatch) -> None:
+    def edit(*arguments, **options) -> None:
+        raise MissingRegionError(PHOTO, 0, "eye_g", ["u_lip", "hair"])
+
+    monkeypatch.setattr("ldm.studio.photos.backend.PhotoEditor", lambda pipe, parser: None)
+    backend = SimpleNamespace(models=SimpleNamespace(kinds=["ema"], get=lambda kind: None), parser=None)
+    opened = SimpleNamespace(face=0, photo=lambda editor: SimpleNamespace(edit=edit))
+    with pytest.raises(PhotoError, match=r"^Face 1 has no glasses; it has upper lip, hair$"):
+        PhotoBackend.edit(backend, opened, PhotoEdit(("eye_g",), "#000000"), {})
