@@ -17,6 +17,7 @@ from ldm.arguments import path_argument
 from ldm.atomic_files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+SECTIONS = ("base", "settings", "variants", "evaluation")
 COLUMNS = ("PSNR", "whole swap", "hair: error", "leakage", "lips: error", "random hair: inside", "outside")
 
 
@@ -37,9 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     options.out = options.out.resolve()  # commands run in the root of the repository
 
-    from omegaconf import OmegaConf  # an import that --help does not need
+    from ldm.checkpoints.config_files import read_yaml  # imports that --help does not need
 
-    plan: Any = OmegaConf.to_container(OmegaConf.load(options.ablation))
+    try:
+        plan: Any = read_yaml(options.ablation)
+    except ValueError as error:
+        parser.error(str(error))
+    if not isinstance(plan, dict) or not set(SECTIONS) <= set(plan):
+        parser.error(f"{options.ablation} must be a mapping with {', '.join(SECTIONS)}")
     unknown = set(options.only) - set(plan["variants"])
     if unknown:
         parser.error(

@@ -34,9 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ldm.pipeline import usable_device
 
-    device = usable_device(options.device)
     torch.manual_seed(0)
-    model, label_set = _model(options)
+    try:
+        device = usable_device(options.device)
+        model, label_set = _model(options)
+    except ValueError as error:
+        print(f"benchmark.py: error: {error}", file=sys.stderr)
+        return 2
     bench = Benchmark(model.to(device), label_set, device, options)
     bench.run()
     facts = {
@@ -105,12 +109,11 @@ def _precisions(text: str) -> list[str]:
 
 
 def _model(options: argparse.Namespace) -> tuple[LatentDiffusion, LabelSet]:
-    from omegaconf import OmegaConf
-
+    from ldm.checkpoints.config_files import read_yaml
     from ldm.pipeline.pretrained import label_set_of
     from scripts.benchmarking import random_model
 
-    config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
+    config: Any = read_yaml(options.config)
     model = random_model(config, use_ema=False).eval()
     return model, label_set_of(config, model)
 

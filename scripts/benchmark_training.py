@@ -37,8 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     from ldm.checkpoints.locate import usable_device
     from scripts.benchmarking import Row, machine, matrix_rate, publish
 
-    device = usable_device(options.device)
-    parts = _Step(options, device)
+    try:
+        device = usable_device(options.device)
+        parts = _Step(options, device)
+    except ValueError as error:
+        print(f"benchmark_training.py: error: {error}", file=sys.stderr)
+        return 2
     gflop = parts.operations()
     runs, rates = [], []
     for _ in range(
@@ -101,16 +105,16 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _model(options: argparse.Namespace) -> LatentDiffusion:
     import torch
-    from omegaconf import OmegaConf
 
+    from ldm.checkpoints.config_files import read_yaml
     from scripts.benchmarking import random_model
 
-    config: Any = OmegaConf.to_container(OmegaConf.load(options.config), resolve=False)
+    config: Any = read_yaml(options.config)
     faster = {} if options.published else FASTER
-    if not options.published:
-        config["model"]["params"]["unet_config"]["params"]["use_checkpoint"] = "cheap"
     torch.manual_seed(0)
     model = random_model(config, warmup_steps=0, scale_by_std=False, **faster).train()
+    if not options.published:
+        model.unet.use_checkpoint = "cheap"
     model.learning_rate = 1e-6
     return model
 

@@ -37,14 +37,21 @@ def random_model(config: Any, **params: Any) -> LatentDiffusion:
     Args:
         config: content of a YAML file; a checkpoint of the first stage need not exist.
         params: parameters of the model to replace.
-    """
-    from ldm.targets import instantiate_from_config
 
-    model = config["model"]
+    Raises:
+        ConfigError: not the config of a diffusion model.
+    """
+    from ldm.targets import ConfigError, check_config, instantiate_from_config
+
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or "first_stage_config" not in (model.get("params") or {}):
+        raise ConfigError("the config has no diffusion model; expected model.params.first_stage_config")
     first_stage = model["params"]["first_stage_config"]
     first_stage = {**first_stage, "params": {**first_stage["params"], "ckpt_path": None}}
     section = {**model["params"], "first_stage_config": first_stage, "anneal_steps": 0, **params}
-    return instantiate_from_config({"target": model["target"], "params": section})
+    built = {"target": model.get("target"), "params": section}
+    check_config(built, "model")
+    return instantiate_from_config(built)
 
 
 def cached_batch(

@@ -51,3 +51,16 @@ def test_unknown_variant(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         ablate.main([str(RECIPE), "--out", str(tmp_path), "--only", "epsilon"])
     assert "epsilon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [(None, "there is no such file"), ("[1, 2]", "must be a mapping with base"), ("a: [", "is not YAML")],
+)
+def test_an_unusable_study_is_one_sentence(text: str | None, match: str, tmp_path: Path, capsys) -> None:
+    study = tmp_path / "mine.yaml"
+    if text is not None:
+        study.write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        ablate.main([str(study), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2 and match in capsys.readouterr().err.splitlines()[-1]

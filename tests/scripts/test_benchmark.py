@@ -81,3 +81,19 @@ def test_a_training_step(options: list[str], tmp_path: Path, capsys, monkeypatch
     assert 0 < sum(seconds.values()) <= whole
     assert report["floor_s"] >= 0 and report["peak_memory_gib"] > 0
     assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [benchmark, benchmark_training])
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [(None, "there is no such file"), ("[1, 2]", "no diffusion model"), ("a: [", "is not YAML")],
+)
+def test_an_unusable_config_is_one_sentence(
+    script, text: str | None, match: str, tmp_path: Path, capsys
+) -> None:
+    config = tmp_path / "mine.yaml"
+    if text is not None:
+        config.write_text(text)
+    assert script.main(["--config", str(config), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert match in error and error.count("\n") == 1
