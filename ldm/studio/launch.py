@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gradio as gr
+from gradio.tunneling import CURRENT_TUNNELS
 
 from ldm.bundle import ROOT
 from ldm.checkpoints.locate import DEMO, FACE_PARSER
@@ -115,10 +116,12 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _exit(uploads: UploadFolder) -> NoReturn:
-    """Delete the uploads and end the process at once.
+    """Delete the uploads, close the tunnels of --share, and end the process at once.
 
     A regular exit would abort in C++ if a thread, such as that of the first example, is still computing.
     """
     uploads.remove()
+    for tunnel in CURRENT_TUNNELS:
+        tunnel.kill()
     sys.stdout.flush()
     os._exit(0)

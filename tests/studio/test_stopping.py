@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ldm.bundle import ROOT
+from ldm.studio import launch
 from ldm.studio.server.network import free_port
-from ldm.studio.server.upload_folder import PREFIX
+from ldm.studio.server.upload_folder import PREFIX, UploadFolder
 
 
 @pytest.mark.parametrize("moment", ["Starting the studio", "The studio is running"])
@@ -33,3 +34,21 @@ def test_a_signal_ends_the_studio(moment: str, number: signal.Signals, tmp_path:
     rest = process.stdout.read()
     assert (process.wait(60), rest) == (0, "")
     assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_the_tunnel_of_share_is_closed(monkeypatch) -> None:
+    class Tunnel:
+        killed = False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    tunnel, uploads = Tunnel(), UploadFolder()
+    monkeypatch.setattr(launch, "CURRENT_TUNNELS", [tunnel])
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit):
+        launch._exit(uploads)
+    assert tunnel.killed and not uploads.path.exists()
