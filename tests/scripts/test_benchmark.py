@@ -36,6 +36,9 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
         one, two = (rows[f"step, cached, {precision}, batch {batch}"] for batch in (1, 2))
         assert two["gflop"] == pytest.approx(2 * one["gflop"])
         assert report["matrix_gflops"][precision] > 0
+        image = rows[f"whole image, 2 steps, {precision}"]
+        once = ("style code", "condition, once per image", "decode")
+        assert image["gflop"] == pytest.approx(sum(rows[part]["gflop"] for part in once) + 2 * one["gflop"])
     whole = rows["step, plain"]["gflop"]
     cached = rows["step, cached, float32, batch 1"]["gflop"]
     assert whole == pytest.approx(cached + rows["condition, once per image"]["gflop"])
