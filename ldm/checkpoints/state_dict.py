@@ -17,6 +17,7 @@ __all__ = [
     "FIRST_STAGE",
     "STYLE_EMA",
     "check_finite",
+    "first_stage_weights",
     "fitting",
     "has_ema",
     "has_first_stage",
@@ -114,6 +115,11 @@ def select_prefix(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Te
 def has_first_stage(state_dict: Mapping[str, Tensor]) -> bool:
     """Return whether a state dict has the first stage's weights."""
     return has_prefix(state_dict, FIRST_STAGE)
+
+
+def first_stage_weights(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the first stage of a complete model; the weights of a first stage alone remain as they are."""
+    return select_prefix(state_dict, FIRST_STAGE) if has_first_stage(state_dict) else state_dict
 
 
 def without_first_stage_file(

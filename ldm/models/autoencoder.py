@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_checkpoint
-from ldm.checkpoints.state_dict import load_weights
+from ldm.checkpoints.state_dict import first_stage_weights, load_weights
 from ldm.models.autoencoder_init import carry_colors, whiten
 from ldm.models.optimizers import annealed
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
@@ -28,7 +28,7 @@ class VQModel(pl.LightningModule):
         lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or a class with the same signature.
         n_embed: number of codebook entries.
         embed_dim: latent channels.
-        ckpt_path: checkpoint to initialize the weights from.
+        ckpt_path: checkpoint to initialize the weights from: of a first stage, or of a complete model that has one.
         image_key: batch entry that holds the image.
         monitor: logged metric that selects the best checkpoint.
         codebook_reset_after: reset a codebook entry to a random latent after this many training batches without use,
@@ -90,7 +90,8 @@ class VQModel(pl.LightningModule):
             )
         self._steps = 0
         if ckpt_path is not None:
-            load_weights(self, read_checkpoint(ckpt_path).state_dict, ignore_prefixes=("loss.",))
+            weights = first_stage_weights(read_checkpoint(ckpt_path).state_dict)
+            load_weights(self, weights, ignore_prefixes=("loss.",))
             self.quantize.idle.zero_()  # keep the first batch from resetting a trained codebook
 
     @property

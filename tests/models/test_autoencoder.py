@@ -226,8 +226,12 @@ def test_weights_of_another_training_are_a_start(tmp_path) -> None:
     assert torch.equal(started.quantize.embedding.weight, trained.quantize.embedding.weight)
     whole = small.diffusion()
     whole["params"]["first_stage_config"]["params"]["ckpt_path"] = str(file)
-    used = instantiate_from_config(whole).first_stage_model
+    diffusion = instantiate_from_config(whole)
+    used = diffusion.first_stage_model
     assert torch.equal(used.quantize.embedding.weight, trained.quantize.embedding.weight)
+    complete = write_checkpoint(tmp_path / "complete.safetensors", diffusion.state_dict())
+    started = model(ckpt_path=str(complete))
+    assert torch.equal(started.quantize.embedding.weight, trained.quantize.embedding.weight)
 
 
 def test_annealing_and_a_discriminator_exclude_each_other() -> None:

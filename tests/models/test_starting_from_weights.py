@@ -83,7 +83,7 @@ def test_the_config_for_faces_continues_from_the_weights_in_the_repository() -> 
     root = Path(__file__).resolve().parents[2]
     overrides = [
         f"model.params.ckpt_path={root / 'checkpoints/faces/diffusion'}",
-        f"model.params.first_stage_config.params.ckpt_path={root / 'checkpoints/faces/autoencoder/model.safetensors'}",
+        f"model.params.first_stage_config.params.ckpt_path={root / 'checkpoints/faces/diffusion/model.safetensors'}",
     ]
     config = load_config([root / "configs/latent-diffusion/faces-256.yaml"], overrides)
     assert instantiate_from_config(config["model"]).unet.out[2].weight.any()
