@@ -1,4 +1,4 @@
-"""Measure which faces are found: in portraits, in turned portraits, and in crowds composed of them.
+"""Measure which faces are found: in portraits, in rotated portraits, and in crowds composed of them.
 
   python scripts/benchmark_faces.py FOLDER --count 48
 

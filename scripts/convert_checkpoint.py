@@ -1,7 +1,7 @@
 """Convert a first stage (such as VQ-F4) between our folders, CompVis' .ckpt files and diffusers' folders.
 
-What the input is, it finds out: a run folder, a weight file, the first stage inside a whole diffusion's checkpoint,
-or a folder of the diffusers library, its model's own or a pipeline's with vqvae/. No number changes on the way.
+Detects the kind of the input: a run folder, a weight file, a complete diffusion model (its first stage is used), or a
+folder of diffusers, of the model or of a pipeline with vqvae/. No value changes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Make faces from label maps and styles, from the shell. The same as `sca-dm`, without installing."""
+"""The command line `sca-dm` without an installation: sample and edit faces."""
 
 import sys
 

@@ -1,8 +1,7 @@
-"""A photo of anybody -> the crop that face models are trained on, by what a face parser finds in it.
+"""Align faces as CelebA-HQ does, from the label maps of a face parser; no landmark network is needed.
 
-No network of landmarks is needed: the parser's own eyes and mouth say where the face is. The crop is that of CelebA-HQ
-and FFHQ (Karras et al., arXiv 1710.10196, appendix C): upright, with a side that follows from the distances between
-the eyes, and from the eyes to the mouth.
+The crop is that of CelebA-HQ and FFHQ (Karras et al., arXiv 1710.10196, appendix C): upright, with a side that follows
+from the distances between the eyes, and from the eyes to the mouth.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from torch import Tensor
 from ldm.data.labels import LabelSet
 from ldm.parsing.face_parser import FaceParser
 
-PASSES = 4  # crops at most: each is found in the one before
-SETTLED = 0.01  # of the crop's half side; nearer than this two crops are the same
-SMALLEST_PART = 4  # pixels; of fewer an eye's center is chance
+PASSES = 4  # at most; each crop is found in the previous one
+SETTLED = 0.01  # of the crop's half side: a smaller change ends the iteration
+SMALLEST_PART = 4  # pixels; with fewer, the center of an eye is unreliable
 WIDER = 1.5  # side of the wider crop, relative to the crop
-SEEN_AT = 256  # side of the crops that the parser looks at on the way
+SEEN_AT = 256  # side of the intermediate crops that are parsed
 
-Point = complex  # x + i y: turning and scaling are products
+Point = complex  # x + i y: rotation and scaling are products
 
 
 class AlignmentError(ValueError):
@@ -33,7 +32,7 @@ class AlignmentError(ValueError):
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a photo, perhaps turned.
+    """A square crop of a photo, possibly rotated.
 
     Attributes:
         center: in pixels.
@@ -44,14 +43,14 @@ class Crop:
     axis: Point
 
     def point(self, x: float, y: float) -> Point:
-        """Return where a place within the crop, each from -1 to 1, is in the photo."""
+        """Map crop coordinates, each in [-1, 1], to photo coordinates."""
         return self.center + self.axis * complex(x, y)
 
     def cut(self, photo: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the crop of (3, H, W) as (3, *size); outside the photo, edge pixels are repeated."""
         shrink = 2 * abs(self.axis) / max(size)
         H, W = photo.shape[-2:]
-        if shrink > 1:  # before the cut, which looks at single pixels only
+        if shrink > 1:  # with antialiasing, which grid_sample lacks
             H, W = max(1, round(H / shrink)), max(1, round(W / shrink))
         small = F.interpolate(photo[None], size=(H, W), mode="bicubic", antialias=True, align_corners=False)
         sx, sy = 2 / photo.shape[-1], 2 / photo.shape[-2]
@@ -63,7 +62,7 @@ class Crop:
 
 
 def quantize_8bit(image: Tensor) -> Tensor:
-    """Round values in [-1, 1] to the 256 of an 8-bit file, so that saving loses nothing."""
+    """Round values in [-1, 1] to the 256 levels of an 8-bit file, so that saving is lossless."""
     return ((image + 1) * 127.5).round() / 127.5 - 1
 
 
@@ -71,7 +70,7 @@ def crop_around(left_eye: Point, right_eye: Point, mouth: Point) -> Crop:
     """Return the crop that CelebA-HQ takes around three points of a face; left and right as the photo shows them."""
     eyes = (left_eye + right_eye) / 2
     across, down = right_eye - left_eye, mouth - eyes
-    direction = across - 1j * down  # both say which way is right
+    direction = across - 1j * down  # both give the direction of the right edge
     side = max(2.0 * abs(across), 1.8 * abs(down))
     return Crop(eyes + 0.1 * down, side * direction / abs(direction))
 
@@ -79,7 +78,7 @@ def crop_around(left_eye: Point, right_eye: Point, mouth: Point) -> Crop:
 def landmarks(labels: Tensor, label_set: LabelSet) -> tuple[Point, Point, Point] | None:
     """Return the centers of both eyes and of the mouth in a label map (H, W), each axis from -1 to 1.
 
-    Where glasses hide an eye, half of them stand for it. None where a part is not to be seen.
+    If glasses hide an eye, each half of the glasses replaces an eye. None if a part is not visible.
     """
     eyes = [_center(labels, label_set, [name]) for name in ("l_eye", "r_eye")]
     if None in eyes:
@@ -112,7 +111,7 @@ def crop_grid(crop: Crop, top: int, bottom: int, left: int, right: int) -> Tenso
 
 
 def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
-    """Return the crop in which the parser finds the face where it belongs; None where it finds none."""
+    """Return the crop in which the parser finds the face at its aligned position; None without a face."""
     for _ in range(PASSES):
         found = landmarks(parser.parse(crop.cut(photo, (SEEN_AT, SEEN_AT))), parser.label_set)
         if found is None:
@@ -126,7 +125,7 @@ def settle(photo: Tensor, crop: Crop, parser: FaceParser) -> Crop | None:
 
 
 def whole_photo_crops(width: int, height: int) -> list[Crop]:
-    """Return where to look first: all of the photo, its middle, the middle of its upper part."""
+    """Return the initial crops: the whole photo, its middle, the middle of its upper part."""
     center, half, short = complex(width, height) / 2, max(width, height) / 2, min(width, height) / 2
     upper = complex(width / 2, short * 0.9)
     return [Crop(center, half), Crop(center, short), Crop(upper, short), Crop(upper, short / 2)]
@@ -138,7 +137,7 @@ def _center(labels: Tensor, label_set: LabelSet, regions: list[str]) -> Point | 
 
 
 def _middle(inside: Tensor) -> Point | None:
-    """Return the center of gravity of (H, W), each axis from -1 to 1."""
+    """Return the centroid of a mask (H, W), each axis from -1 to 1."""
     y, x = inside.nonzero(as_tuple=True)
     if len(x) < SMALLEST_PART:
         return None
@@ -147,7 +146,7 @@ def _middle(inside: Tensor) -> Point | None:
 
 
 def _halves(labels: Tensor, label_set: LabelSet, region: str) -> list[Point | None]:
-    """Return the centers of what lies left and right of a region's center."""
+    """Return the centroids of the two halves of a region, left and right of its centroid."""
     inside = labels == label_set.index(region)
     whole = _middle(inside)
     if whole is None or not math.isfinite(whole.real):

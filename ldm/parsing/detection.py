@@ -46,7 +46,7 @@ class Candidate:
         center: x + i y in pixels of the photo.
         side: of the box in pixels, about brows to chin.
         tilt: degrees counter-clockwise by which the face is turned in the image plane, roughly.
-        score: the detector's, higher is surer.
+        score: the detector's, higher is more certain.
     """
 
     center: Point

@@ -31,7 +31,7 @@ class Face:
 
     Attributes:
         crop: CelebA-HQ's crop around it, in pixels of the photo.
-        score: the detector's, higher is surer; 0 where only the parser found it.
+        score: the detector's, higher is more certain; 0 where only the parser found it.
     """
 
     crop: Crop

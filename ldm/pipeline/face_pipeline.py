@@ -217,7 +217,7 @@ class FacePipeline:
 
     @torch.no_grad()
     def fit_preview(self, images: Iterable[Tensor]) -> None:
-        """Fit a linear decoder for the option `preview`, which takes about a thousandth of the decoder's time.
+        """Fit a linear decoder for the option `preview`, which takes 1/50 to 1/300 of the decoder's time.
 
         Args:
             images: photos (3, H, W) in [-1, 1] of the model's size; no more are read than the fit needs, usually
