@@ -126,7 +126,9 @@ class LatentNetworks(pl.LightningModule):
         """
         on_gpu = self.device.type == "cuda"
         example = (
-            self._example(batch_size, self.unet.image_size) if on_gpu else self._example(1, self._small_side())
+            self._example(batch_size, self.unet.image_size)
+            if on_gpu
+            else self._example(1, self._small_side())
         )
         return training_in_bfloat16_is_faster(self.unet, lambda: self.unet(*example), self.device)
 

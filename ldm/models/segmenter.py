@@ -100,9 +100,7 @@ class Segmenter(pl.LightningModule):
         small = 1, 3, SMALL, SMALL
         shape = (batch_size, 3, *(self.input_size or (SMALL, SMALL))) if self.device.type == "cuda" else small
         image = torch.zeros(shape, device=self.device)
-        return training_in_bfloat16_is_faster(
-            self.network, lambda: self._training_logits(image), self.device
-        )
+        return training_in_bfloat16_is_faster(self.network, lambda: self._training_logits(image), self.device)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the confusion matrix."""
