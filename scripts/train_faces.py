@@ -18,6 +18,7 @@ settings may not. Trains in bfloat16 where that is faster. Further arguments are
 import argparse
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -126,8 +127,12 @@ def main(arguments: list[str] | None = None) -> int:
     from ldm.training.unfinished_run import run_kept_in  # imports that --help does not need
     from scripts.dataset_export import user_errors
 
-    with user_errors(parser), run_kept_in(options.out) as folder:
-        return train(options, folder, began)
+    try:
+        with user_errors(parser), run_kept_in(options.out) as folder:
+            return train(options, folder, began)
+    except KeyboardInterrupt:  # in the preparation or the export; the training handles it
+        print(f"{PROGRAM}: stopped by SIGINT; continue with: {options.line}", file=sys.stderr)
+        return SIGNALED + signal.SIGINT
 
 
 def train(options: argparse.Namespace, folder: Path, began: float) -> int:
@@ -218,7 +223,8 @@ def _begin(
     settings = flat(config)
     own = [f"{key}={value}" for key, value in DEFAULTS.items() if key not in settings]
     if start is not None:
-        weights = start if start.is_file() else join_parts(start, folder)
+        ready = start.is_file() or (start / "checkpoints").is_dir()  # a file, or the run folder of main.py
+        weights = start if ready else join_parts(start, folder)
         own.append(f"{INITIAL}={weights}")
     elif settings.get(INITIAL):
         own.append(f"{INITIAL}=null")

@@ -10,7 +10,9 @@ from ldm.models.latent_networks import LatentNetworks
 from ldm.models.segmenter import Segmenter
 from ldm.modules.precision import native_bfloat16
 
-# Both compute their losses in float32. @AE@
+# Their losses are computed in float32. The autoencoder is left out: its output is an image, which bfloat16 rounds by up
+# to 1/4 of an 8-bit level, and `start_from_means` inverts a covariance. Losses of 440 steps at 64x64 are equal
+# (0.337 and 0.338); the smaller errors of a complete training were not compared.
 MEASURED = (LatentNetworks, Segmenter)
 
 

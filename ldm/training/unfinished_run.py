@@ -12,7 +12,7 @@ from typing import Any
 
 from ldm.atomic_files import write_text
 from ldm.targets import ConfigError
-from ldm.training.checkpointing import load_saved, saved_step
+from ldm.training.checkpointing import load_saved
 
 NAME = "unfinished-run"
 RECORD = "command.json"
@@ -75,8 +75,8 @@ class UnfinishedRun:
         return self.path / "checkpoints" / "last.ckpt"
 
     def steps(self) -> int:
-        """Return the number of steps until the last checkpoint."""
-        return saved_step(self.checkpoint)
+        """Return the number of optimizer steps until the last checkpoint."""
+        return load_saved(self.checkpoint, mmap=True)["global_step"]
 
     def trained_minutes(self) -> float:
         """Return the minutes of training until the last checkpoint, by the run's TimeBudget."""
