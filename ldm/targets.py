@@ -85,6 +85,7 @@ BUILDABLE = NETWORKS | {
     "ldm.data.synthetic.dataset.SyntheticFaces",
     "ldm.training.image_logger.ImageLogger",
     "ldm.training.posthoc_ema.PosthocEMA",
+    "ldm.training.time_budget.TimeBudget",
     "pytorch_lightning.callbacks.EarlyStopping",
     "pytorch_lightning.callbacks.LearningRateMonitor",
 }

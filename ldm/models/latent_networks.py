@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ldm.models.denoising_loss import Levels, Parameterization
 from ldm.modules.layers import full_precision
-from ldm.modules.precision import bfloat16_is_faster
+from ldm.modules.precision import bfloat16_is_faster, training_in_bfloat16_is_faster
 from ldm.sampling import NoiseSchedule
 
 LARGE = 32  # for larger latents, networks are slow, and wide enough to be measured on a small latent
@@ -100,40 +100,49 @@ class LatentNetworks(pl.LightningModule):
         """Return the UNet's output (B, C, h, w) in float32."""
         return full_precision(self.unet.denoise(x, t, prepared, attention_logits))
 
-    def bfloat16_is_faster(self, train: bool = False) -> bool:
-        """Return whether a step is clearly faster under bfloat16 autocast, measured on a latent of at most 32x32.
-
-        Args:
-            train: measure forward and backward pass of a training step instead of a sampling step.
-        """
+    def bfloat16_is_faster(self) -> bool:
+        """Return whether a sampling step is clearly faster under bfloat16 autocast, measured on a small latent."""
         unet, training = self.unet, self.unet.training
-        side = unet.image_size if unet.image_size <= LARGE else 2 * unet.factor
-        x = torch.zeros(1, unet.in_channels, side, side, device=self.device)
-        t = torch.zeros(1, dtype=torch.long, device=self.device)
-        style = x.new_zeros(1, unet.num_regions, unet.context_dim)
-        y = torch.eye(unet.num_regions, device=self.device)[:1, :, None, None].expand(-1, -1, side, side)
+        x, t, style, y = self._example(1, self._small_side())
         prepared: dict[bool, Any] = {}
 
         def step() -> None:
             half = torch.is_autocast_enabled(self.device.type)
             if half not in prepared:  # sampling prepares once per image
-                prepared[half] = unet.condition(style, y, (side, side))
+                prepared[half] = unet.condition(style, y, x.shape[-2:])
             unet.denoise(x, t, prepared[half])
-
-        def train_step() -> None:
-            torch.clear_autocast_cache()  # training converts the weights at every step
-            unet(x, t, style, y).sum().backward()
 
         unet.eval()  # dropout would advance the random state
         try:
-            if train:
-                with torch.enable_grad():
-                    return bfloat16_is_faster(train_step, self.device)
             with torch.no_grad():
                 return bfloat16_is_faster(step, self.device)
         finally:
             unet.train(training)
-            unet.zero_grad()
+
+    def trains_faster_in_bfloat16(self, batch_size: int = 1) -> bool:
+        """Return whether a training step of the UNet is clearly faster under bfloat16 autocast.
+
+        Measured on the batch that is trained on a GPU, which small ones do not fill; on one small latent on a CPU.
+        """
+        on_gpu = self.device.type == "cuda"
+        example = (
+            self._example(batch_size, self.unet.image_size)
+            if on_gpu
+            else self._example(1, self._small_side())
+        )
+        return training_in_bfloat16_is_faster(self.unet, lambda: self.unet(*example), self.device)
+
+    def _small_side(self) -> int:
+        """Return the side of a latent that is fast and large enough to measure, at most 32 for usual UNets."""
+        return self.unet.image_size if self.unet.image_size <= LARGE else 2 * self.unet.factor
+
+    def _example(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return inputs of the UNet: x (B, C, side, side), t (B,), style (B, R, D), mask (B, R, side, side)."""
+        unet, R = self.unet, self.num_regions
+        x = torch.zeros(count, unet.in_channels, side, side, device=self.device)
+        t = torch.zeros(count, dtype=torch.long, device=self.device)
+        y = torch.eye(R, device=self.device)[:1, :, None, None].expand(count, -1, side, side)
+        return x, t, x.new_zeros(count, R, unet.context_dim), y
 
     def _levels(self, t: Tensor) -> Levels:
         """Return the signal and noise levels at t (B,)."""

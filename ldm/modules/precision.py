@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 GAIN = 0.85  # bfloat16 must take at most this fraction of float32's time
 ROUNDS = 3
@@ -42,7 +43,38 @@ def bfloat16_is_faster(step: Callable[[], object], device: torch.device) -> bool
     return best[1] < GAIN * best[0]
 
 
+def training_in_bfloat16_is_faster(
+    network: nn.Module, forward: Callable[[], Tensor], device: torch.device
+) -> bool:
+    """Measure `forward`, which runs `network` on an example, and its backward pass; see `bfloat16_is_faster`.
+
+    Weights, gradients, mode and the random state stay as they are.
+    """
+
+    def step() -> None:
+        torch.clear_autocast_cache()  # training converts the weights at every step
+        forward().sum().backward()
+
+    training = network.training
+    network.eval()  # dropout would advance the random state, batch norms their statistics
+    try:
+        with torch.enable_grad():
+            return bfloat16_is_faster(step, device)
+    finally:
+        network.train(training)
+        network.zero_grad()
+
+
 def _seconds(step: Callable[[], object], device: torch.device, dtype: torch.dtype) -> float:
+    """Return the time of a step, infinite if the GPU's memory is too small for it."""
+    try:
+        return _measured_seconds(step, device, dtype)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return float("inf")
+
+
+def _measured_seconds(step: Callable[[], object], device: torch.device, dtype: torch.dtype) -> float:
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         step()  # allocates memory, chooses kernels, and converts the weights once per autocast context
         if device.type == "cuda":

@@ -1,6 +1,7 @@
 """From YAML files and dotted overrides to one checked config."""
 
 import inspect
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,18 @@ def parameters_of(function: Any) -> list[str]:
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Return the config as YAML text that `load_config` reads back to the same."""
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config by dotted key, as they are after JSON."""
+    return json.loads(json.dumps(_flat(config), default=str))
+
+
+def _flat(section: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(section, Mapping) or not section:
+        return {path: section}
+    parts = [_flat(value, _join(path, key)) for key, value in section.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _read_yaml(path: Path) -> DictConfig:

@@ -20,6 +20,8 @@ class Options:
         allow_targets: packages outside this project whose classes may be built from a config that may be
             untrusted. The user's own config, given with `base` for training, may name any class.
         program: the command that the user ran, for messages: "main.py" or "sca-dm train".
+        resume_command: the command that continues the run after an interruption, for messages; None for --resume of
+            `program`.
     """
 
     action: str
@@ -32,6 +34,7 @@ class Options:
     scale_lr: bool = True
     allow_targets: tuple[str, ...] = ()
     program: str = "main.py"
+    resume_command: str | None = None
 
     @property
     def trusted(self) -> bool:

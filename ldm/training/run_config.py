@@ -75,7 +75,9 @@ def check_run_config(config: Mapping[str, Any]) -> None:
     for name, callback in callback_configs(config).items():
         check_config(callback, f"lightning.callbacks.{name}")
     trainer = trainer_options(config, parameters_of(pl.Trainer.__init__))
-    check_types(pl.Trainer, trainer, "lightning.trainer", TRAINER_LIMITS)
+    own = {"precision": "auto"}.items()  # the Trainer does not know it: ldm.training.precision chooses
+    checked = {key: value for key, value in trainer.items() if (key, value) not in own}
+    check_types(pl.Trainer, checked, "lightning.trainer", TRAINER_LIMITS)
     check_types(CheckpointWriter, settings.get("checkpoint") or {}, "lightning.checkpoint", CHECKPOINT_LIMITS)
     check_types(TrainingProgress, settings.get("progress") or {}, "lightning.progress", PROGRESS_LIMITS)
     every = trainer.get("val_check_interval")

@@ -96,6 +96,8 @@ class Session:
         """Return the command that continues an interrupted run, as the end of a sentence."""
         if self.folder is None or not (self.folder.checkpoints / "last.ckpt").is_file():
             return ", before the first checkpoint"
+        if self.options.resume_command is not None:
+            return f"; resume from the last checkpoint with: {self.options.resume_command}"
         packages = sorted({target.partition(".")[0] for target in foreign_targets(self.config).values()})
         allowed = f" --allow-targets {','.join(packages)}" if packages else ""
         command = "python main.py" if self.options.program == "main.py" else self.options.program

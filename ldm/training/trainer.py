@@ -59,7 +59,8 @@ def build_trainer(
         **settings,
     }
     options["strategy"] = strategy_named(settings.get("strategy", "auto"))
-    options["precision"] = trainer_precision(settings, model)
+    batch_size = (config["data"].get("params") or {}).get("batch_size", 1)
+    options["precision"] = trainer_precision(settings, model, batch_size)
     options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
     options |= {"default_root_dir": str(folder.path), "use_distributed_sampler": False}
     seeding = StepSeeding(config["seed"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ldm.models.segmenter import EfficientFaceParser
 from ldm.modules import precision
 from ldm.modules.precision import bfloat16_is_faster, native_bfloat16
 from ldm.pipeline import FacePipeline
@@ -62,20 +63,51 @@ def test_without_native_bfloat16_nothing_is_measured(tmp_path: Path, monkeypatch
     assert trainer_precision({"precision": "auto"}, model) == "32-true"
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("measure", ["bfloat16_is_faster", "trains_faster_in_bfloat16"])
 def test_the_measurement_leaves_the_model_and_the_random_state_as_they_were(
-    train: bool, tmp_path: Path, monkeypatch
+    measure: str, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
     precision.CPUINFO.write_text("flags : avx512_bf16")
-    model, calls = small.sensitive(small.diffusion(unet={"dropout": 0.5})).train(), []
-    model.unet.out.register_forward_hook(lambda *_: calls.append(in_bfloat16()))
+    model = small.sensitive(small.diffusion(unet={"dropout": 0.5})).train()
+    assert_unchanged_by(getattr(model, measure), model, model.unet, model.unet.out)
+
+
+def test_the_face_parser_is_measured_too(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    precision.CPUINFO.write_text("flags : avx512_bf16")
+    parser = EfficientFaceParser(widths=(8, 8, 8, 8, 8)).train()
+    last = [module for module in parser.network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    assert_unchanged_by(
+        lambda: trainer_precision({"precision": "auto", "accelerator": "cpu"}, parser, 64),
+        parser,
+        parser.network,
+        last,
+    )
+
+
+def assert_unchanged_by(measure, model, network, layer) -> None:
+    """Measure both precisions, on a batch of one on the CPU, and compare weights, gradients, mode and random state."""
+    calls = []
+    hook = layer.register_forward_hook(lambda _, inputs, out: calls.append((in_bfloat16(), len(out))))
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    model.bfloat16_is_faster(train)
-    assert set(calls) == {False, True}
-    assert torch.equal(torch.get_rng_state(), state) and model.unet.training
+    measure()
+    hook.remove()
+    assert set(calls) == {(False, 1), (True, 1)}
+    assert torch.equal(torch.get_rng_state(), state) and network.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_float32_that_does_not_fit_into_the_memory_is_slower(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    precision.CPUINFO.write_text("flags : avx512_bf16")
+
+    def step() -> None:
+        if not in_bfloat16():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert bfloat16_is_faster(step, CPU)
 
 
 def test_a_model_without_a_measurement_and_several_processes_train_in_float32() -> None:
