@@ -205,7 +205,9 @@ def _number(value: float) -> str:
     """Format a number with at least three significant digits; NaN and infinity as a dash."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    if abs(value) >= 10:
+        return f"{value:.2f}"
+    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
 
 
 def _table(head: Row, rows: Sequence[Row]) -> str:
