@@ -68,10 +68,11 @@ class Report:
 
     def _opening(self) -> str:
         facts, protocol = self.facts, self.facts["protocol"]
-        sampled = ", ".join(f"{name} {value}" for name, value in protocol["sampling"].items())
+        sampled = ", ".join(f"{name} {value}" for name, value in facts["sampling"].items())
         return (
             f"{facts['faces']} faces of `{protocol['data']}` at {facts['size'][0]}x{facts['size'][1]}; "
-            f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled}. "
+            f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled} "
+            f"in {facts['precision']}. "
             f"{facts['started']}, torch {facts['torch']}, code {str(facts['commit'])[:7]}"
             f"{' with changes' if facts['dirty'] else ''}."
         )

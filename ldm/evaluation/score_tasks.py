@@ -179,9 +179,10 @@ class Scorer:
 
 def _mean(maps: Iterable[Tensor]) -> Tensor:
     """Return the mean (H, W) of maps (1, H, W), of which one is in memory at a time."""
-    total, count = torch.zeros(()), 0
-    for count, single in enumerate(maps, 1):
-        total = total.to(single.device) + single[0]
+    found = iter(maps)
+    total, count = next(found)[0], 1
+    for single in found:
+        total, count = total + single[0], count + 1
     return total / count
 
 

@@ -103,8 +103,8 @@ class NoiseSchedule:
         timesteps = [min(t + 1, T - 1) for t in published]
         if timesteps[-1] < 0.6 * T:
             warnings.warn(
-                f"steps: {steps} with {spacing} spacing starts at timestep {timesteps[-1]} of {T}, where samples are not pure "
-                "noise; use more steps, spacing logsnr, or solver dpmpp_2m",
+                f"steps: {steps} with {spacing} spacing starts at timestep {timesteps[-1]} of {T}, where samples are "
+                "not pure noise; use more steps, spacing logsnr, or solver dpmpp_2m",
                 stacklevel=2,
             )
         return timesteps
