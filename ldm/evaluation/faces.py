@@ -66,7 +66,7 @@ class Faces:
         for name, files in zip(self.names, self._files(), strict=True):
             hashed.update(f"{name}\0".encode())
             for file in files:
-                hashed.update(blake2b(file.read_bytes()).digest() if file.is_file() else b"missing")
+                hashed.update(_content(file))
         return hashed.hexdigest()
 
     def _files(self) -> Iterable[Sequence[Path]]:
@@ -155,6 +155,14 @@ def open_faces(protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -
     """
     kind = SyntheticSeries if protocol.data == SYNTHETIC else FolderFaces
     return kind(protocol, label_set, size)
+
+
+def _content(file: Path) -> bytes:
+    """Return a hash of a file; constant for those that cannot be read, which are recorded as problems later."""
+    try:
+        return blake2b(file.read_bytes()).digest()
+    except OSError:
+        return b"unreadable"
 
 
 def _within(name: str, first: int | None, last: int | None) -> bool:
