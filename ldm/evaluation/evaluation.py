@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ldm.atomic_files import write_text
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.fingerprint import fingerprint
@@ -18,7 +20,7 @@ from ldm.evaluation.grids import draw_cases
 from ldm.evaluation.metric_networks import MetricNetworks, load_metric_networks
 from ldm.evaluation.plan import output_folders
 from ldm.evaluation.processes import ProcessGroup
-from ldm.evaluation.protocol import Protocol
+from ldm.evaluation.protocol import Protocol, resolve_sampling
 from ldm.evaluation.report import Report
 from ldm.evaluation.sampling import generate_missing
 from ldm.evaluation.score_sets import image_sets, score_distribution, score_masks
@@ -74,12 +76,13 @@ class Evaluation:
             ValueError, OSError: the weights, the data, a metric network or the output folder cannot be used.
         """
         with ProcessGroup() as group:
-            pipe = FacePipeline.from_pretrained(self.weights, **{"device": group.device, **self.options})
+            pipe = self._load_pipeline(group)
             size = self.protocol.size or pipe.size
             faces = open_faces(self.protocol, pipe.label_set, size)
             networks = MetricNetworks()
-            facts = self._facts(pipe, faces, size)
+            facts: dict[str, Any] = {}
             if group.rank == 0:
+                facts = self._facts(pipe, faces, size)
                 # Before sampling, which may take days.
                 networks = load_metric_networks(
                     self.networks_folder, self.networks, pipe.device, pipe.label_set
@@ -102,6 +105,21 @@ class Evaluation:
                 return None
             print(f"{done} images generated in this process, in {self.samples}", flush=True)
             return self.score(faces, networks, facts)
+
+    def _load_pipeline(self, group: ProcessGroup) -> FacePipeline:
+        """Load the model, in the precision that rank 0 chooses.
+
+        "auto" is that of the images in `out`, if there are any: a measurement could choose differently each time.
+        """
+        precision = self.options.get("precision", "auto")
+        if group.rank:
+            precision = "float32"  # spares the measurement of "auto"
+        elif precision == "auto":
+            precision = recorded_settings(self.out).get("precision", precision)
+        options = {"device": group.device, **self.options, "precision": precision}
+        pipe = FacePipeline.from_pretrained(self.weights, **options)
+        pipe.sampler.dtype = getattr(torch, group.agree(_name(pipe.sampler.dtype)))
+        return pipe
 
     def score(self, faces: Faces, networks: MetricNetworks, facts: dict[str, Any]) -> Report:
         """Compute the metrics of the images in `samples`, write the report and return it.
@@ -180,7 +198,10 @@ class Evaluation:
                 "kind": self.options.get("weights") or "EMA if available",
             },
             "faces": len(faces),
+            "faces_digest": faces.digest(),
             "size": list(size),
+            "precision": _name(pipe.sampler.dtype),
+            "sampling": self.protocol.resolved_sampling,
             **describe_start(),
         }
 
@@ -189,26 +210,43 @@ def claim(out: Path, facts: Mapping[str, Any]) -> None:
     """Record what the images in `out` are generated from, in samples/made_of.json.
 
     Raises:
-        CheckpointError: the folder has images of other weights, faces, sizes or sampling options. Further variants
-            and samples may be added.
+        CheckpointError: the folder has images of other weights, faces, sizes, precision or sampling options. Further
+            variants and samples may be added.
     """
-    file = out / "samples" / "made_of.json"
     protocol = facts["protocol"]
-    settings = {"weights": facts["weights"]["fingerprint"], "size": facts["size"]}
-    settings |= {name: protocol[name] for name in ("data", "first", "last", "series", "sampling")}
+    settings = {"weights": facts["weights"]["fingerprint"]}
+    settings |= {name: facts[name] for name in ("size", "precision", "sampling")}
+    settings |= {name: protocol[name] for name in ("data", "first", "last", "series")}
+    settings["faces"] = f"{facts['faces']} faces, digest {facts['faces_digest']}"
     settings |= {f"swap {name}": regions for name, regions in protocol["swaps"].items()}
     settings |= {f"random {name}": regions for name, regions in protocol["random"].items()}
     settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-    if file.is_file():
-        recorded = json.loads(file.read_text())
-        different = [
-            f"{name} ({recorded[name]})"
-            for name in settings
-            if recorded.get(name, settings[name]) != settings[name]
-        ]
-        if different:
-            raise CheckpointError(
-                f"{out} has images of other {', other '.join(different)}; choose another --out, or remove it"
-            )
-        settings = recorded | settings
-    write_text(file, json.dumps(settings, indent=1))
+    recorded = recorded_settings(out)
+    different = [
+        f"{name} ({recorded[name]})"
+        for name in settings
+        if recorded.get(name, settings[name]) != settings[name]
+    ]
+    if different:
+        raise CheckpointError(
+            f"{out} has images of other {', other '.join(different)}; choose another --out, or remove it"
+        )
+    write_text(_record(out), json.dumps(recorded | settings, indent=1))
+
+
+def recorded_settings(out: Path) -> dict[str, Any]:
+    """Return what the images in `out` are generated from; empty without images.
+
+    Files of earlier versions lack precision and faces, and have the sampling options without their defaults.
+    """
+    file = _record(out)
+    recorded = json.loads(file.read_text()) if file.is_file() else {}
+    return recorded | ({"sampling": resolve_sampling(recorded["sampling"])} if "sampling" in recorded else {})
+
+
+def _record(out: Path) -> Path:
+    return out / "samples" / "made_of.json"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ class Faces:
                 return other
         return None
 
+    def digest(self) -> str:
+        """Return a hash of the faces; partners and seeds of swaps depend on the names of all of them."""
+        hashed = blake2b(digest_size=8)
+        for name, files in zip(self.names, self._files(), strict=True):
+            hashed.update(f"{name}\0".encode())
+            for file in files:
+                hashed.update(_content(file))
+        return hashed.hexdigest()
+
+    def _files(self) -> Iterable[Sequence[Path]]:
+        """Return the files of each face."""
+        return [[]] * len(self)
+
     def truth(self, index: int, other: int, regions: Sequence[str]) -> Tensor | None:
         """Return the true result (3, H, W) of swapping the style of `regions` to that of `other`; None if unknown."""
         raise NotImplementedError
@@ -94,6 +108,9 @@ class FolderFaces(Faces):
             path for pair in self.files.folder for path in (pair.image, pair.labels) if path is not None
         ]
         super().__init__([pair.name for pair in self.files.pairs], label_set, inputs)
+
+    def _files(self) -> Iterable[Sequence[Path]]:
+        return ([path for path in (pair.image, pair.labels) if path is not None] for pair in self.files.pairs)
 
     def truth(self, index: int, other: int, regions: Sequence[str]) -> None:
         """Return None: photos have no ground truth of swaps."""
@@ -138,6 +155,14 @@ def open_faces(protocol: Protocol, label_set: LabelSet, size: tuple[int, int]) -
     """
     kind = SyntheticSeries if protocol.data == SYNTHETIC else FolderFaces
     return kind(protocol, label_set, size)
+
+
+def _content(file: Path) -> bytes:
+    """Return a hash of a file; constant for those that cannot be read, which are recorded as problems later."""
+    try:
+        return blake2b(file.read_bytes()).digest()
+    except OSError:
+        return b"unreadable"
 
 
 def _within(name: str, first: int | None, last: int | None) -> bool:

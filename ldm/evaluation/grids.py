@@ -25,7 +25,8 @@ def draw_cases(
     scores: TaskScores, task: str, variant: str, faces: Faces, protocol: Protocol, samples: Path, folder: Path
 ) -> str | None:
     """Write the grid of a variant to `folder`; return its file name, or None without scored faces."""
-    by = {"reconstruct": ["psnr"], "swap": ["-error", "-leakage", "-change"]}.get(task, ["l1_inside"])
+    # A swap that ignores the style leaks nothing: leakage ranks only those without any other score.
+    by = {"reconstruct": ["psnr"], "swap": ["-error", "-color_error", "-leakage"]}.get(task, ["l1_inside"])
     titles, rows = [], []
     for title, name in _cases(ranked(scores, by)):
         number = faces.names.index(name)

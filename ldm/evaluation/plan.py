@@ -90,8 +90,12 @@ def swapped(faces: Faces, protocol: Protocol, variant: str, face: int) -> ImageS
 
 
 def random_styles(faces: Faces, protocol: Protocol, task: str, variant: str, face: int) -> list[ImageSpec]:
-    """Return the images of a face with random styles in some regions; none if the face lacks one of them."""
-    regions = tuple(protocol.variants(task)[variant]) or faces.label_set.regions
+    """Return the images of a face with random styles in some regions; none if the face lacks one of them.
+
+    A variant without regions takes those of the face; the task noise takes all.
+    """
+    every = faces.label_set.regions if task == "noise" else tuple(faces.regions_of(face))
+    regions = tuple(protocol.variants(task)[variant]) or every
     if task == "random" and not set(regions) <= set(faces.regions_of(face)):
         return []
     folder, name = folder_of(task, variant), faces.names[face]

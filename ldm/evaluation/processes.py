@@ -27,7 +27,7 @@ class ProcessGroup:
 
     def __enter__(self) -> ProcessGroup:
         if self.world_size > 1:
-            # Used for barriers only; the slowest process may need days longer than the fastest.
+            # Used for barriers and settings only; the slowest process may need days longer than the fastest.
             dist.init_process_group("gloo", timeout=timedelta(days=7))
         return self
 
@@ -36,6 +36,13 @@ class ProcessGroup:
     ) -> None:
         if self.world_size > 1:
             dist.destroy_process_group()
+
+    def agree(self, value: str) -> str:
+        """Return the value of rank 0."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def wait(self) -> None:
         """Wait until all processes have reached this point."""

@@ -68,10 +68,11 @@ class Report:
 
     def _opening(self) -> str:
         facts, protocol = self.facts, self.facts["protocol"]
-        sampled = ", ".join(f"{name} {value}" for name, value in protocol["sampling"].items())
+        sampled = ", ".join(f"{name} {value}" for name, value in facts["sampling"].items())
         return (
             f"{facts['faces']} faces of `{protocol['data']}` at {facts['size'][0]}x{facts['size'][1]}; "
-            f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled}. "
+            f"weights {facts['weights']['fingerprint']} ({facts['weights']['kind']}); sampled with {sampled} "
+            f"in {facts['precision']}. "
             f"{facts['started']}, torch {facts['torch']}, code {str(facts['commit'])[:7]}"
             f"{' with changes' if facts['dirty'] else ''}."
         )
@@ -205,7 +206,9 @@ def _number(value: float) -> str:
     """Format a number with at least three significant digits; NaN and infinity as a dash."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    if abs(value) >= 10:
+        return f"{value:.2f}"
+    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
 
 
 def _table(head: Row, rows: Sequence[Row]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -160,13 +160,14 @@ class Scorer:
 
     def _pairwise(self, images: Tensor) -> dict[str, Tensor]:
         """Return the mean difference (H, W) over all pairs of images (N, 3, H, W): "l1" and perhaps "lpips"."""
-        first, second = (list(part) for part in zip(*combinations(range(len(images)), 2), strict=True))
-        maps = {"l1": absolute_error(images[first], images[second]).mean(0)}
+        pairs = list(combinations(range(len(images)), 2))
+        maps = {"l1": _mean(absolute_error(images[[i]], images[[j]]) for i, j in pairs)}
         if self.lpips is not None:
+            lpips, device = self.lpips, self.lpips.mean.device
             with torch.no_grad():
-                stages = self.lpips.stages_of(images.to(self.lpips.mean.device))
-                one, other = ([stage[part] for stage in stages] for part in (first, second))
-                maps["lpips"] = self.lpips.between(one, other, images.shape[-2:]).mean(0).cpu()
+                stages = [lpips.stages_of(image[None].to(device)) for image in images]
+                distances = (lpips.between(stages[i], stages[j], images.shape[-2:]) for i, j in pairs)
+                maps["lpips"] = _mean(distances).cpu()
         return maps
 
     def _load(self, spec: ImageSpec) -> Tensor | None:
@@ -174,6 +175,15 @@ class Scorer:
 
     def _numbers(self, name: str) -> tqdm:
         return tqdm(range(len(self.faces)), unit="face", desc=f"scoring {name}", delay=2)
+
+
+def _mean(maps: Iterable[Tensor]) -> Tensor:
+    """Return the mean (H, W) of maps (1, H, W), of which one is in memory at a time."""
+    found = iter(maps)
+    total, count = next(found)[0], 1
+    for single in found:
+        total, count = total + single[0], count + 1
+    return total / count
 
 
 def ranked(scores: TaskScores, by: Sequence[str]) -> list[str]:

@@ -19,13 +19,15 @@ def confusion(found: Tensor, truth: Tensor, num_regions: int) -> Tensor:
         num_regions: number of regions R.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or (on the CPU) an unknown label in the truth.
     """
     if found.shape != truth.shape:
         raise ValueError(
             f"label maps must have the same shape, got {tuple(found.shape)} and {tuple(truth.shape)}"
         )
     R = num_regions
+    if truth.device.type == "cpu" and bool(((truth >= R) & (truth != UNLABELED)).any()):  # a GPU would wait
+        raise ValueError(f"true labels must be in [0, {R - 1}] or {UNLABELED}, got {truth.unique().tolist()}")
     counted = truth != UNLABELED
     rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabeled: column R
     table = torch.bincount(rows * (R + 1) + columns, minlength=R * (R + 1)).view(R, R + 1)

@@ -138,12 +138,9 @@ class VQModel(pl.LightningModule):
             self.quantize.reset_unused(z, self.codebook_reset_after)
         output = self._through_codebook(z)
         if self.automatic_optimization:
-            loss, log = self._losses(image, output, 0, "train")
-            if self.scale_equivariance:
-                log["train/scale_loss"] = self._scale_loss(image, z)
-                loss = loss + self.scale_equivariance * log["train/scale_loss"]
+            loss, log = self._autoencoder_loss(image, z, output)
         else:
-            loss, log = self._step_both(image, output)
+            loss, log = self._step_both(image, z, output)
         self._steps += 1
         self.log("train/loss", loss.detach(), prog_bar=True)
         share, perplexity = self.quantize.use(output[2])
@@ -152,13 +149,23 @@ class VQModel(pl.LightningModule):
         self.log_dict(log)
         return loss
 
+    def _autoencoder_loss(
+        self, image: Tensor, z: Tensor, output: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training loss of the autoencoder, and its parts to log."""
+        loss, log = self._losses(image, output, 0, "train")
+        if self.scale_equivariance:
+            log["train/scale_loss"] = self._scale_loss(image, z)
+            loss = loss + self.scale_equivariance * log["train/scale_loss"]
+        return loss, log
+
     def _scale_loss(self, image: Tensor, z: Tensor) -> Tensor:
         """Return the L1 between the decoded half-size latent and the half-size image (arXiv 2502.14831, eq. 4)."""
         small = self.decode(F.avg_pool2d(z, 2), force_not_quantize=True)  # (B, 3, H/2, W/2)
         return F.l1_loss(small, F.avg_pool2d(image, 2))
 
     def _step_both(
-        self, image: Tensor, output: tuple[Tensor, Tensor, Tensor]
+        self, image: Tensor, z: Tensor, output: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Update the autoencoder and the discriminator; return the autoencoder's loss and the logs.
 
@@ -169,7 +176,7 @@ class VQModel(pl.LightningModule):
         adversary = self._discriminator
         assert adversary is not None  # otherwise optimization is automatic
         adversary.requires_grad_(False)  # the autoencoder's loss must not train it
-        loss, log = self._losses(image, output, 0, "train")
+        loss, log = self._autoencoder_loss(image, z, output)
         adversary.requires_grad_(True)
         disc_loss, disc_log = self._losses(image, output, 1, "train")
         generator.zero_grad()

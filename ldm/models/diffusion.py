@@ -17,6 +17,7 @@ from ldm.models.diffusion_config import (
     LossSettings,
     build_diffusion_process,
     build_networks,
+    check_latents,
     check_published,
 )
 from ldm.models.latent_networks import Condition, LatentNetworks
@@ -130,6 +131,7 @@ class LatentDiffusion(LatentNetworks):
         optimization = OptimizerSettings(anneal_steps, warmup_steps, step_in_backward, bf16_first_moment)
         initial = InitialWeights.read(ckpt_path, ignore_keys)
         networks = build_networks(unet_config, first_stage_config, cond_stage_config, initial)
+        check_latents(networks.unet, channels, image_size)
         process = build_diffusion_process(
             linear_start, linear_end, timesteps, zero_terminal_snr, parameterization
         )
@@ -149,7 +151,7 @@ class LatentDiffusion(LatentNetworks):
         self.loss = loss.build(process, self.unet.use_mask_attn)
         self._freeze(cond_stage_trainable)
         self._create_emas(EMASettings(use_ema, ema_decay, ema_style_encoder))
-        self._load_initial(initial)
+        self._load_initial(initial, ema_decay)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -164,14 +166,19 @@ class LatentDiffusion(LatentNetworks):
         both = ema.unet and ema.style_encoder
         self.cond_stage_ema = EMA(self.cond_stage_model, ema.decay) if both else None
 
-    def _load_initial(self, initial: InitialWeights) -> None:
-        """Load the initial weights, if any; EMAs, first stage and scale factor missing from them keep their values."""
+    def _load_initial(self, initial: InitialWeights, ema_decay: float) -> None:
+        """Load the initial weights, if any; EMAs, first stage and scale factor missing from them keep their values.
+
+        The decay of the EMAs is this run's, not that of the weights.
+        """
         if not (weights := initial.weights):
             return
         optional = ("model_ema.", "cond_stage_ema.", "first_stage_model.", "scale_factor")
         one_sided = [p for p in optional if not _has(weights, p) or not _has(self.state_dict(), p)]
         load_weights(self, weights, ignore_prefixes=[*one_sided, *initial.ignored(self.state_dict())])
         self._emas().restart_absent(weights)
+        for ema, _, _ in self._emas():
+            ema.decay.fill_(ema_decay)
 
     def _emas(self) -> EMASet:
         """Return the enabled EMAs."""

@@ -49,11 +49,14 @@ class InitialWeights(NamedTuple):
     def read(cls, path: str | None, ignore_keys: Sequence[str] | None) -> Self:
         """Read the initial weights without those that match `ignore_keys`.
 
-        With `ignore_keys` the EMAs are left out too, because they average the ignored weights.
+        With `ignore_keys` the EMAs are left out too, because they average the ignored weights. Warns about
+        `ignore_keys` without a path.
 
         Raises:
             CheckpointError: a file that cannot be read.
         """
+        if path is None and ignore_keys:
+            warnings.warn("ignore_keys has no effect without ckpt_path", stacklevel=3)
         weights = {} if path is None else dict(read_checkpoint(path).state_dict)
         if not weights or not ignore_keys:
             return cls(path, weights, (), ())
@@ -123,6 +126,24 @@ def _check_codes(unet: Any, style_encoder: Any) -> None:
         raise ValueError(
             f"cond_stage_config has the region frames {made}, but unet_config.params.region_frames is {taken}; "
             "make them equal"
+        )
+
+
+def check_latents(unet: Any, channels: int, image_size: int) -> None:
+    """Check the model's channels and side of the latents against the UNet's.
+
+    Raises:
+        ValueError: other channels. Another side warns: it is only a default.
+    """
+    taken, side = getattr(unet, "in_channels", channels), getattr(unet, "image_size", image_size)
+    if taken != channels:
+        raise ValueError(
+            f"channels is {channels}, but unet_config.params.in_channels is {taken}; make them equal"
+        )
+    if side != image_size:
+        warnings.warn(
+            f"image_size is {image_size}, but unet_config.params.image_size is {side}; make them equal",
+            stacklevel=3,
         )
 
 
@@ -198,6 +219,10 @@ class EMASettings:
     unet: bool = True
     decay: float = 0.9999
     style_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.style_encoder and not self.unet:
+            warnings.warn("ema_style_encoder has no effect while use_ema is false", stacklevel=4)
 
 
 def check_published(conditioning_key: str, num_timesteps_cond: int) -> None:

@@ -43,7 +43,8 @@ class PerSampleRNG:
         batch_index: position in the run; None seeds the generators from torch's global one.
         count: batch size B.
         device: device of the results. Timesteps and dropout are drawn on the CPU, so they are the same for every
-            device, and copied without waiting for it. A GPU draws its normal numbers itself.
+            device, and copied without waiting for it. A GPU draws its normal numbers itself: they have generators of
+            their own, so that they do not change the others.
     """
 
     def __init__(
@@ -51,13 +52,15 @@ class PerSampleRNG:
     ) -> None:
         seeds = torch.randint(2**62, (count,)).tolist() if batch_index is None else batch_index.seeds(count)
         self.generators, self.device, self.seeds = seeded(seeds), torch.device(device), seeds
+        # Another seed: with the same, the noise would depend on the timestep.
+        self.normal_generators = seeded([(seed + 1) % 2**63 for seed in seeds])
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Sample standard normal numbers (B, *shape)."""
         if self.device.type == "cuda":  # a batch of 128 takes the CPU longer than the training step
             on_gpu = [torch.Generator(self.device).manual_seed(seed % 2**63) for seed in self.seeds]
             return draw((len(on_gpu), *shape), on_gpu, self.device)
-        return self.moved(draw((len(self.generators), *shape), self.generators))
+        return self.moved(draw((len(self.normal_generators), *shape), self.normal_generators))
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
         """Sample uniform numbers (B, *shape) in [0, 1)."""

@@ -141,7 +141,8 @@ class Segmenter(pl.LightningModule):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy plus the soft Dice loss (arXiv 1606.04797), averaged over the regions present.
 
-        The Dice loss gives a small region, such as an earring, the same weight as the background.
+        The Dice loss gives a small region, such as an earring, the same weight as the background. Without labels,
+        the loss is 0.
         """
         logits, labels = logits.float(), labels.long()
         known = (labels != UNLABELED)[:, None]  # (B, 1, H, W)
@@ -150,9 +151,10 @@ class Segmenter(pl.LightningModule):
         probability = logits.softmax(1) * known
         both, either = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
         there = truth.sum((0, 2, 3)) > 0
-        dice = (2 * both / either.clamp(min=1))[there]
-        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELED)
-        return cross_entropy + 1 - dice.mean()
+        dice = 2 * both / either.clamp(min=1)  # (R,), 0 for absent regions
+        cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum")
+        cross_entropy = cross_entropy / known.sum().clamp(min=1)
+        return cross_entropy + there.any() - (dice * there).sum() / there.sum().clamp(min=1)
 
     @torch.no_grad()
     def log_images(self, batch: Batch, n: int) -> dict[str, Tensor]:

@@ -20,9 +20,9 @@ class StyleLookup(NamedTuple):
 class StyleTokens(NamedTuple):
     """Cross-attention that depends on the features: keys and values of the R style codes."""
 
-    keys: Tensor  # (B, heads, R, d), or R*n*n tokens with a style grid
+    keys: Tensor  # (B, heads, R, d), or R*n*n tokens with a style grid; with mask attention one more
     values: Tensor  # (B, heads, R, d)
-    bias: Tensor | None  # (B, 1, h*w, R), added to the logits; None without mask attention
+    bias: Tensor | None  # (B, 1, h*w, R+1), added to the logits; None without mask attention
 
 
 StyleConditioning = StyleLookup | StyleTokens
@@ -67,14 +67,16 @@ class StyleAttention(nn.Module):
         """Compute the step-independent conditioning from style (B, R, D) and the mask, for h x w pixels.
 
         With an exclusive mask, each pixel attends to a single code, so the output is
-        to_out(to_v(style))[region]; in unlabeled pixels all logits are equal and the output is the mean.
+        to_out(to_v(style))[region]; unlabeled pixels attend to the mean of all codes.
         Where regions or grid cells share a pixel, the output is their weighted mean.
         """
-        style = style.reshape(style.shape[0], -1, self.to_v.in_features)  # (B, R*n*n, d)
-        if self.masked and mask.exclusive:
-            if mask.grid > 1:  # mixing before the linear layers is equivalent and cheaper
-                return StyleLookup(self.to_out(self.to_v(mask.interpolate_codes(style, size))))
+        style = style.unflatten(2, (-1, self.to_v.in_features)).flatten(1, 2)  # (B, R*n*n, d)
+        if self.masked and mask.exclusive and mask.grid > 1:
+            # Mixing before the linear layers is equivalent and cheaper.
+            return StyleLookup(self.to_out(self.to_v(mask.interpolate_codes(style, size))))
+        if self.masked:
             style = torch.cat([style, style.mean(1, keepdim=True)], 1)  # (B, R+1, d)
+        if self.masked and mask.exclusive:
             values = self.to_out(self.to_v(style))  # (B, R+1, C)
             return StyleLookup(
                 mask.area_fractions(size) @ values if mask.area else _look_up(values, mask.labels(size))
@@ -83,9 +85,12 @@ class StyleAttention(nn.Module):
         return StyleTokens(keys, values, mask.attention_bias(size, style.dtype) if self.masked else None)
 
     def forward(self, x: Tensor, tokens: StyleTokens, logits: list[Tensor] | None = None) -> Tensor:
-        """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`."""
+        """Attend from x (B, N, C) to the codes; append the logits (B, R, N), averaged over heads, to `logits`.
+
+        Mask attention appends none.
+        """
         q = split_heads(self.to_q(x), self.heads)  # (B, heads, N, d)
-        if logits is not None:
+        if logits is not None and not self.masked:
             scaled = torch.einsum("bhnd,bhrd->brn", q, tokens.keys) * q.shape[-1] ** -0.5
             logits.append(scaled / self.heads)
         return self.to_out(
@@ -97,7 +102,7 @@ def _look_up(values: Tensor, labels: Tensor) -> Tensor:
     """Index values (B, R+1, C) by labels (B, N); return (B, N, C)."""
     B, rows, C = values.shape
     first_row = torch.arange(B, device=labels.device)[:, None] * rows
-    return values.flatten(0, 1).index_select(0, (labels + first_row).flatten()).view(B, -1, C)
+    return values.flatten(0, 1).index_select(0, (labels + first_row).flatten()).view(*labels.shape, C)
 
 
 class GEGLU(nn.Module):

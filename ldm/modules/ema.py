@@ -27,7 +27,9 @@ class EMA(nn.Module):
         self.register_buffer("decay", torch.tensor(decay, dtype=torch.float32))
         self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int))
         for name, parameter in module.named_parameters():
-            self.register_buffer(name.replace(".", ""), parameter.detach().clone())
+            if (key := name.replace(".", "")) in self._buffers:
+                raise ValueError(f"parameters must differ in more than their dots, got two named {key}")
+            self.register_buffer(key, parameter.detach().clone())
         # Decay and number of updates on the host, so that an update does not wait for the device.
         self._host: tuple[float, int] | None = None
         self.register_load_state_dict_post_hook(_forget_host)

@@ -45,7 +45,8 @@ class MomentStyleEncoder(nn.Module):
             encoder four times cheaper.
 
     Raises:
-        ValueError: an unknown region, a coarse grid that is not coarser, or `input_downsampling` below 1.
+        ValueError: an unknown region, a coarse grid that is not coarser, `input_downsampling` below 1, or a grid
+            without convolutions.
     """
 
     def __init__(
@@ -63,6 +64,10 @@ class MomentStyleEncoder(nn.Module):
         super().__init__()
         if input_downsampling < 1:
             raise ValueError(f"input_downsampling must be at least 1, got {input_downsampling}")
+        if grid > 1 and num_downsample < 1:
+            raise ValueError(
+                f"num_downsample must be at least 1 with a grid of {grid}x{grid} cells, got {num_downsample}"
+            )
         self.num_regions, self.style_dim = num_mask_channels, output_dim * grid**2
         self.input_downsampling, self.factor = input_downsampling, input_downsampling * 2**num_downsample
         self.grid, self.coarse_grids = grid, dict(coarse_grids or {})
@@ -89,8 +94,8 @@ class MomentStyleEncoder(nn.Module):
         One image broadcasts to all masks.
 
         Raises:
-            ValueError: height or width is not divisible by input_downsampling * 2^N, or a mask with another number
-                of regions.
+            ValueError: height or width is not divisible by input_downsampling * 2^N, or a mask with another size or
+                number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)

@@ -3,8 +3,7 @@
 The power-function EMA of weights theta(1), theta(2), ... with exponent gamma weights step tau by tau^gamma.
 Its length sigma_rel is the standard deviation of that profile relative to the number of steps, so it grows
 with training, unlike an EMA of fixed decay. Any other length is approximated post hoc by a linear combination
-of stored snapshots of two
-lengths: the least-squares fit to its profile.
+of stored snapshots of two lengths: the least-squares fit to its profile.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

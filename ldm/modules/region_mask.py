@@ -103,10 +103,10 @@ class RegionMask:
         return mixed + unlabeled * codes.mean(1, keepdim=True)
 
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n).
+        """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n + 1).
 
-        0 or the most negative finite value; with `area`, the log of the covered fraction, which
-        weights the codes by it.
+        0 or minus infinity; with `area`, the log of the covered fraction, which weights the codes by it. The last
+        column is of the mean code, which unlabeled pixels attend to: so every row has a finite value, in any dtype.
         """
         mask = self.resize(size)
         if self.frames is not None:
@@ -114,8 +114,8 @@ class RegionMask:
                 mask.dtype
             )  # (B, R, n*n, h, w)
         mask = mask.reshape(len(mask), -1, size[0] * size[1]).transpose(1, 2).to(dtype)  # (B, h*w, R*n*n)
-        bias = mask.clamp(min=torch.finfo(dtype).tiny).log()
-        return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None]
+        unlabeled = mask.sum(2, keepdim=True) == 0  # (B, h*w, 1)
+        return torch.cat([mask, unlabeled.to(dtype)], 2).log()[:, None]
 
 
 def _one_region_per_pixel(mask: Tensor) -> bool:

@@ -18,10 +18,8 @@ class StyleEncoder(nn.Module):
         num_mask_channels: R, the number of regions.
         output_dim: d, size of one part; the code of a region has size D = U * d.
         align_regions: keep the channels of each region together when concatenating encoder and decoder
-            features.
-            Published weights need false: plain concatenation, which mixes channels of different regions in
-                the
-            grouped convolutions.
+            features. Published weights need false: plain concatenation, which mixes channels of different
+            regions in the grouped convolutions.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class StyleEncoder(nn.Module):
         One image broadcasts to all masks.
 
         Raises:
-            ValueError: height or width is not divisible by 2^N, or the mask has another number of regions.
+            ValueError: height or width is not divisible by 2^N, or a mask with another size or number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         features = self.Encoder(image)
@@ -129,12 +127,12 @@ class _Decoder(nn.Module):
 
 
 def check_style_inputs(image: Tensor, mask: Tensor, regions: int, factor: int) -> None:
-    """Raise ValueError if the image is not divisible by `factor` or the mask lacks shape (B, R, H, W)."""
+    """Raise ValueError if the image (B, 3, H, W) is not divisible by `factor` or the mask is not (B, R, H, W)."""
     H, W = image.shape[-2:]
     if H % factor or W % factor:
         raise ValueError(
-            f"image size must be a multiple of {factor} for {factor.bit_length() - 1} halvings in the style encoder, "
-            f"got {H}x{W}; resize the image or reduce num_downsample"
+            f"image size must be a multiple of {factor}, which is what the style encoder downsamples by, got {H}x{W}; "
+            "resize the image or reduce num_downsample"
         )
-    if mask.ndim != 4 or mask.shape[1] != regions:
-        raise ValueError(f"mask must have shape (batch, {regions}, H, W), got {tuple(mask.shape)}")
+    if mask.ndim != 4 or mask.shape[1:] != (regions, H, W):
+        raise ValueError(f"mask must have shape (batch, {regions}, {H}, {W}), got {tuple(mask.shape)}")

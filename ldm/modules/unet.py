@@ -1,5 +1,6 @@
 """The denoising UNet: styles enter by mask attention, the mask by SPADE in middle block and decoder."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ class UNet(nn.Module):
         in_channels, out_channels: channels of the latent.
         model_channels: base width; `channel_mult` multiplies it at each level.
         num_res_blocks: residual blocks per level (the decoder has one more).
-        attention_resolutions: downsampling factors (1, 2, 4, ...) of the levels with transformers.
+        attention_resolutions: downsampling factors (1, 2, 4, ...) of the levels with transformers; the middle block
+            always has one.
         context_dim: D, the size of one region's style code.
         num_classes: R, the number of regions.
         use_mask_attn: restrict the attention of each pixel to the codes of its regions.
@@ -108,7 +110,14 @@ class UNet(nn.Module):
         # Present in published checkpoints but unused, therefore frozen.
         self.label_emb = nn.Embedding(num_classes, T).requires_grad_(False)
         widths = [mult * model_channels for mult in channel_mult]
-        attended = [2**level in attention_resolutions for level in range(len(widths))]
+        factors = [2**level for level in range(len(widths))]
+        if idle := sorted({*attention_resolutions}.difference(factors)):
+            warnings.warn(
+                f"attention_resolutions has {', '.join(map(str, idle))}, but the levels have the downsampling factors "
+                f"{', '.join(map(str, factors))}; other numbers have no effect",
+                stacklevel=2,
+            )
+        attended = [factor in attention_resolutions for factor in factors]
         residuals = Residuals(T, num_classes, dropout, use_scale_shift_norm, norm_groups, spade_hidden)
         token_dim, head_options = context_dim // style_grid**2, (num_head_channels, num_heads)
         transformers = Transformers(token_dim, transformer_depth, *head_options, use_mask_attn, norm_groups)
@@ -187,7 +196,7 @@ class UNet(nn.Module):
             t: timesteps (B,), integers.
             conditioning: output of `condition` for the same batch and size.
             attention_logits: a list to append the head-averaged logits (B, R, h, w) of every style attention
-                to; stays empty with mask attention, which computes none.
+                to; stays empty with mask attention.
 
         Returns:
             eps or v, (B, out_channels, h, w).

@@ -26,7 +26,7 @@ def draw(
         generator: one generator per image, so that the noise of a seed does not depend on the batch; one for the
             batch; or None for the default generator.
         device: device of the result; noise is sampled on the device of the generator.
-        dtype: dtype of the result; noise is sampled in float32.
+        dtype: dtype of the result; generators sample noise in float32, the default generator in this dtype.
 
     Raises:
         ValueError: the number of generators is not the batch size.

@@ -1,8 +1,10 @@
 """Noise schedule, and the timesteps of solvers."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,8 +76,11 @@ class NoiseSchedule:
         uniform: 1, 1 + c, 1 + 2c, ... with c = T // steps, clamped to T - 1, as published. There may be more than
             `steps` of them: 63 for 60 of 1000. If c is 1, the published rule would exceed T - 1; instead, `steps`
             evenly spaced timesteps from 0 to T - 1.
-        quadratic: floor(linspace(0, sqrt(0.8 T), steps)^2) + 1.
+        quadratic: floor(linspace(0, sqrt(0.8 T), steps)^2) + 1, clamped to T - 1, as published.
         logsnr: `nodes` without its last.
+
+        The published rules ignore the number of steps in the last timestep, where sampling starts: it is 1 for one
+        step and 501 for two uniform steps of 1000. Sampling that starts below 0.6 T warns.
 
         Raises:
             ValueError: `steps` is not in [1, T], or unknown spacing.
@@ -83,17 +88,26 @@ class NoiseSchedule:
         T = len(self)
         if not 1 <= steps <= T:
             raise ValueError(f"steps must be in [1, {T}], got {steps}")
-        if spacing == "quadratic":
-            roots = torch.linspace(0, (0.8 * T) ** 0.5, steps, dtype=torch.float64)
-            return [int(t) + 1 for t in roots**2]
         if spacing == "logsnr":
             return self.nodes(steps, spacing)[-2::-1]
-        if spacing != "uniform":
+        if spacing not in SPACINGS:
             raise ValueError(_unknown(spacing))
         stride = T // steps
-        if stride == 1:
+        if spacing == "quadratic":
+            roots = np.linspace(0, np.sqrt(0.8 * T), steps)  # NumPy's rounding decides about whole numbers
+            published = (roots**2).astype(int).tolist()
+        elif stride == 1:
             return evenly(steps, T)
-        return [min(t + 1, T - 1) for t in range(0, T, stride)]
+        else:
+            published = list(range(0, T, stride))
+        timesteps = [min(t + 1, T - 1) for t in published]
+        if timesteps[-1] < 0.6 * T:
+            warnings.warn(
+                f"steps: {steps} with {spacing} spacing starts at timestep {timesteps[-1]} of {T}, where samples are "
+                "not pure noise; use more steps, spacing logsnr, or solver dpmpp_2m",
+                stacklevel=2,
+            )
+        return timesteps
 
     def nodes(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
         """Return the `steps` + 1 timesteps of dpmpp_2m and unipc, descending from T - 1 to 0.

@@ -161,6 +161,68 @@ def test_samples_of_other_weights_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert len(samples(out)) == len(before) + 2
 
 
+def test_samples_of_a_folder_that_has_grown_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "faces", tmp_path / "out"
+    draw_faces.main([str(data), "--count", "3", "--size", "16"])
+    removed = [data / "images/000002.png", data / "labels/000002.png"]
+    kept = [file.read_bytes() for file in removed]
+    for file in removed:
+        file.unlink()
+    arguments = ["--weights", weights(tmp_path / "model"), "--data", str(data), "--out", str(out), *FAST]
+    arguments += ["--tasks", "swap", "--sampling", "steps=2"]
+    assert evaluate.main(arguments) == 0
+    for file, content in zip(removed, kept, strict=True):
+        file.write_bytes(content)
+    assert evaluate.main(arguments) == 2
+    assert "has images of other faces (2 faces, digest " in capsys.readouterr().err
+
+
+def test_precision_and_sampling_are_recorded_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick, out = Path(protocol(tmp_path, last=1)), tmp_path / "out"
+    quick.write_text(quick.read_text().replace("{solver: ddim, steps: 2}", "{}"))
+    arguments = ["--weights", weights(tmp_path / "model"), "--protocol", str(quick), "--out", str(out)]
+    arguments += ["--tasks", "noise", *FAST]
+    assert evaluate.main([*arguments, "--precision", "bfloat16"]) == 0
+    assert evaluate.main([*arguments, "--samples", "3"]) == 0
+    assert "sampled with solver dpmpp_2m, steps 10, spacing logsnr in bfloat16." in capsys.readouterr().out
+    assert evaluate.main([*arguments, "--precision", "float32"]) == 2
+    assert "has images of other precision (bfloat16);" in capsys.readouterr().err
+    record = out / "samples/made_of.json"
+    settings = json.loads(record.read_text())
+    assert settings["sampling"]["steps"] == 10
+    # As earlier versions wrote it.
+    record.write_text(
+        json.dumps({**{k: v for k, v in settings.items() if k not in ("faces", "precision")}, "sampling": {}})
+    )
+    assert evaluate.main([*arguments, "--precision", "float32"]) == 0
+    assert json.loads(record.read_text()) == settings | {"precision": "float32"}
+
+
+def test_processes_agree_on_the_value_of_the_first(tmp_path: Path) -> None:
+    script = tmp_path / "agree.py"
+    script.write_text(
+        "from ldm.evaluation.processes import ProcessGroup\n"
+        "with ProcessGroup() as group:\n"
+        "    assert group.agree(f'rank {group.rank}') == 'rank 0' and group.world_size == 2\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_unreadable_faces_are_skipped_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

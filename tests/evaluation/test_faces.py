@@ -6,6 +6,7 @@ import torch
 from ldm.data.datasets.folders import FolderError
 from ldm.data.labels import CELEBAMASK_HQ, CITYSCAPES_TRAIN
 from ldm.evaluation.faces import FolderFaces, SyntheticSeries, open_faces
+from ldm.evaluation.plan import random_styles
 from ldm.evaluation.protocol import Protocol
 from ldm.targets import ConfigError
 from scripts import draw_faces
@@ -65,3 +66,27 @@ def test_folders_skip_unreadable_faces_and_select_by_number(tmp_path: Path) -> N
 def test_generated_faces_require_a_model_of_faces() -> None:
     with pytest.raises(ConfigError, match="Cityscapes"):
         open_faces(Protocol("test", "synthetic", 0, 1), CITYSCAPES_TRAIN, (32, 32))
+
+
+def test_random_styles_of_all_regions_are_those_of_the_face() -> None:
+    protocol = Protocol("test", "synthetic", 3, 5, random={"all": []}, samples=2)
+    faces = SyntheticSeries(protocol, CELEBAMASK_HQ, (32, 32))
+    specs = random_styles(faces, protocol, "random", "all", 0)
+    assert [spec.name for spec in specs] == ["000003_0", "000003_1"]
+    assert specs[0].regions == tuple(faces.regions_of(0)) != CELEBAMASK_HQ.regions
+    assert random_styles(faces, protocol, "noise", "noise", 0)[0].regions == CELEBAMASK_HQ.regions
+
+
+def test_the_digest_changes_with_names_and_files(tmp_path: Path) -> None:
+    draw_faces.main([str(tmp_path), "--count", "3", "--size", "16"])
+
+    def digest(last: int) -> str:
+        return FolderFaces(Protocol("test", str(tmp_path), last=last), CELEBAMASK_HQ, (16, 16)).digest()
+
+    before = digest(1)
+    assert digest(1) == before != digest(2)
+    (tmp_path / "images/000002.png").write_bytes(b"another")  # not of these faces
+    assert digest(1) == before
+    (tmp_path / "labels/000001.png").write_bytes((tmp_path / "labels/000000.png").read_bytes())
+    assert digest(1) != before
+    assert generated(3).digest() == generated(3).digest() != generated(4).digest()

@@ -36,7 +36,17 @@ def test_published_preset() -> None:
         ("data: faces\nsampling: {seed: [1, 2]}", "sampling.seed must be one integer"),
         ("first: 3", "data is missing"),
         ("data: ???", "data is missing"),
-        ("data: faces\nsamples: many", "wrong type"),
+        ("data: faces\nsamples: many", "samples must be an integer, got 'many'"),
+        ("data: faces\nfirst: 0.5", "first must be an integer, got 0.5"),
+        ("data: faces\nsize: [64]", r"size must be a positive integer or .*, got \[64\]"),
+        ("data: faces\nsampling: 20", "sampling must be options .*, got 20"),
+        ("data: faces\nsampling: {steps: many}", "wrong type"),
+        (
+            "data: faces\nswaps: {a: hair}",
+            r"swaps: a must be a list of regions, such as \[hair\], got 'hair'",
+        ),
+        ("data: faces\nrandom: [hair]", "random must map names to lists of regions"),
+        ("data: [a, b]", "data must be a folder or synthetic"),
         ("data: [", "is not YAML"),
     ],
 )
@@ -45,6 +55,15 @@ def test_invalid_protocols(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_protocol(path, PRESETS, {})
+
+
+def test_sizes_are_pairs_and_empty_sections_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: faces\nsize: 128\nsampling:\nrandom:\n")
+    protocol = load_protocol(path, PRESETS, {"sampling": {"seed": 3}})
+    assert protocol.size == (128, 128) and protocol.random == {} and protocol.sampling == {"seed": 3}
+    resolved = {"seed": 3, "solver": "dpmpp_2m", "steps": 10, "spacing": "logsnr"}
+    assert protocol.resolved_sampling == resolved
 
 
 def test_unknown_presets_list_the_known_ones() -> None:

@@ -10,9 +10,14 @@ from torch import Tensor
 from ldm.data.images import save_png
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.evaluation.faces import SyntheticSeries
+from ldm.evaluation.grids import draw_cases
 from ldm.evaluation.plan import ImageSpec, plan
 from ldm.evaluation.protocol import Protocol
+from ldm.evaluation.report import _number
 from ldm.evaluation.score_tasks import Scorer, TaskScores, ranked
+from ldm.metrics.pixels import absolute_error
+from ldm.modules.lpips import LPIPS
+from tests.small import randomized
 
 PROTOCOL = Protocol(
     "test", "synthetic", 0, 7, swaps={"whole": [], "hair": ["hair"]}, random={"hair": ["hair"]}, samples=3
@@ -133,3 +138,57 @@ def test_ranking_by_the_first_available_score() -> None:
     )
     assert ranked(scores, ["psnr"]) == ["b", "a"]
     assert ranked(scores, ["-lpips", "error"]) == ["a", "b"]
+
+
+class RecordingLPIPS(LPIPS):
+    """LPIPS that records how many pairs it compares at once."""
+
+    def between(self, first: list[Tensor], second: list[Tensor], size: tuple[int, ...]) -> Tensor:
+        self.most = max(getattr(self, "most", 0), len(first[0]))
+        return super().between(first, second, size)
+
+
+def test_distances_of_pairs_are_computed_one_at_a_time(tmp_path: Path) -> None:
+    lpips = randomized(RecordingLPIPS("alex"))
+    images = torch.rand(5, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        maps = Scorer(faces(), PROTOCOL, tmp_path, lpips)._pairwise(images)
+        pairs = torch.combinations(torch.arange(5))
+        assert lpips.most == 1
+        expected = lpips(images[pairs[:, 0]], images[pairs[:, 1]]).mean(0)
+    torch.testing.assert_close(maps["lpips"], expected)
+    torch.testing.assert_close(maps["l1"], absolute_error(images[pairs[:, 0]], images[pairs[:, 1]]).mean(0))
+
+
+def test_swaps_of_photos_rank_by_the_color_that_they_reach(tmp_path: Path) -> None:
+    rows = {
+        "ignored": {"change": 0.0, "leakage": 0.0, "color_error": 30.0},
+        "followed": {"change": 0.3, "leakage": 0.1, "color_error": 2.0},
+    }
+    for name in ("000000", "000001"):
+        for folder in ("reconstruct", "swap/whole"):
+            save_png(tmp_path / folder / f"{name}.png", torch.zeros(3, 32, 32))
+    scores = TaskScores(faces={"000000": rows["ignored"], "000001": rows["followed"]})
+    drawn: list[list[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ldm.evaluation.grids.draw_grid", lambda grid, rows: drawn.append(rows) or grid["mask"][0]
+        )
+        draw_cases(scores, "swap", "whole", faces(), PROTOCOL, tmp_path, tmp_path / "grids")
+    assert drawn[0][0] == "best: 000001"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0000"),
+        (0.000049, "4.9e-05"),
+        (-0.0012345, "-0.00123"),
+        (0.0123, "0.0123"),
+        (1.5, "1.5000"),
+        (12.345, "12.35"),
+        (float("inf"), "-"),
+    ],
+)
+def test_numbers_keep_three_significant_digits(value: float, text: str) -> None:
+    assert _number(value) == text

@@ -53,3 +53,8 @@ def test_absent_regions_are_nan_and_left_out_of_the_mean() -> None:
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="same shape"):
         confusion(torch.zeros(4, 4), torch.zeros(4, 5), 2)
+
+
+def test_unknown_true_labels_are_named() -> None:
+    with pytest.raises(ValueError, match=r"true labels must be in \[0, 2\] or 255, got \[0, 3, 255\]"):
+        confusion(torch.zeros(3, dtype=torch.uint8), torch.tensor([0, 3, 255], dtype=torch.uint8), 3)

@@ -261,3 +261,19 @@ def test_scale_equivariance_is_the_l1_at_half_size_and_reaches_the_encoder() -> 
     torch.testing.assert_close(model._scale_loss(image, z), expected)
     model._scale_loss(image, z).backward()
     assert float(model.encoder.conv_in.weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("disc_weight", [0, 0.5])
+def test_scale_equivariance_trains_with_and_without_a_discriminator(disc_weight: float, tmp_path) -> None:
+    loss = {
+        "target": "ldm.modules.losses.VQLoss",
+        "params": {"disc_weight": disc_weight, "disc_channels": 8, "disc_num_layers": 1},
+    }
+    errors = []
+    for weight in (0.0, 100.0):
+        m = model(lossconfig=loss, scale_equivariance=weight)
+        trainer = fit(m, 8 if disc_weight else 4, tmp_path)
+        image = small.batch(4, seed=0)["image"]
+        errors.append(m._scale_loss(image, m.encode(image)).item())
+    assert errors[1] < 0.95 * errors[0]
+    assert "train/scale_loss" in trainer.callback_metrics

@@ -221,3 +221,23 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 def test_a_setting_without_effect_warns() -> None:
     with pytest.warns(UserWarning, match="attn_l2 has no effect"):
         model(attn_l2=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ignore_keys": ["cond_stage_model.*"]}, "ignore_keys has no effect without ckpt_path"),
+        ({"use_ema": False, "ema_style_encoder": True}, "ema_style_encoder has no effect while use_ema"),
+        ({"unet": {"attention_resolutions": [2, 3]}}, "attention_resolutions has 3, but .* 1, 2; other"),
+        ({"image_size": 8}, "image_size is 8, but unet_config.params.image_size is 4"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_settings_without_effect_warn(settings: dict, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        model(**settings)
+
+
+def test_channels_are_those_of_the_unet() -> None:
+    with pytest.raises(ValueError, match=r"channels is 4, but unet_config.params.in_channels is 3"):
+        model(channels=4)

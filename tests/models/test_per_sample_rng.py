@@ -50,3 +50,11 @@ def test_styles_are_dropped_by_the_pictures_draws() -> None:
     parts = [dropped(BatchIndex(1, 0, rank, processes=2), 10) for rank in (0, 1)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), dropped(BatchIndex(1, 0), 20))
     assert 0 < parts[0].mean() < 1
+
+
+def test_noise_does_not_change_the_other_numbers() -> None:
+    """A GPU draws its own noise: dropout would otherwise depend on the device."""
+    with_noise, without = (PerSampleRNG(BatchIndex(23, 3), 4) for _ in range(2))
+    first, second = with_noise.normal((3, 2)), with_noise.normal((3, 2))
+    assert torch.equal(with_noise.uniform((5,)), without.uniform((5,)))
+    assert not torch.equal(first, second)

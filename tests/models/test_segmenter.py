@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from ldm.data.synthetic.dataset import SyntheticFaces
@@ -99,3 +100,18 @@ def test_logits_have_half_the_side_and_follow_the_image_size() -> None:
 def test_an_input_side_that_the_strides_do_not_divide_is_refused(side: int) -> None:
     with pytest.raises(ConfigError, match=f"input_side must be divisible by 32, got {side}"):
         EfficientFaceParser(input_side=side)
+
+
+def test_the_loss_is_zero_without_labels_and_counts_each_labeled_pixel() -> None:
+    m = EfficientFaceParser(widths=[16, 16, 16, 32, 32])
+    logits = torch.randn(2, 19, 4, 4, requires_grad=True)
+    labels = torch.full((2, 4, 4), 255, dtype=torch.uint8)
+    loss = m._loss(logits, labels)
+    loss.backward()
+    assert loss == 0 and not logits.grad.any()
+    labels[0, 0, :2] = torch.tensor([0, 3], dtype=torch.uint8)
+    known = logits[0, :, 0, :2].T
+    p = known.softmax(1)
+    dice = [2 * p[0, 0] / (p[:, 0].sum() + 1), 2 * p[1, 3] / (p[:, 3].sum() + 1)]
+    expected = F.cross_entropy(known, torch.tensor([0, 3])) + 1 - sum(dice) / 2
+    torch.testing.assert_close(m._loss(logits, labels), expected)

@@ -94,3 +94,13 @@ def test_training_on_from_weights_keeps_their_scale(tmp_path) -> None:
     m = model(scale_by_std=True, ckpt_path=str(file))
     fit(m, 1, tmp_path)
     assert m.scale_factor.item() == 3
+
+
+def test_the_decay_of_the_averages_is_that_of_the_config(tmp_path) -> None:
+    trained = model(ema_style_encoder=True)  # decay 0.9999
+    file = write_checkpoint(tmp_path / "w.safetensors", trained.state_dict())
+    config = small.diffusion(ema_decay=0.9, ema_style_encoder=True, ckpt_path=str(file))
+    started = instantiate_from_config(config)
+    assert float(started.model_ema.decay) == float(started.cond_stage_ema.decay) == pytest.approx(0.9)
+    started.load_state_dict(trained.state_dict())  # a resumed run keeps its own
+    assert float(started.model_ema.decay) == pytest.approx(0.9999)

@@ -84,3 +84,12 @@ def test_a_size_that_reducing_does_not_divide_is_refused() -> None:
         encoder(torch.zeros(1, 3, 18, 18), torch.zeros(1, 3, 18, 18))
     with pytest.raises(ValueError, match="input_downsampling must be at least 1, got 0"):
         MomentStyleEncoder(3, 8, input_downsampling=0)
+    with pytest.raises(ValueError, match="multiple of 12, which"):
+        MomentStyleEncoder(3, 8, input_downsampling=3)(torch.zeros(1, 3, 18, 18), torch.zeros(1, 3, 18, 18))
+
+
+def test_a_grid_needs_a_convolution() -> None:
+    with pytest.raises(ValueError, match="num_downsample must be at least 1 with a grid of 2x2"):
+        MomentStyleEncoder(3, 8, num_downsample=0, grid=2)
+    image, mask = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert MomentStyleEncoder(3, 8, num_downsample=0)(image, mask).shape == (1, 3, 8)

@@ -62,7 +62,8 @@ def test_sizes_that_do_not_fit_are_named() -> None:
     image, mask = face()
     with pytest.raises(ValueError, match="multiple of 8"):
         model(image[..., :20], mask[..., :20])
-    with pytest.raises(ValueError, match="mask must have shape \\(batch, 4, H, W\\)"):
-        model(image, mask[:, :3])
+    for wrong in (mask[:, :3], mask[..., :16]):
+        with pytest.raises(ValueError, match=r"mask must have shape \(batch, 4, 32, 32\)"):
+            model(image, wrong)
     with pytest.raises(ValueError, match=r"num_upsample must be in .*got 4"):
         StyleEncoder(**{**SIZES, "num_upsample": 4})

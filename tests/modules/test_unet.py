@@ -65,6 +65,38 @@ def test_mask_attention_is_the_general_form(kind: str) -> None:
     torch.testing.assert_close(found, general_form(attention, x, style, mask, (8, 8)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("area", [False, True])
+def test_unlabeled_pixels_attend_to_the_mean_code_in_every_precision(area: bool, dtype: torch.dtype) -> None:
+    attention = randomized(StyleAttention(32, 12, heads=4, masked=True))
+    x, _, style, mask = inputs()
+    mask[:, 1] = mask[:, 2] = 1  # not exclusive
+    mask[:, :, :16] = 0
+    pixels = torch.randn(len(x), 64, 32)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = attention(pixels, attention.condition(style, RegionMask(mask, area), (8, 8)))
+    mean = attention.to_out(attention.to_v(style).mean(1, keepdim=True))
+    tolerance = 1e-6 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(found[:, :32].float(), mean.expand(-1, 32, -1), rtol=0, atol=tolerance)
+    assert (found[:, 32:].float() - mean).abs().amax() > 0.1
+
+
+def test_an_empty_batch_has_an_empty_result() -> None:
+    unet = UNet(**SMALL).eval()
+    x, t, style, mask = (tensor[:0] for tensor in inputs())
+    assert unet(x, t, style, mask).shape == (0, 3, 8, 8)
+
+
+def test_mask_attention_appends_no_logits() -> None:
+    x, t, style, mask = inputs()
+    mask[:, 1] = 1
+    for masked, count in ((True, 0), (False, 7)):
+        unet = UNet(**{**SMALL, "use_mask_attn": masked})
+        logits: list[Tensor] = []
+        unet.denoise(x, t, unet.condition(style, mask, (8, 8)), logits)
+        assert len(logits) == count
+
+
 def test_area_masks_average_the_values_of_the_regions_in_a_pixel() -> None:
     attention = randomized(StyleAttention(32, 12, heads=4, masked=True)).double()
     _, _, style, mask = inputs()
