@@ -1,4 +1,4 @@
-"""Types of command-line arguments. Imports nothing heavy."""
+"""Values of command-line arguments. Imports nothing heavy."""
 
 import argparse
 from pathlib import Path
@@ -9,3 +9,8 @@ def path_argument(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; write . for the current folder")
     return Path(text)
+
+
+def listed_names(text: str) -> list[str]:
+    """Return the names in "hair, u_lip"."""
+    return [name.strip() for name in text.split(",")]

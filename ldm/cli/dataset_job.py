@@ -52,6 +52,11 @@ def run_dataset(options: argparse.Namespace) -> int:
     print(
         f"{len(train)} faces to train and {len(validation)} to validate are in {out}, from {len(photos)} photos"
     )
+    if train == validation:
+        print(
+            "only one photo has faces that can be used: they are for training and for validation",
+            file=sys.stderr,
+        )
     print(
         f"look at {out / 'contact_sheet_001.jpg'}; to remove a face, delete its image and label map and call this again"
     )

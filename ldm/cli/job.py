@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm.arguments import listed_names
 from ldm.atomic_files import write_text
 from ldm.cli.others import Others
 from ldm.cli.outputs import check_output_folder, overview_file
@@ -22,11 +23,14 @@ from ldm.data.image_grid import draw_grid
 from ldm.data.images import save_png
 from ldm.metrics.pixels import psnr
 from ldm.pipeline import FacePipeline, StyleCode
-from ldm.pipeline.options import SamplingOptions, validate_inversion_options, validate_options
+from ldm.pipeline.options import (
+    STORED_OPTIONS,
+    SamplingOptions,
+    validate_inversion_options,
+    validate_options,
+)
 
 Styles = list[StyleCode]
-# Options that are passed on to the pipeline if they were given.
-PASSED = ("steps", "solver", "spacing", "eta", "null", "guidance_interval", "seed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,10 +75,11 @@ class Job:
         self.options, self.how, self.pipe, self.files, self.out = options, how, pipe, files, out
         self.others = Others(pipe, files)
         named = getattr(options, "regions", None)
-        self.regions = list(pipe.label_set.regions) if named is None else named.split(",")
-        self.parts = [part.partition("=")[::2] for part in getattr(options, "part", [])]
-        for listed, _ in self.parts:
-            pipe.label_set.indices(listed.split(","))
+        self.regions = list(pipe.label_set.regions) if named is None else listed_names(named)
+        pairs = (part.partition("=") for part in getattr(options, "part", []))
+        self.parts = [(listed_names(listed), source.strip()) for listed, _, source in pairs]
+        for regions, _ in self.parts:
+            pipe.label_set.indices(regions)
         pipe.label_set.indices(self.regions)
         self.columns: dict[str, list[Tensor]] = {}
         self.scores: dict[str, dict[str, float]] = {}
@@ -145,13 +150,12 @@ class Job:
     def _compose(self, faces: list[Face], image: Tensor, labels: Tensor, styles: Styles) -> None:
         self._add_input(image, labels)
         changed: list[str] = []
-        for listed, source in self.parts:
-            regions = listed.split(",")
+        for regions, source in self.parts:
             others, theirs = self.others.styles(source, faces, "--part")
             styles = [own.swap(other, regions) for own, other in zip(styles, theirs, strict=True)]
             if others is not None:
                 # If two parts have a region in common, the later one takes precedence; the overview has both.
-                self._add_column(f"{listed} of {source}", others)
+                self._add_column(f"{','.join(regions)} of {source}", others)
             changed += regions
         self.regions = changed
         self._save(faces, "composed", self._edit(image, labels, styles))
@@ -263,9 +267,9 @@ class Job:
 
 
 def _sampling_options(options: argparse.Namespace) -> SamplingOptions:
-    given = {name: getattr(options, name, None) for name in PASSED}
+    given = {name: getattr(options, name, None) for name in STORED_OPTIONS}
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if getattr(options, "guidance", None) is not None:
+    if "guidance" in how:
         how["guidance"] = _guidance(options.guidance)
     return how  # type: ignore[return-value]
 

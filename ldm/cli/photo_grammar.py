@@ -60,6 +60,17 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         help="face model (default: checkpoints/faces/diffusion)",
     )
     task.add_argument(
+        "--config", type=path_argument, metavar="YAML", help="config of a weight file that has none"
+    )
+    task.add_argument(
+        "--weights", choices=("ema", "raw"), help="EMA or raw weights of the UNet (default: ema if available)"
+    )
+    task.add_argument(
+        "--precision",
+        default="auto",
+        help="auto, float32, bfloat16 or float16 (default: auto, the faster of float32 and bfloat16)",
+    )
+    task.add_argument(
         "--face",
         type=int,
         default=0,
@@ -83,10 +94,10 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         choices=("auto", "keep", "replace"),
         default="auto",
         help="keep the photo's strands and grain, replace them with sampled pixels, or replace only small "
-        "faces that the model reconstructs well (default: auto)",
+        "faces that the model reconstructs well; colors are kept with auto (default: auto)",
     )
-    task.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
-    task.add_argument("--steps", type=int, default=10, help="solver steps, 1 to 1000 (default: 10)")
+    task.add_argument("--seed", type=int, help="seed of the noise, where the model samples (default: 0)")
+    task.add_argument("--steps", type=int, help="solver steps, 1 to 1000 (default: 10)")
     task.add_argument("--gps", action="store_true", help="keep the GPS position in the metadata")
 
 

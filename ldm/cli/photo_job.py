@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm.arguments import listed_names
 from ldm.checkpoints.fingerprint import fingerprint
 from ldm.checkpoints.locate import FACE_PARSER, FACES
 from ldm.cli.photo_files import (
@@ -21,7 +22,7 @@ from ldm.data.label_maps import read_labels, save_labels
 from ldm.data.photo_file import MAX_PIXELS
 from ldm.output_files import check_outputs
 from ldm.pipeline.memory import format_error
-from ldm.pipeline.options import validate_options
+from ldm.pipeline.options import SamplingOptions, validate_options
 from ldm.pipeline.photo import Photo
 from ldm.pipeline.photo_editor import PhotoEditor
 from ldm.pipeline.region_color import parse_colors
@@ -71,14 +72,19 @@ class PhotoJob:
         self.masks_in = self._masks(options.mask_in, folder=folder)
         self._check_files()
         self.colors = None if options.color is None else parse_colors(options.color)
-        validate_options(seed=options.seed, steps=options.steps)
+        given = {name: getattr(options, name) for name in ("seed", "steps")}
+        self.how: SamplingOptions = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+        self.sampling = validate_options(**self.how)
         print("loading the models ...", file=sys.stderr, flush=True)
         self.editor = PhotoEditor.from_pretrained(
-            options.checkpoint or FACES, options.parser or FACE_PARSER, device=options.device
+            options.checkpoint or FACES,
+            options.parser or FACE_PARSER,
+            config=options.config,
+            weights=options.weights,
+            device=options.device,
+            precision=options.precision,
         )
-        self.regions = (
-            None if options.regions is None else [name.strip() for name in options.regions.split(",")]
-        )
+        self.regions = None if options.regions is None else listed_names(options.regions)
         self.editor.pipe.label_set.indices(self.colors or self.regions or ())
         self.style = self._style()
         self.command = self._command()
@@ -105,8 +111,7 @@ class PhotoJob:
                 regions=self.regions,
                 strength=self.options.strength,
                 detail=self.options.detail,
-                seed=self.options.seed,
-                steps=self.options.steps,
+                **self.how,
             )
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             self.problems.append(format_error(error, None))
@@ -154,9 +159,11 @@ class PhotoJob:
 
     def _command(self) -> str:
         """Return what decides the result beside the photo."""
-        names = ("face", "strength", "detail", "seed", "steps", "gps")
         return request_digest(
-            *(getattr(self.options, name) for name in names),
+            *(getattr(self.options, name) for name in ("face", "strength", "detail")),
+            self.sampling.seed,
+            self.sampling.used_steps,
+            self.options.gps,
             self.editor.pipe.fingerprint,
             fingerprint(self.editor.parser.network),
             sorted((self.colors or {}).items()),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,12 +103,14 @@ class FaceDataset:
     def split(self) -> tuple[list[str], list[str]]:
         """Return the names of the training and of the validation faces.
 
-        Every tenth photo is for validation; with fewer than ten photos, the last one. Faces whose files
-        were deleted by hand are in neither list.
+        Every tenth photo is for validation; with fewer than ten photos, the last one. A single photo is in both lists,
+        because training needs both. Faces whose files were deleted by hand are in neither list.
         """
         photos = [[name for name in record.names if self._is_complete(name)] for record in self.records]
         photos = [names for names in photos if names]
-        start = min(VALIDATION_PERIOD, max(len(photos), 2)) - 1
+        if len(photos) == 1:
+            return photos[0], photos[0]
+        start = max(min(VALIDATION_PERIOD, len(photos)) - 1, 0)
         validation = [name for names in photos[start::VALIDATION_PERIOD] for name in names]
         held_back = set(validation)
         return [name for names in photos for name in names if name not in held_back], validation
@@ -123,10 +127,10 @@ class FaceDataset:
         write_text(self.folder / DROPPED, "".join(reasons))
 
     def _new_name(self, stem: str, digest: str) -> str:
-        name, number = stem, 0
+        name, number = readable_name(stem), 0
         while name in self._names:
             number += 1
-            name = f"{stem}_{digest}_{number}"
+            name = f"{readable_name(stem)}_{digest}_{number}"
         self._names.add(name)
         return name
 
@@ -157,3 +161,14 @@ class FaceDataset:
             return [PhotoRecord(**parse_json(line)) for line in lines]
         except (ValueError, TypeError) as error:
             raise DatasetError(f"{path} is damaged ({error}); choose another folder") from error
+
+
+def readable_name(stem: str) -> str:
+    """Return a name that a list of names can hold and that is not hidden.
+
+    Lists separate names by lines or commas, and ignore comments after `#`, outer spaces and image suffixes
+    (`ldm.data.datasets.folders.read_names`).
+    """
+    name = "".join("_" if c in "#," or unicodedata.category(c)[0] == "C" else c for c in stem)
+    name = " ".join(name.split()).lstrip(". ")  # split() also splits at Unicode's line separators
+    return re.sub(r"\.(jpe?g|png)$", r"_\1", name, flags=re.IGNORECASE).strip() or "face"

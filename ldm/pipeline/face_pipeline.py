@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,10 +17,16 @@ from ldm.checkpoints import fingerprint as fingerprints
 from ldm.checkpoints.locate import usable_device
 from ldm.data.labels import LabelSet
 from ldm.pipeline import sharing
-from ldm.pipeline.batches import broadcast, check_finite, check_images, stack_codes, with_batch
+from ldm.pipeline.batches import broadcast, check_sizes, checked_images, slices, stack_codes, with_batch
 from ldm.pipeline.edit_masks import area_of, soften
-from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs
-from ldm.pipeline.options import Progress, SamplingOptions, validate_inversion_options, validate_options
+from ldm.pipeline.image_sampler import EditSource, ImageSampler, SamplingInputs, StageProgress
+from ldm.pipeline.options import (
+    Progress,
+    Sampling,
+    SamplingOptions,
+    validate_inversion_options,
+    validate_options,
+)
 from ldm.pipeline.pretrained import (
     Precision,
     Weights,
@@ -148,6 +155,11 @@ class FacePipeline:
         """Device of the model."""
         return self.model.device
 
+    @property
+    def precision(self) -> str:
+        """Precision of UNet and decoder: "float32", "bfloat16" or "float16"."""
+        return str(self.sampler.dtype).removeprefix("torch.")
+
     @cached_property
     def encoder_fingerprint(self) -> str:
         """Fingerprint of the style encoder; style codes are only valid for the encoder that computed them."""
@@ -165,12 +177,11 @@ class FacePipeline:
         """Encode an image with its label map into a StyleCode, or a list of them if either is a batch.
 
         Raises:
-            ValueError: sizes that differ, unknown labels, or an image with non-finite values.
+            ValueError: sizes that differ, unknown labels, or an image that is not in [-1, 1].
         """
         single = image.ndim == 3 and labels.ndim == 2
-        image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
-        check_images(image, labels)
-        codes = self.model.get_learned_conditioning(image.to(self.device), self.sampler.mask(labels))
+        image, labels = self._image_and_labels(image, labels)
+        codes = self._read_codes(image, labels, self._batch_size(labels))
         styles = [StyleCode(code, self.label_set, self.encoder_fingerprint) for code in codes]
         return styles[0] if single else styles
 
@@ -208,12 +219,19 @@ class FacePipeline:
             The shape of `image`, in [-1, 1], on the model's device.
 
         Raises:
-            ValueError: non-finite values, or a size that the networks cannot downsample.
+            ValueError: values that are not in [-1, 1], or a size that the first stage cannot downsample.
         """
-        self.sampler.latent_size(image)
-        check_finite(image)
-        z = self.model.encode_first_stage(with_batch(image, 4).to(self.device))
-        return self.model.decode_first_stage(z).clamp(-1, 1).view(image.shape)
+        (images,) = broadcast({"images": with_batch(image, 4)})
+        images = checked_images(images)
+        factor, (H, W) = self.model.first_stage_model.factor, images.shape[-2:]
+        if H % factor or W % factor:
+            raise ValueError(f"height and width of images must be multiples of {factor} pixels, got {H}x{W}")
+        batch_size = self._batch_size(torch.zeros(len(images), H, W, dtype=torch.uint8))
+        decoded = [
+            self.model.decode_first_stage(self.model.encode_first_stage(images[rows].to(self.device)))
+            for rows in slices(len(images), batch_size)
+        ]
+        return torch.cat(decoded).clamp(-1, 1).view(image.shape)
 
     @torch.no_grad()
     def fit_preview(self, images: Iterable[Tensor]) -> None:
@@ -250,7 +268,7 @@ class FacePipeline:
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
-        checked = validate_options(**options)
+        checked = self._checked(validate_options(**options))
         single = labels.ndim == 2 and isinstance(style, StyleCode)
         labels, codes = broadcast({"label maps": with_batch(labels, 3), "styles": self._codes(style)})
         self._check_labels(labels)
@@ -293,7 +311,9 @@ class FacePipeline:
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
-        checked = validate_inversion_options(**options) if invert else validate_options(**options)
+        checked = self._checked(
+            validate_inversion_options(**options) if invert else validate_options(**options)
+        )
         rows = self.label_set.indices(regions)
         new_labels = labels if new_labels is None else new_labels
         single = image.ndim == 3 and labels.ndim == new_labels.ndim == 2 and isinstance(style, StyleCode)
@@ -306,7 +326,8 @@ class FacePipeline:
             }
         )
         self._check_labels(target)
-        check_images(image, labels)
+        image = checked_images(image)
+        check_sizes(image, labels)
         if target.shape[-2:] != labels.shape[-2:]:
             raise ValueError(
                 f"new_labels must have the size of the image, {tuple(labels.shape[-2:])}, "
@@ -315,7 +336,10 @@ class FacePipeline:
         if border is not None and not lock:
             warnings.warn("border has no effect with lock=False: no pixels are kept", stacklevel=3)
         weights = soften(area_of(rows, labels, target), border) if lock else None
-        own = SamplingInputs(labels, stack_codes(self.read_style(image, labels))) if invert else None
+        own = None
+        if invert:
+            batch_size = checked.batch_size or self._batch_size(labels)
+            own = SamplingInputs(labels, self._read_codes(image, labels, batch_size))
         images = self.sampler.sample(SamplingInputs(target, codes), checked, EditSource(image, weights, own))
         return images[0] if single else images
 
@@ -325,27 +349,84 @@ class FacePipeline:
         image: Tensor,
         labels: Tensor,
         *,
-        steps: int = 50,
+        steps: int | None = None,
         spacing: Spacing = "uniform",
         progress: Progress | None = None,
     ) -> Tensor:
-        """Return the DDIM inversion (B, C, h, w): noise from which DDIM approximately reconstructs the image.
+        """Return the DDIM inversion: noise from which DDIM approximately reconstructs the image.
+
+        `edit(invert=True)` starts from it by itself; to sample from it otherwise, pass it to `ldm.sampling.sample`
+        as `x_T`.
 
         Args:
             image: (3, H, W) or (B, 3, H, W) in [-1, 1].
             labels: label maps (H, W) or (B, H, W).
-            steps: number of DDIM steps, in [1, 1000].
+            steps: number of DDIM steps, in [1, 1000]; None for 50.
             spacing: timestep spacing, as in `Sampling`.
             progress: callback after every step, as in `Sampling`.
+
+        Returns:
+            Latents (B, C, h, w), also for a single image, on the model's device.
 
         Raises:
             ValueError: inputs that do not fit the model or each other, or an invalid option.
         """
+        checked = self._checked(validate_inversion_options(steps=steps, spacing=spacing, progress=progress))
+        image, labels = self._image_and_labels(image, labels)
+        self._check_labels(labels)
+        batch_size = self._batch_size(labels)
+        own = SamplingInputs(labels, self._read_codes(image, labels, batch_size))
+        parts = list(slices(len(image), batch_size))
+        stages = StageProgress(progress, len(parts))
+        steps, spacing = checked.used_steps, checked.used_spacing
+        return torch.cat(
+            [
+                self.sampler.invert(image[rows], own[rows], steps, spacing, stages.next_stage())
+                for rows in parts
+            ]
+        )
+
+    # --- batches ---
+
+    def _image_and_labels(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return checked images (B, 3, H, W) and label maps (B, H, W)."""
         image, labels = broadcast({"images": with_batch(image, 4), "label maps": with_batch(labels, 3)})
-        own = SamplingInputs(labels, stack_codes(self.read_style(image, labels)))
-        return self.sampler.invert(image, own, steps, spacing, progress)
+        image = checked_images(image)
+        check_sizes(image, labels)
+        return image, labels
+
+    def _read_codes(self, image: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+        """Return the style codes (B, R, D) of images (B, 3, H, W) and label maps (B, H, W)."""
+        codes = [
+            self.model.get_learned_conditioning(image[rows].to(self.device), self.sampler.mask(labels[rows]))
+            for rows in slices(len(image), batch_size)
+        ]
+        return torch.cat(codes)
+
+    def _batch_size(self, labels: Tensor) -> int:
+        """Return the batch size at which sampling fits into memory; reading styles needs less."""
+        if len(labels) == 1:
+            return 1
+        codes = torch.zeros(len(labels), self.model.num_regions, self.model.unet.context_dim)
+        return self.sampler.fitting_batch_size(SamplingInputs(labels, codes), Sampling())
 
     # --- checks ---
+
+    def _checked(self, options: Sampling) -> Sampling:
+        """Return options with the number of steps filled in; check those that depend on the model.
+
+        Raises:
+            ValueError: an unknown region, or more steps than the model has timesteps.
+        """
+        if isinstance(options.guidance, Mapping):
+            self.label_set.indices(options.guidance)
+        if options.without_effect:
+            names = " and ".join(options.without_effect)
+            warnings.warn(f"no effect without guidance, which is 1: {names}", stacklevel=4)
+        T = len(self.model.schedule)
+        if options.steps is not None and options.steps > T:
+            raise ValueError(f"steps must be in [1, {T}], the timesteps of the model, got {options.steps}")
+        return replace(options, steps=min(options.used_steps, T))
 
     def _codes(self, style: Styles) -> Tensor:
         """Return the codes (B, R, D) of one or several styles; raise StyleError for those of another model."""

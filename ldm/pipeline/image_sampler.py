@@ -71,9 +71,9 @@ class ImageSampler:
     def sample(self, inputs: SamplingInputs, options: Sampling, source: EditSource | None = None) -> Tensor:
         """Sample all images in batches; return (B, 3, H, W) in [-1, 1] on the model's device."""
         B, seeds = len(inputs.labels), options.seeds(len(inputs.labels))
-        batch_size = options.batch_size or self._fitting_batch_size(inputs, options)
+        batch_size = options.batch_size or self.fitting_batch_size(inputs, options)
         inverts = source is not None and source.inputs is not None
-        stages = _StageProgress(options.progress, math.ceil(B / batch_size) * (2 if inverts else 1))
+        stages = StageProgress(options.progress, math.ceil(B / batch_size) * (2 if inverts else 1))
         images = []
         for start in range(0, B, batch_size):
             rows = slice(start, start + batch_size)
@@ -87,7 +87,7 @@ class ImageSampler:
         seeds: list[int],
         options: Sampling,
         source: EditSource | None,
-        stages: _StageProgress,
+        stages: StageProgress,
     ) -> Tensor:
         size, device = self.latent_size(inputs.labels), self.model.device
         generators = seeded(seeds)
@@ -121,12 +121,10 @@ class ImageSampler:
                 generator=generators,
                 progress=stages.next_stage(),
             )
-            if not z.isfinite().all():
-                raise ValueError(
-                    "sampling produced non-finite values; use precision float32 or a lower guidance than "
-                    f"{options.guidance}"
-                )
-            images = self._decoded(z)
+            _check_finite(z, options)
+            images = self.model.decode_first_stage(z).float()
+            _check_finite(images, options)
+            images = images.clamp(-1, 1)
         return images if original is None or weights is None else blend(images, original, weights)
 
     def invert(
@@ -221,7 +219,7 @@ class ImageSampler:
         full = table[labels.long().cpu()][:, None].to(self.model.device)
         return F.interpolate(full, size=size, mode="area")
 
-    def _fitting_batch_size(self, inputs: SamplingInputs, options: Sampling) -> int:
+    def fitting_batch_size(self, inputs: SamplingInputs, options: Sampling) -> int:
         """Return the batch size that fits into memory, up to the number of images."""
         free, labels = free_bytes(self.model.device), inputs.labels
         if free is None:
@@ -257,7 +255,15 @@ class ImageSampler:
         return 2 * passes * conditioning + decoding
 
 
-class _StageProgress:
+def _check_finite(values: Tensor, options: Sampling) -> None:
+    if not values.isfinite().all():
+        raise ValueError(
+            "sampling produced non-finite values; use precision float32 or a lower guidance than "
+            f"{options.guidance}"
+        )
+
+
+class StageProgress:
     """Total progress over several stages with the same number of steps: batches, and inversions before them."""
 
     def __init__(self, progress: Progress | None, stages: int) -> None:

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal, TypedDict, Unpack, cast, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, TypedDict, TypeGuard, Unpack, get_args
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ Preview = Callable[[Callable[[], Tensor]], None]
 DEFAULT_STEPS, DDIM_STEPS = 10, 50  # of dpmpp_2m and unipc; of ddim, ddpm and plms
 # Spacing with the lowest error at 20 steps (docs/sampling.md); other solvers use the published one.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
+# Options that decide the image; the others decide memory, time and callbacks.
+STORED_OPTIONS = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -46,22 +48,25 @@ class Sampling:
 
     Attributes:
         steps: number of solver steps, in [1, 1000]; None for 10 with dpmpp_2m and unipc, 50 with the others.
+            At most the number of timesteps of the model.
         solver: name in `ldm.sampling.SOLVERS`.
         spacing: timestep spacing, "uniform", "quadratic" or "logsnr"; None for the best of the solver.
         eta: stochasticity of DDIM, in [0, 1].
-        seed: seed of the noise, for all images or one per image. The result does not depend on the batch
-            size.
+        seed: seed of the noise, for all images or one per image. The noise does not depend on the batch; nor
+            does the image, up to rounding: in float32 it is invisible, in bfloat16 and float16 it can reach
+            several of 255 levels.
         guidance: scale of classifier-free guidance; 1 disables it. A dict by region name guides single
             regions.
         null: null condition of guidance: "empty", the style of an all-zero image with the true mask, or
             "zero", the published zero style and zero mask.
         guidance_interval: range of noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar) with guidance
-            (arXiv 2404.07724); None for all.
+            (arXiv 2404.07724); None for all. It and `null` have no effect where guidance is 1.
         batch_size: images per batch; None for as many as fit into memory.
         cache: compute the step-independent conditioning once per image. False recomputes it at every step,
             which is slower, keeps nothing between steps, and has the same peak memory.
         progress: callback after every step, with the steps done and the total; exceptions abort sampling.
-        preview: callback at every step with a function that decodes the current x0 estimate; cheap after
+        preview: callback at every prediction (one per step, two in the first step of plms) with a function
+            that decodes the current x0 estimate of the images in the current batch; cheap after
             `FacePipeline.fit_preview`.
 
     Raises:
@@ -86,11 +91,12 @@ class Sampling:
         _one_of("null", self.null, get_args(Null))
         if self.spacing is not None:
             _one_of("spacing", self.spacing, SPACINGS)
-        strengths = self.guidance.values() if isinstance(self.guidance, Mapping) else [self.guidance]
-        if not all(math.isfinite(strength) for strength in strengths):
-            raise ValueError(f"guidance must be finite (1 disables it), got {self.guidance}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
+        if not all(_is_real(scale) and math.isfinite(scale) for scale in self.scales):
+            raise ValueError(
+                f"guidance must be finite (1 disables it), a number or one per region, got {self.guidance!r}"
+            )
+        if not (_is_real(self.eta) and 0 <= self.eta <= 1):
+            raise ValueError(f"eta must be in [0, 1], got {self.eta!r}")
         if self.eta and self.solver not in ("ddim", "ddpm"):
             raise ValueError(
                 f"eta has no effect with solver {self.solver}, got {self.eta}; remove it or use ddim"
@@ -98,15 +104,33 @@ class Sampling:
         for seed in _listed(self.seed):
             if not 0 <= seed < 2**63:
                 raise ValueError(f"seed must be in [0, 2^63 - 1], got {seed}")
+        for name, value in {"steps": self.steps, "batch_size": self.batch_size}.items():
+            if value is not None and not is_integer(value):
+                raise ValueError(f"{name} must be an integer or None, got {value!r}")
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise ValueError(f"steps must be in [1, 1000], got {self.steps}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
-        interval = self.guidance_interval
-        if interval is not None and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
+        if not isinstance(self.cache, bool):
+            raise ValueError(f"cache must be True or False, got {self.cache!r}")
+        if self.guidance_interval is not None and not _is_interval(self.guidance_interval):
             raise ValueError(
-                f"guidance_interval must be (low, high) in sigma with 0 <= low < high, got {interval}"
+                "guidance_interval must be (low, high) in sigma with 0 <= low < high, "
+                f"got {self.guidance_interval!r}"
             )
+
+    @property
+    def scales(self) -> list[float]:
+        """All guidance scales: one number, or those of the regions."""
+        return list(self.guidance.values()) if isinstance(self.guidance, Mapping) else [self.guidance]
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Names of options that change nothing because guidance is 1."""
+        if any(scale != 1 for scale in self.scales):
+            return []
+        given = {"null": self.null != "empty", "guidance_interval": self.guidance_interval is not None}
+        return [name for name, is_given in given.items() if is_given]
 
     @property
     def used_spacing(self) -> Spacing:
@@ -123,7 +147,7 @@ class Sampling:
     def seeds(self, count: int) -> list[int]:
         """Return one seed per image; raise ValueError unless there are `count` or a single one."""
         given = _listed(self.seed)
-        if isinstance(self.seed, Integral):
+        if is_integer(self.seed):
             return given * count
         if len(given) != count:
             raise ValueError(
@@ -139,11 +163,45 @@ def validate_options(**options: Unpack[SamplingOptions]) -> Sampling:
     return Sampling(**options)
 
 
+def stored_options(options: SamplingOptions) -> dict[str, Any]:
+    """Return the options in STORED_OPTIONS as values that JSON can store: numbers of NumPy become Python's."""
+    return {name: _plain(value) for name, value in options.items() if name in STORED_OPTIONS}
+
+
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer of Python or NumPy; booleans are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_interval(value: Any) -> bool:
+    ends = _elements(value)
+    return len(ends) == 2 and all(map(_is_real, ends)) and 0 <= ends[0] < ends[1]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if is_integer(value):
+        return int(value)
+    if _is_real(value):
+        return float(value)
+    return value if value is None or isinstance(value, str) else [_plain(one) for one in value]
+
+
+def _elements(value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        return [value]
+
+
 def _listed(seed: int | Sequence[int]) -> list[int]:
-    if isinstance(seed, Integral):
-        return [int(seed)]
-    several = [] if isinstance(seed, str | float) else list(cast(Sequence[int], seed))
-    if not several or not all(isinstance(one, Integral) for one in several):
+    several = _elements(seed)
+    if not several or not all(map(is_integer, several)):
         raise ValueError(f"seed must be an integer or one per image, got {seed!r}")
     return [int(one) for one in several]
 
@@ -155,7 +213,6 @@ def validate_inversion_options(**options: Unpack[SamplingOptions]) -> Sampling:
         ValueError: as in `validate_options`, a solver other than ddim, or a nonzero eta.
     """
     options.setdefault("solver", "ddim")
-    options.setdefault("steps", DDIM_STEPS)
     checked = validate_options(**options)
     if checked.solver != "ddim" or checked.eta != 0:
         raise ValueError(
@@ -164,6 +221,6 @@ def validate_inversion_options(**options: Unpack[SamplingOptions]) -> Sampling:
     return checked
 
 
-def _one_of(kind: str, value: str, known: Sequence[str] | Mapping[str, object]) -> None:
-    if value not in known:
+def _one_of(kind: str, value: object, known: Sequence[str] | Mapping[str, object]) -> None:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"unknown {kind} {value!r}; available: {', '.join(by_similarity(value, known))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +18,11 @@ from ldm.data.photo_file import PhotoFile
 from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import Face
 from ldm.pipeline.face_pipeline import FacePipeline
-from ldm.pipeline.options import SamplingOptions
+from ldm.pipeline.options import SamplingOptions, is_integer, stored_options, validate_options
 from ldm.pipeline.pasting import Edit, paste
 from ldm.pipeline.photo_edits import ColorGroups, Detail, recolored_style, recoloring, sampled_edit
 from ldm.pipeline.photo_face import FaceLabels, PhotoFace
-from ldm.pipeline.region_color import Color, lab_of
+from ldm.pipeline.region_color import Color, rgb_of
 from ldm.pipeline.style_code import StyleCode
 
 FORMAT = "sca-dm photo edit 1"
@@ -92,7 +93,7 @@ class Photo:
             raise PhotoError(
                 f"{self.file.path}: the label map must have the photo's {W} x {H} pixels, got {found}"
             )
-        return replace(self, label_map=label_map)
+        return replace(self, label_map=label_map, face_labels={})
 
     def style(self, face: int = 0) -> StyleCode:
         """Return the style of a face."""
@@ -127,30 +128,43 @@ class Photo:
             strength: scale of the change in CIELAB, from 0 (unchanged) to 1 (full edit).
             detail: "keep" adds the difference between the sampled edit and a sampled reconstruction, which
                 preserves strands, pores and grain; "replace" pastes the sampled pixels; "auto" replaces only
-                if the crop is no larger than the model's images and the model reconstructs the regions well.
-            options: sampling options such as `seed`, see `Sampling`.
+                if the crop is no larger than the model's images and the model reconstructs the regions well. With a
+                color, "auto" means "keep", which shifts the photo's own pixels and samples nothing.
+            options: sampling options such as `seed` (one integer), see `Sampling`; they have no effect where
+                nothing is sampled.
 
         Raises:
             PhotoError: no such face or region in the photo, both or neither of style and color, or a value
                 out of range. ValueError: an unknown color or region, or an invalid sampling option.
         """
+        seed = validate_options(**options).seed
+        if not is_integer(seed):
+            raise PhotoError(f"seed must be one integer for a photo, got {seed!r}")
         if (style is None) == (color is None):
             raise PhotoError("give either a style or a color for the regions")
         groups = _grouped(color, regions)
         names = [name for group, _ in groups for name in group]
         self._check(face, names, strength, detail)
+        samples = color is None or detail == "replace"
+        unused = [] if samples else [name for name in options if name not in ("progress", "preview")]
+        if unused:
+            warnings.warn(
+                f'no effect on a color with detail="{detail}", which samples nothing: {", ".join(unused)}',
+                stacklevel=3,
+            )
         edits, detail = self._edits(self._face(face), style, groups, detail, options)
         pixels, weights = self._pasted(self._face(face), edits, strength, around=detail == "keep")
         recipe = {
             "format": FORMAT,
             "model": self.pipe.fingerprint,
-            "face": face,
+            "face": int(face),
             "regions": names,
-            "color": dict(color) if isinstance(color, Mapping) else color,
-            "strength": strength,
+            "color": _plain(color),
+            "strength": float(strength),
             "detail": detail,
             "labels": self._digest_of_labels(face),
-            "options": {key: value for key, value in options.items() if key not in ("progress", "preview")},
+            "precision": self.pipe.precision if samples else None,
+            "options": stored_options(options) if samples else {},
         }
         return EditedPhoto(self.file, pixels, weights, json.dumps(recipe))
 
@@ -186,17 +200,12 @@ class Photo:
         return pixels, largest
 
     def _check(self, face: int, names: Sequence[str], strength: float, detail: str) -> None:
-        if not 0 <= face < len(self.faces):
-            count = len(self.faces)
-            raise PhotoError(
-                f"{self.file.path}: has {count} face{'s' * (count != 1)}, numbered from 0, got face {face}"
-            )
+        opened = self._face(face)
         if not 0 <= strength <= 1:
             raise PhotoError(f"strength must be in [0, 1], got {strength}")
         if detail not in get_args(Detail):
             raise PhotoError(f"detail must be one of {', '.join(get_args(Detail))}, got {detail!r}")
         self.parser.label_set.indices(names)
-        opened = self._face(face)
         for name in names:
             if not opened.shows(name):
                 raise MissingRegionError(self.file.path, face, name, opened.visible_regions())
@@ -208,6 +217,11 @@ class Photo:
         return None if painted is None else hashlib.sha256(painted.tobytes()).hexdigest()[:16]
 
     def _face(self, index: int) -> PhotoFace:
+        if not (is_integer(index) and 0 <= index < len(self.faces)):
+            count = len(self.faces)
+            raise PhotoError(
+                f"{self.file.path}: has {count} face{'s' * (count != 1)}, numbered from 0, got face {index}"
+            )
         if index not in self._opened:
             others = tuple(face.crop for i, face in enumerate(self.faces) if i != index)
             crop = self.faces[index].crop
@@ -252,12 +266,21 @@ def _grouped(
     if isinstance(color, Mapping):
         if regions is not None:
             raise PhotoError("color names its regions already; remove regions")
-        groups: dict[tuple[float, ...], tuple[list[str], Color]] = {}
+        groups: dict[tuple[int, int, int], tuple[list[str], Color]] = {}
         for name, one in color.items():
-            groups.setdefault(tuple(lab_of(one)), ([], one))[0].append(name)
+            groups.setdefault(rgb_of(one), ([], one))[0].append(name)
         found: list[tuple[list[str], Any]] = list(groups.values())
     else:
+        if color is not None:
+            rgb_of(color)  # fail before anything is computed
         found = [(list(regions), color)] if regions else []
     if not found:
         raise PhotoError("regions must name at least one region, such as hair")
     return found
+
+
+def _plain(color: Color | Mapping[str, Color] | None) -> Any:
+    """Return a color, or colors by region, as values that JSON can store: names stay names."""
+    if isinstance(color, Mapping):
+        return {name: _plain(one) for name, one in color.items()}
+    return color if color is None or isinstance(color, str) else list(rgb_of(color))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,6 +15,7 @@ from ldm.parsing import FaceParser
 from ldm.parsing.photo_faces import find_faces
 from ldm.pipeline.face_pipeline import FacePipeline
 from ldm.pipeline.photo import Photo, PhotoError
+from ldm.pipeline.pretrained import Precision, Weights
 
 SMALLEST_FACE = 64  # side in pixels of the smallest crop that can be edited: a face box of about 30
 
@@ -38,20 +41,26 @@ class PhotoEditor:
         checkpoint: str | Path = FACES,
         parser: str | Path = FACE_PARSER,
         *,
+        config: str | Path | Mapping[str, Any] | None = None,
+        weights: Weights | None = None,
         device: str | torch.device | None = None,
+        precision: Precision = "auto",
     ) -> PhotoEditor:
         """Load both networks.
 
         Args:
             checkpoint: argument of `FacePipeline.from_pretrained`; by default `checkpoints/faces/diffusion`.
             parser: argument of `FaceParser.from_pretrained`; by default the parser of the repository.
+            config, weights, precision: of the face model, as in `FacePipeline.from_pretrained`.
             device: "cpu", "cuda" or "mps"; by default the fastest available.
 
         Raises:
             CheckpointError: a checkpoint cannot be loaded. PhotoError: model and parser have different
                 regions.
         """
-        pipe = FacePipeline.from_pretrained(checkpoint, device=device)
+        pipe = FacePipeline.from_pretrained(
+            checkpoint, config=config, weights=weights, device=device, precision=precision
+        )
         return cls(pipe, FaceParser.from_pretrained(parser, device=device))
 
     def open(self, path: str | Path) -> Photo:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Weights = Literal["ema", "raw"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PRECISIONS = ("float32", "bfloat16", "float16")  # what "auto" resolves to, or is given
 
 
 class Pretrained(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,12 +18,19 @@ from ldm.checkpoints.config_files import parse_json
 from ldm.data.images import ImageError, encode_png, open_image, read_rgb, to_tensor
 from ldm.data.label_text import labels_from_text, labels_to_text
 from ldm.pipeline.face_pipeline import FacePipeline
-from ldm.pipeline.options import Preview, Progress, SamplingOptions, validate_options
+from ldm.pipeline.options import (
+    STORED_OPTIONS,
+    Preview,
+    Progress,
+    SamplingOptions,
+    stored_options,
+    validate_options,
+)
+from ldm.pipeline.pretrained import PRECISIONS
 from ldm.pipeline.style_code import StyleCode
 
 FORMAT = "sca-dm recipe 1"
 KEY = "sca-dm"  # key of the text in PNG metadata
-STORED_OPTIONS = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
 
 
 class RecipeError(ValueError):
@@ -31,7 +39,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """All inputs of one image. The same recipe, model and machine reproduce the same pixels.
+    """All inputs of one image. The same recipe, model, precision and machine reproduce the same pixels.
 
     Attributes:
         style: style codes.
@@ -41,6 +49,7 @@ class Recipe:
         photo_labels: label map (H, W) of the source image.
         regions: edited regions of the source image.
         description: descriptive metadata for people; not used for sampling.
+        precision: precision in which the image was sampled; None if unknown, as in older recipes.
     """
 
     style: StyleCode
@@ -50,11 +59,21 @@ class Recipe:
     photo_labels: Tensor | None = None
     regions: tuple[str, ...] = ()
     description: Mapping[str, Any] = field(default_factory=dict)
+    precision: str | None = None
 
     def make(
         self, pipe: FacePipeline, progress: Progress | None = None, preview: Preview | None = None
     ) -> Tensor:
-        """Sample the image (3, H, W) in [-1, 1], on the CPU; raises the errors of the pipeline."""
+        """Sample the image (3, H, W) in [-1, 1], on the CPU; raises the errors of the pipeline.
+
+        Warns if the pipeline has another precision than the recipe: pixels will differ slightly.
+        """
+        if self.precision not in (None, pipe.precision):
+            warnings.warn(
+                f"the recipe was sampled in {self.precision}, this pipeline samples in {pipe.precision}: pixels differ "
+                f'slightly; load the model with precision="{self.precision}" for the same',
+                stacklevel=2,
+            )
         options: SamplingOptions = {**self.options, "progress": progress, "preview": preview}
         if self.photo is None or self.photo_labels is None:
             return pipe(self.labels, self.style, **options).cpu()
@@ -73,7 +92,8 @@ class Recipe:
             "format": FORMAT,
             "model": pipe.fingerprint,
             "description": dict(self.description),
-            "options": self.options,
+            "precision": pipe.precision,
+            "options": stored_options(self.options),
             "regions": list(self.regions),
             "labels": labels_to_text(self.labels),
             "style": {"shape": list(codes.shape), "codes": base64.b64encode(codes.tobytes()).decode()},
@@ -110,6 +130,7 @@ class Recipe:
                 else None,
                 regions=tuple(_known(record["regions"], pipe)),
                 description=dict(_described(record)),
+                precision=_precision(record.get("precision")),
             )
         except RecipeError:
             raise
@@ -169,6 +190,12 @@ def _options(stored: Mapping[str, Any]) -> SamplingOptions:
     options: SamplingOptions = {**stored}  # type: ignore[typeddict-item]
     validate_options(**options)
     return options
+
+
+def _precision(name: Any) -> str | None:
+    if name is not None and name not in PRECISIONS:
+        raise RecipeError(f"the recipe's precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    return name
 
 
 def _known(regions: Any, pipe: FacePipeline) -> list[str]:

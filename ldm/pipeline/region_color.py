@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 from PIL import ImageColor
@@ -84,10 +85,24 @@ def parse_colors(texts: str | Sequence[str]) -> dict[str, tuple[int, int, int]]:
     return colors
 
 
+def rgb_of(color: Color) -> tuple[int, int, int]:
+    """Return a color as sRGB in 0..255.
+
+    Raises:
+        ValueError: an unknown name, or other than three integers in 0..255.
+    """
+    if isinstance(color, str):
+        return parse_color(color)
+    values = list(color)
+    if len(values) != 3 or not all(isinstance(one, Integral) and 0 <= one <= 255 for one in values):
+        raise ValueError(f"color must be a name, #rrggbb, or three integers in 0..255, got {color!r}")
+    red, green, blue = map(int, values)
+    return red, green, blue
+
+
 def lab_of(color: Color) -> np.ndarray:
-    """Return a color in CIELAB, float32 (3,); raises ValueError as `parse_color`."""
-    rgb = parse_color(color) if isinstance(color, str) else color
-    return ColorSpace.srgb().to_lab(np.array(rgb, np.uint8))
+    """Return a color in CIELAB, float32 (3,); raises ValueError as `rgb_of`."""
+    return ColorSpace.srgb().to_lab(np.array(rgb_of(color), np.uint8))
 
 
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -11,10 +11,12 @@ from PIL import Image
 from ldm.cli import main
 from ldm.cli.dataset_job import BATCH_SIZE
 from ldm.data.datasets.celebamask import CelebAMaskHQ
+from ldm.data.datasets.folders import read_names
 from ldm.data.labels import CELEBAMASK_HQ
 from ldm.parsing import FaceParser
 from ldm.pipeline import face_dataset
 from ldm.pipeline.aligned_faces import AlignedFace, aligned_faces
+from ldm.pipeline.face_dataset import readable_name
 from ldm.training.config import load_config
 
 PHOTOS = Path(__file__).resolve().parents[2] / "assets/photos"
@@ -107,12 +109,36 @@ def test_resumes_without_opening_finished_photos(photos: Path, made: Path, monke
     assert "'size': 256" in capsys.readouterr().err
 
 
-def test_faces_deleted_by_hand_stay_deleted(photos: Path, made: Path, tmp_path: Path) -> None:
+def test_faces_deleted_by_hand_stay_deleted(photos: Path, made: Path, tmp_path: Path, capsys) -> None:
     copy = tmp_path / "mine"
     shutil.copytree(made, copy)
     (copy / "images/grace_hopper.png").unlink()
     assert dataset_task(photos, copy) == 0
-    assert (copy / "train.txt").read_text() == "astronaut\n" and not (copy / "validation.txt").read_text()
+    assert (copy / "train.txt").read_text() == (copy / "validation.txt").read_text() == "astronaut\n"
+    printed = capsys.readouterr()
+    assert "only one photo" in printed.err and "batch_size=1" in printed.out
+    base = PHOTOS.parents[1] / "configs/latent-diffusion/faces-256.yaml"
+    sets = load_config([base, copy / "data.yaml"], [])["data"]["params"]
+    assert [len(CelebAMaskHQ(**sets[kind]["params"])) for kind in ("train", "validation")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("photo (1)", "photo (1)"),
+        ("Zo\u00eb", "Zo\u00eb"),
+        ("portrait #2", "portrait _2"),
+        (" .hidden", "hidden"),
+        ("me.JPG", "me_JPG"),
+        ("a,b\nc", "a_b_c"),
+        ("a\u2028b", "a b"),
+        ("...", "face"),
+    ],
+)
+def test_names_can_be_read_from_a_list(stem: str, name: str, tmp_path: Path) -> None:
+    assert readable_name(stem) == name
+    (tmp_path / "names.txt").write_text(f"{name}\n", encoding="utf-8")
+    assert read_names(tmp_path / "names.txt") == [name]
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def hair_of(photo: Photo) -> np.ndarray:
     return np.abs(photo.file.pixels.astype(int) - color).max(-1) <= 6
 
 
-@pytest.mark.parametrize("how", [{"color": "#7a3b2e"}, {"color": "#7a3b2e", "detail": "replace"}])
+@pytest.mark.parametrize("how", [{"color": "#7a3b2e"}, {"color": "#7a3b2e", "detail": "replace", "steps": 2}])
 def test_pixels_outside_the_matte_keep_their_bytes(photo: Photo, how: dict) -> None:
-    result = photo.edit(regions=["hair"], steps=2, **how)
+    result = photo.edit(regions=["hair"], **how)
     changed = (result.pixels != photo.file.pixels).any(-1)
     assert changed[hair_of(photo)].mean() > 0.8
     assert not changed[result.matte == 0].any() and (result.matte == 0).mean() > 0.5
@@ -120,11 +120,52 @@ def test_the_saved_photo_keeps_orientation_size_and_profile(editor: PhotoEditor,
         ({"regions": ["hat"], "color": "red"}, "no region 'hat'"),
         ({"regions": ["hairs"], "color": "red"}, "hairs"),
         ({"regions": ["hair"], "color": "aubrun"}, "auburn"),
+        ({"regions": ["hair"], "color": (122, 59.5, 46)}, r"integers in 0\.\.255, got \(122, 59\.5, 46\)"),
+        ({"regions": ["hair"], "color": (122, 300, 46)}, r"integers in 0\.\.255"),
+        ({"regions": ["hair"], "color": (122, 59)}, r"three integers"),
+        ({"color": {"hair": (-1, 0, 0)}}, r"integers in 0\.\.255"),
+        ({"regions": ["hair"], "color": "red", "sede": 3}, "unknown option 'sede'"),
+        ({"regions": ["hair"], "color": "red", "steps": -4}, "steps must be"),
+        ({"regions": ["hair"], "color": "red", "detail": "replace", "seed": [1, 2]}, "one integer.*[1, 2]"),
     ],
 )
 def test_errors_name_what_was_wrong(photo: Photo, how: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         photo.edit(**how)
+
+
+@pytest.mark.parametrize("face", [7, -1])
+def test_every_method_refuses_a_face_that_is_not_there(photo: Photo, face: int) -> None:
+    for method in (photo.labels, photo.label_maps, photo.labels_in_photo, photo.style, photo.null_style):
+        with pytest.raises(PhotoError, match=f"has 1 face, numbered from 0, got face {face}"):
+            method(face)
+
+
+def test_a_color_warns_of_sampling_options_and_does_not_store_them(photo: Photo, recwarn) -> None:
+    with pytest.warns(UserWarning, match='detail="auto".*: seed, steps'):
+        kept = photo.edit(color="auburn", regions=["hair"], seed=3, steps=2)
+    recwarn.clear()
+    sampled = photo.edit(color="auburn", regions=["hair"], seed=3, steps=2, detail="replace")
+    photo.edit(color="auburn", regions=["hair"], progress=lambda done, total: None)
+    assert not recwarn.list
+    facts = [json.loads(edited.recipe) for edited in (kept, sampled)]
+    assert [fact["options"] for fact in facts] == [{}, {"seed": 3, "steps": 2}]
+    assert [fact["precision"] for fact in facts] == [None, photo.pipe.precision]
+
+
+def test_numbers_of_numpy_are_stored(photo: Photo) -> None:
+    color = tuple(np.array([122, 59, 46]))
+    how = {"color": {"hair": color}, "detail": "replace", "strength": np.float32(0.5)}
+    result = photo.edit(np.int64(0), seed=np.int64(1), steps=np.int64(1), **how)
+    recipe = json.loads(result.recipe)
+    assert recipe["color"] == {"hair": [122, 59, 46]} and recipe["options"] == {"seed": 1, "steps": 1}
+    assert (recipe["face"], recipe["strength"]) == (0, 0.5)
+
+
+def test_the_editor_takes_the_precision_of_its_model(monkeypatch, editor: PhotoEditor) -> None:
+    monkeypatch.setattr(FaceParser, "from_pretrained", lambda *_, **__: editor.parser)
+    half = PhotoEditor.from_pretrained(DEMO, device="cpu", precision="bfloat16", weights="raw")
+    assert half.pipe.precision == "bfloat16"
 
 
 def test_a_photo_without_a_face_is_refused(editor: PhotoEditor, tmp_path: Path) -> None:
@@ -177,6 +218,9 @@ def test_label_maps_of_a_face_stay_after_an_edit_and_can_be_painted(photo: Photo
     corner = painted_photo.edit(color="auburn", regions=["hair"])
     assert 0 < corner.matte.sum() < parsed.matte.sum() / 2
     assert json.loads(corner.recipe)["labels"]
+    empty = np.zeros(photo.file.pixels.shape[:2], np.uint8)
+    with pytest.raises(PhotoError, match="no region 'hair'"):  # with_labels replaces painted maps too
+        painted_photo.with_labels(empty).edit(color="auburn", regions=["hair"])
 
 
 def test_auto_replaces_only_small_faces_that_are_reconstructed_well(photo: Photo, monkeypatch) -> None:

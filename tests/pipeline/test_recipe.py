@@ -1,7 +1,9 @@
 """Recipes: the same pixels again, from a file; other files and other models are refused."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,10 +45,31 @@ def test_a_picture_carries_what_makes_it_again(pipe, lock) -> None:
     assert again.description == recipe.description
 
 
+def test_another_precision_warns(pipe, recwarn) -> None:
+    recipe = recipe_of(pipe, lock=False)
+    again = Recipe.from_text(recipe.to_text(pipe), pipe)
+    assert again.precision == "float32"
+    again.make(pipe)
+    recipe.make(pipe)  # a precision that is unknown
+    assert not recwarn.list
+    half = FacePipeline(pipe.model, CELEBAMASK_HQ, (16, 16), precision="bfloat16")
+    with pytest.warns(UserWarning, match="sampled in float32, this pipeline samples in bfloat16"):
+        again.make(half)
+    assert Recipe.from_text(again.to_text(half), half).precision == "bfloat16"
+
+
+def test_a_recipe_stores_numbers_of_numpy(pipe) -> None:
+    options = {"seed": np.int64(7), "guidance": {"hair": np.float32(1.5)}, "guidance_interval": (0.5, 5)}
+    text = replace(recipe_of(pipe, lock=False), options=options).to_text(pipe)
+    again = Recipe.from_text(text, pipe)
+    assert again.options == {"seed": 7, "guidance": {"hair": 1.5}, "guidance_interval": [0.5, 5]}
+
+
 def test_a_recipe_of_an_earlier_version_is_read(pipe) -> None:
     recipe = recipe_of(pipe, lock=True)
     record = json.loads(recipe.to_text(pipe))
     record |= {"said": record.pop("description"), "how": record.pop("options")}
+    del record["precision"]
     again = Recipe.from_text(json.dumps(record), pipe)
     assert (again.description, again.options) == (recipe.description, recipe.options)
 
@@ -87,6 +110,7 @@ def test_an_exception_of_the_progress_ends_the_sampling(pipe) -> None:
         ({"style": {"shape": [19, 8], "codes": "AAAA"}}, "damaged"),
         ({"style": None}, "damaged"),
         ({"regions": ["beard"]}, "no region 'beard'"),
+        ({"precision": "float8"}, "precision must be one of float32"),
         ({"photo": "AAAA"}, "damaged"),
     ],
 )

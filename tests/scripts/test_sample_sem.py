@@ -48,7 +48,7 @@ def pixels(path: Path) -> np.ndarray:
     ("task", "options", "files"),
     [
         ("reconstruct", [], ["000000.png", "000003.png", "scores.json"]),
-        ("swap", ["--style", "next", "--regions", "hair,u_lip"], ["000000.png", "000003.png"]),
+        ("swap", ["--style", "next", "--regions", "hair, u_lip"], ["000000.png", "000003.png"]),
         ("random", ["--regions", "hair", "--samples", 2], ["000000_seed0.png", "000003_seed1.png"]),
         ("noise", ["--samples", 2, "--seed", 7], ["000000_seed7.png", "000003_seed8.png"]),
         ("interpolate", ["--style", "000002", "--frames", 3], ["000000_00.png", "000003_02.png"]),
@@ -67,7 +67,7 @@ def pixels(path: Path) -> np.ndarray:
             ["--style", "next", "--regions", "hair", "--lock", "--invert"],
             ["000000.png", "000003.png"],
         ),
-        ("compose", ["--part", "hair,skin=next", "--part", "u_lip=000002"], ["000000.png", "000003.png"]),
+        ("compose", ["--part", "hair, skin = next", "--part", "u_lip=000002"], ["000000.png", "000003.png"]),
         ("reshape", ["--shape", "next", "--lock"], ["000000.png", "000003.png"]),
         ("reconstruct", ["--invert"], ["000000.png", "scores.json"]),
     ],

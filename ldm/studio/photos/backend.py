@@ -134,6 +134,8 @@ class PhotoBackend:
 
     def edit(self, opened: OpenedPhoto, edit: PhotoEdit, how: SamplingOptions) -> None:
         """Add an edited version to a photo; raises the errors of `Photo.edit`."""
+        if edit.color is not None and edit.detail != "replace":
+            how = {}  # nothing is sampled
         editor = PhotoEditor(self.models.get(self.models.kinds[0]), self.parser)
         photo = opened.photo(editor)
         try:
