@@ -10,6 +10,7 @@ from torch import Tensor
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.images import as_unit
 from ldm.data.labels import check_labels, one_hot
+from ldm.data.transfer import to_device
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.diffusion_config import (
     EMASettings,
@@ -227,11 +228,10 @@ class LatentDiffusion(LatentNetworks):
         return {"context": context, "y": y}
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check the labels on the host; on a GPU, the check would force a synchronization."""
+        """Check the labels on the host; on another device, the host would wait for it."""
         for name in ("labels", "other_labels"):
-            if (
-                name in batch and not batch[name].is_cuda
-            ):  # a loader with its data on the GPU has checked them
+            # `DeviceLoader`, whose batches lie on the device, has checked them.
+            if name in batch and batch[name].device.type == "cpu":
                 check_labels(batch[name], self.num_regions)
         return batch
 
@@ -295,7 +295,7 @@ class LatentDiffusion(LatentNetworks):
         cond = {**self.conditions(batch), **EXCLUSIVE}
         # Fixed timesteps and noise make the losses of different epochs comparable.
         (generator,) = seeded([batch_idx])
-        t = torch.randint(len(self.schedule), (len(z),), generator=generator).to(z.device)
+        t = to_device(torch.randint(len(self.schedule), (len(z),), generator=generator), z.device)
         noise = draw(z.shape, generator, z.device, z.dtype)
         _, log = self.p_losses(z, cond, t, noise)
         with self.ema_scope():
