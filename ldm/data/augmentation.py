@@ -142,7 +142,7 @@ class Augmentation:
             rows.append(_darkened(one) if dark < self.low_light else one)
             if jpeg < self.jpeg:
                 low, high = JPEG_QUALITY
-                qualities[i] = int(torch.randint(low, high + 1, ()))
+                (qualities[i],) = torch.randint(low, high + 1, (1,)).tolist()
         if qualities:
             compressed = _compressed(torch.stack([rows[i] for i in qualities]), list(qualities.values()))
             for i, one in zip(qualities, compressed, strict=True):
@@ -164,7 +164,7 @@ def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
 
 def _blurred(image: Tensor) -> Tensor:
     """Blur an image (3, H, W) with a Gaussian of random width."""
-    sigma = float(torch.rand(())) * MAX_BLUR * image.shape[-1] + 0.3
+    sigma = _random() * MAX_BLUR * image.shape[-1] + 0.3
     reach = math.ceil(2.5 * sigma)
     taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=image.dtype).square() / (2 * sigma**2))
     taps = to_device(taps / taps.sum(), image.device).expand(3, 1, -1)
@@ -174,9 +174,9 @@ def _blurred(image: Tensor) -> Tensor:
 
 def _darkened(image: Tensor) -> Tensor:
     """Simulate low light on an image (3, H, W): gamma and sensor noise."""
-    gamma = 1 + float(torch.rand(())) * (GAMMA - 1)
+    gamma = 1 + _random() * (GAMMA - 1)
     light = ((image + 1) / 2).clamp(0, 1) ** gamma
-    noise = float(torch.rand(())) * 0.06 * torch.randn_like(light)
+    noise = _random() * 0.06 * torch.randn_like(light)
     return (light + noise).clamp(0, 1) * 2 - 1
 
 
@@ -193,6 +193,11 @@ def _compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
         decoded.append(torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))))
     back = to_device(torch.stack(decoded), images.device)  # (N, H, W, 3), uint8
     return back.permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
+
+
+def _random() -> float:
+    """Sample a uniform number in [0, 1) on the host."""
+    return torch.rand(1).tolist()[0]
 
 
 def _uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:
