@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor
 
 from ldm.checkpoints.state_dict import load_weights
@@ -314,10 +316,21 @@ class LatentDiffusion(LatentNetworks):
         """Return AdamW for the UNet and, if trainable, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        # Lightning refuses gradient clipping with fused AdamW in mixed precision, even without a loss scale.
+        # Fused AdamW removes the scale of a loss itself, after the gradients are clipped.
         clips = self._trainer is not None and self._trainer.gradient_clip_val
-        fused = not (clips and "mixed" in str(self.trainer.precision))
+        fused = not (clips and self.trainer.precision == "16-mixed")
         return self.optimization.build(parameters, self.learning_rate, fused)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip gradients, also for fused AdamW in bfloat16, which Lightning refuses even without a loss scale."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # --- samples ---
 
