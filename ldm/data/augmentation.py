@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.labels import UNLABELED
+from ldm.data.transfer import to_device
 
 BACKGROUND = 0
 GAMMA = 2.5  # largest gamma of low light
@@ -83,7 +84,7 @@ class Augmentation:
     def _moved(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Apply random similarity transforms; return images, labels and the mask of pixels inside the image."""
         maps = self._transforms(image)
-        where = F.affine_grid(maps, list(image.shape), align_corners=False)  # (B, H, W, 2)
+        where = F.affine_grid(to_device(maps, image.device), list(image.shape), align_corners=False)
         moved = F.grid_sample(_antialiased(image, maps), where, padding_mode="border", align_corners=False)
         # Label + 1 distinguishes the zero padding from region 0.
         shifted = F.grid_sample(labels[:, None].float() + 1, where, mode="nearest", align_corners=False)
@@ -109,11 +110,12 @@ class Augmentation:
         return torch.where(filled[:, None], other, moved), torch.where(filled, theirs, shifted)
 
     def _transforms(self, image: Tensor) -> Tensor:
-        """Return affine maps (B, 2, 3) from output to input coordinates."""
+        """Return affine maps (B, 2, 3) from output to input coordinates, on the CPU, where reading them is free."""
         B, _, H, W = image.shape
-        angle = _uniform(B, -self.degrees, self.degrees, image) * math.pi / 180
-        factor = torch.exp(-_uniform(B, *self.log_scale, image))
-        x, y = (_uniform(B, -self.shift, self.shift, image) * 2 * factor for _ in range(2))
+        host = image.new_empty(0, device="cpu")
+        angle = _uniform(B, -self.degrees, self.degrees, host) * math.pi / 180
+        factor = torch.exp(-_uniform(B, *self.log_scale, host))
+        x, y = (_uniform(B, -self.shift, self.shift, host) * 2 * factor for _ in range(2))
         cos, sin = factor * angle.cos(), factor * angle.sin()
         rows = [torch.stack([cos, -sin * H / W, x], 1), torch.stack([sin * W / H, cos, y], 1)]
         return torch.stack(rows, 1)
@@ -134,16 +136,22 @@ class Augmentation:
         if not (self.blur or self.low_light or self.jpeg):
             return image
         samples = torch.rand(len(image), 3).tolist()
-        rows = []
-        for one, (blur, dark, jpeg) in zip(image, samples, strict=True):
+        rows, qualities = [], {}
+        for i, (one, (blur, dark, jpeg)) in enumerate(zip(image, samples, strict=True)):
             one = _blurred(one) if blur < self.blur else one
-            one = _darkened(one) if dark < self.low_light else one
-            rows.append(_compressed(one) if jpeg < self.jpeg else one)
+            rows.append(_darkened(one) if dark < self.low_light else one)
+            if jpeg < self.jpeg:
+                low, high = JPEG_QUALITY
+                (qualities[i],) = torch.randint(low, high + 1, (1,)).tolist()
+        if qualities:
+            compressed = _compressed(torch.stack([rows[i] for i in qualities]), list(qualities.values()))
+            for i, one in zip(qualities, compressed, strict=True):
+                rows[i] = one
         return torch.stack(rows)
 
 
 def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
-    """Average-pool images that the transform shrinks, to avoid aliasing in grid sampling."""
+    """Average-pool images that the transform shrinks, to avoid aliasing in grid sampling; maps on the CPU."""
     factors = (maps[:, 0, 0].square() + maps[:, 1, 0].square()).sqrt()  # input pixels per output pixel
     rows = []
     for one, factor in zip(image, factors.tolist(), strict=True):
@@ -156,30 +164,40 @@ def _antialiased(image: Tensor, maps: Tensor) -> Tensor:
 
 def _blurred(image: Tensor) -> Tensor:
     """Blur an image (3, H, W) with a Gaussian of random width."""
-    sigma = float(torch.rand(())) * MAX_BLUR * image.shape[-1] + 0.3
+    sigma = _random() * MAX_BLUR * image.shape[-1] + 0.3
     reach = math.ceil(2.5 * sigma)
     taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=image.dtype).square() / (2 * sigma**2))
-    taps = (taps / taps.sum()).to(image.device).expand(3, 1, -1)
+    taps = to_device(taps / taps.sum(), image.device).expand(3, 1, -1)
     padded = F.pad(image[None], (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, taps[:, :, None], groups=3), taps[..., None], groups=3)[0]
 
 
 def _darkened(image: Tensor) -> Tensor:
     """Simulate low light on an image (3, H, W): gamma and sensor noise."""
-    gamma = 1 + float(torch.rand(())) * (GAMMA - 1)
+    gamma = 1 + _random() * (GAMMA - 1)
     light = ((image + 1) / 2).clamp(0, 1) ** gamma
-    noise = float(torch.rand(())) * 0.06 * torch.randn_like(light)
+    noise = _random() * 0.06 * torch.randn_like(light)
     return (light + noise).clamp(0, 1) * 2 - 1
 
 
-def _compressed(image: Tensor) -> Tensor:
-    """Compress an image (3, H, W) as JPEG of random quality."""
-    low, high = JPEG_QUALITY
-    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=int(torch.randint(low, high + 1, ())))
-    decoded = torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))).permute(2, 0, 1)
-    return decoded.to(image) / 127.5 - 1
+def _compressed(images: Tensor, qualities: Sequence[int]) -> Tensor:
+    """Compress images (N, 3, H, W) as JPEG.
+
+    The encoder needs them on the host, which waits for a GPU once per batch.
+    """
+    pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    decoded = []
+    for one, quality in zip(pixels, qualities, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(one).save(buffer, "JPEG", quality=quality)
+        decoded.append(torch.from_numpy(np.array(Image.open(buffer).convert("RGB"))))
+    back = to_device(torch.stack(decoded), images.device)  # (N, H, W, 3), uint8
+    return back.permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
+
+
+def _random() -> float:
+    """Sample a uniform number in [0, 1) on the host."""
+    return torch.rand(1).tolist()[0]
 
 
 def _uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:

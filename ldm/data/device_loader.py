@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldm.data.datasets.latent_cache import CachedLatents
 from ldm.data.labels import check_labels
+from ldm.data.transfer import to_device
 
 
 class DeviceLoader:
@@ -58,7 +59,7 @@ class DeviceLoader:
         """Return the items at `indices`, some of them flipped."""
         flips = self.dataset.flips
         flipped = torch.tensor([flips is not None and flips.is_flipped(i) for i in indices])
-        rows, kind = self._moved(torch.tensor(indices)), self._moved(flipped)
+        rows, kind = (to_device(one, self.device) for one in (torch.tensor(indices), flipped))
         pixels, labels = tensors["pixels"][rows], tensors["labels"][rows]
         latent = tensors["latents"][rows, kind.long()]
         if flips is not None:
@@ -67,9 +68,3 @@ class DeviceLoader:
             labels = torch.where(kind[:, None, None], mirrored, labels)
         names = [self.dataset.names[i] for i in indices]
         return {"image": pixels, "labels": labels, "latent": latent, "name": names}
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        """Copy to the device without waiting for it."""
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)

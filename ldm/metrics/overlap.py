@@ -29,9 +29,11 @@ def confusion(found: Tensor, truth: Tensor, num_regions: int) -> Tensor:
     if truth.device.type == "cpu" and bool(((truth >= R) & (truth != UNLABELED)).any()):  # a GPU would wait
         raise ValueError(f"true labels must be in [0, {R - 1}] or {UNLABELED}, got {truth.unique().tolist()}")
     counted = truth != UNLABELED
-    rows, columns = truth[counted].long(), found[counted].long().clamp(max=R)  # unlabeled: column R
-    table = torch.bincount(rows * (R + 1) + columns, minlength=R * (R + 1)).view(R, R + 1)
-    return table
+    columns = found.long().clamp(max=R)  # unlabeled: column R
+    # Cell 0 counts ignored pixels: selecting the others, and bincount, would wait for a GPU.
+    cells = torch.where(counted, truth.long() * (R + 1) + columns + 1, 0).flatten()
+    counts = cells.new_zeros(R * (R + 1) + 1).scatter_add_(0, cells, torch.ones_like(cells))
+    return counts[1:].view(R, R + 1)
 
 
 @dataclass(frozen=True)

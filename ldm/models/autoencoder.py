@@ -142,7 +142,7 @@ class VQModel(pl.LightningModule):
         else:
             loss, log = self._step_both(image, z, output)
         self._steps += 1
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach())  # in the bar, it would be read after every batch
         share, perplexity = self.quantize.use(output[2])
         self.log("train/codebook_use", share)
         self.log("train/codebook_perplexity", perplexity)

@@ -5,11 +5,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor
 
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.images import as_unit
 from ldm.data.labels import check_labels, one_hot
+from ldm.data.transfer import to_device
 from ldm.models.conditioning_dropout import StyleDropout
 from ldm.models.diffusion_config import (
     EMASettings,
@@ -234,11 +237,10 @@ class LatentDiffusion(LatentNetworks):
         return {"context": context, "y": y}
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check the labels on the host; on a GPU, the check would force a synchronization."""
+        """Check the labels on the host; on another device, the host would wait for it."""
         for name in ("labels", "other_labels"):
-            if (
-                name in batch and not batch[name].is_cuda
-            ):  # a loader with its data on the GPU has checked them
+            # `DeviceLoader`, whose batches lie on the device, has checked them.
+            if name in batch and batch[name].device.type == "cpu":
                 check_labels(batch[name], self.num_regions)
         return batch
 
@@ -302,7 +304,7 @@ class LatentDiffusion(LatentNetworks):
         cond = {**self.conditions(batch), **EXCLUSIVE}
         # Fixed timesteps and noise make the losses of different epochs comparable.
         (generator,) = seeded([batch_idx])
-        t = torch.randint(len(self.schedule), (len(z),), generator=generator).to(z.device)
+        t = to_device(torch.randint(len(self.schedule), (len(z),), generator=generator), z.device)
         noise = draw(z.shape, generator, z.device, z.dtype)
         _, log = self.p_losses(z, cond, t, noise)
         with self.ema_scope():
@@ -321,10 +323,21 @@ class LatentDiffusion(LatentNetworks):
         """Return AdamW for the UNet and, if trainable, the style encoder."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         parameters += [p for p in self.cond_stage_model.parameters() if p.requires_grad]
-        # Lightning refuses gradient clipping with fused AdamW in mixed precision, even without a loss scale.
+        # Fused AdamW removes the scale of a loss itself, after the gradients are clipped.
         clips = self._trainer is not None and self._trainer.gradient_clip_val
-        fused = not (clips and "mixed" in str(self.trainer.precision))
+        fused = not (clips and self.trainer.precision == "16-mixed")
         return self.optimization.build(parameters, self.learning_rate, fused)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip gradients, also for fused AdamW in bfloat16, which Lightning refuses even without a loss scale."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # --- samples ---
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.data.transfer import to_device
 from ldm.sampling.noise import draw, seeded
 
 
@@ -60,7 +61,7 @@ class PerSampleRNG:
         if self.device.type == "cuda":  # a batch of 128 takes the CPU longer than the training step
             on_gpu = [torch.Generator(self.device).manual_seed(seed % 2**63) for seed in self.seeds]
             return draw((len(on_gpu), *shape), on_gpu, self.device)
-        return self.moved(draw((len(self.normal_generators), *shape), self.normal_generators))
+        return draw((len(self.normal_generators), *shape), self.normal_generators, self.device)
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
         """Sample uniform numbers (B, *shape) in [0, 1)."""
@@ -72,9 +73,7 @@ class PerSampleRNG:
 
     def moved(self, drawn: Tensor) -> Tensor:
         """Copy a tensor from the CPU to the device without waiting for it."""
-        if self.device.type == "cuda":
-            drawn = drawn.pin_memory()  # copying from other memory waits for the device
-        return drawn.to(self.device, non_blocking=True)
+        return to_device(drawn, self.device)
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.stack([torch.rand(tuple(shape), generator=g) for g in self.generators])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
 from ldm.data.augmentation import Augmentation
-from ldm.data.labels import LABEL_SETS, UNLABELED
+from ldm.data.labels import LABEL_SETS, UNLABELED, one_hot
 from ldm.metrics.overlap import confusion, overlap
 from ldm.models.optimizers import annealed
 from ldm.modules.face_parser import FaceParserNetwork
@@ -89,7 +89,7 @@ class Segmenter(pl.LightningModule):
         logits = self._training_logits(image)
         labels = F.interpolate(labels[:, None], size=logits.shape[-2:], mode="nearest-exact")[:, 0]
         loss = self._loss(logits, labels)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach())  # in the bar, it would be read after every batch
         return loss
 
     def trains_faster_in_bfloat16(self, batch_size: int = 1) -> bool:
@@ -146,8 +146,7 @@ class Segmenter(pl.LightningModule):
         """
         logits, labels = logits.float(), labels.long()
         known = (labels != UNLABELED)[:, None]  # (B, 1, H, W)
-        truth = F.one_hot(labels.clamp(max=len(self.label_set)), len(self.label_set) + 1)
-        truth = truth[..., :-1].movedim(-1, 1) * known  # (B, R, H, W)
+        truth = one_hot(labels, len(self.label_set), checked=True)  # (B, R, H, W)
         probability = logits.softmax(1) * known
         both, either = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
         there = truth.sum((0, 2, 3)) > 0

@@ -260,32 +260,35 @@ class Codebook(nn.Module):
         return rearrange(torch.cat(indices), "(b h w) -> b h w", h=z.shape[2], w=z.shape[3])
 
     @torch.no_grad()
-    def reset_unused(self, z: Tensor, after: int) -> int:
+    def reset_unused(self, z: Tensor, after: int) -> Tensor:
         """Reset entries unused for `after` training batches to random pixels of z (B, D, h, w).
 
         Before the first batch, this initializes the whole codebook from latents. With several processes,
-        entries are sampled from the global batch and broadcast from the first process.
+        entries are sampled from the global batch and broadcast from the first process. Shapes do not depend on
+        the number of these entries, which the host would wait for.
 
         Returns:
-            number of entries reset.
+            number of entries reset, a scalar on the device of the codebook.
         """
-        dead = (self.idle >= after).nonzero().squeeze(1)
-        if len(dead) == 0:
-            return 0
-        pixels = rearrange(whole_batch(z), "b d h w -> (b h w) d")
+        entries = self.embedding.weight  # (K, D)
+        dead = self.idle >= after  # (K,)
+        pixels = rearrange(whole_batch(z), "b d h w -> (b h w) d").to(entries.dtype)
         # Sample without replacement while possible: equal entries would stay equal.
-        order = torch.randperm(max(len(pixels), len(dead)), device=z.device)[: len(dead)] % len(pixels)
-        self.embedding.weight[dead] = pixels[order].to(self.embedding.weight.dtype)
-        self.idle[dead] = 0
-        agree_on_first(self.embedding.weight)
-        return len(dead)
+        order = torch.randperm(len(pixels), device=z.device)
+        rank = (dead.cumsum(0) - 1) % len(pixels)  # of an entry among those to reset
+        entries.copy_(torch.where(dead[:, None], pixels[order[rank]], entries))
+        self.idle.masked_fill_(dead, 0)
+        agree_on_first(entries)
+        return dead.sum()
 
     def use(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fraction of entries used by indices (B, h, w) of all processes, and their perplexity.
 
         The perplexity, exp of the entropy of the usage, is the effective number of entries in use.
         """
-        counts = torch.bincount(indices.flatten(), minlength=self.embedding.num_embeddings).float()
+        flat = indices.flatten()
+        counts = flat.new_zeros(self.embedding.num_embeddings)  # bincount would wait for a GPU
+        counts = counts.scatter_add_(0, flat, torch.ones_like(flat)).float()
         sum_of_all(counts)
         return (counts > 0).float().mean(), torch.special.entr(counts / counts.sum()).sum().exp()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.checkpoints import fingerprint as fingerprints
 from ldm.checkpoints.locate import usable_device
-from ldm.data.labels import LabelSet
+from ldm.data.labels import LabelSet, check_labels
 from ldm.pipeline import sharing
 from ldm.pipeline.batches import broadcast, check_sizes, checked_images, slices, stack_codes, with_batch
 from ldm.pipeline.edit_masks import area_of, soften
@@ -440,5 +440,4 @@ class FacePipeline:
 
     def _check_labels(self, labels: Tensor) -> None:
         self.sampler.latent_size(labels)
-        for one in labels:  # validate all before sampling the first
-            self.sampler.mask(one[None])
+        check_labels(labels, self.model.num_regions)  # all, before sampling the first

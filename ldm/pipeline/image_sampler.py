@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.checkpoints.free_memory import free_bytes
-from ldm.data.labels import UNLABELED, LabelSet, one_hot
+from ldm.data.labels import UNLABELED, LabelSet, check_labels, one_hot
+from ldm.data.transfer import to_device
 from ldm.pipeline.edit_masks import blend, shrink
 from ldm.pipeline.memory import USABLE, bytes_of
 from ldm.pipeline.options import Preview, Progress, Sampling
@@ -21,8 +22,8 @@ from ldm.pipeline.preview_decoder import PreviewDecoder
 from ldm.sampling import guide, invert, sample
 from ldm.sampling.locking import lock
 from ldm.sampling.noise import draw, seeded
+from ldm.sampling.predict import Predict, TimedPredict, evaluate
 from ldm.sampling.schedule import Spacing
-from ldm.sampling.solvers import Predict
 
 if TYPE_CHECKING:
     from ldm.models.diffusion import Condition, LatentDiffusion
@@ -145,11 +146,15 @@ class ImageSampler:
     def condition(self, inputs: SamplingInputs) -> Condition:
         """Return the `cond` argument of `LatentDiffusion.apply_model`, on the model's device."""
         device = self.model.device
-        return {"context": inputs.codes.to(device), "y": self.mask(inputs.labels)}
+        # A label map gives each pixel at most one region; looking for that in the mask would wait for a GPU.
+        return {"context": inputs.codes.to(device), "y": self.mask(inputs.labels), "exclusive": True}
 
     def mask(self, labels: Tensor) -> Tensor:
         """Return one-hot masks (B, R, H, W) on the model's device."""
-        return one_hot(labels.to(self.model.device), self.model.num_regions)
+        check_labels(
+            labels, self.model.num_regions
+        )  # before they are on a GPU, which the host would wait for
+        return one_hot(to_device(labels, self.model.device), self.model.num_regions, checked=True)
 
     def latent_size(self, labels: Tensor) -> tuple[int, int]:
         """Return (h, w) of the latents; raise ValueError if the networks cannot downsample the size."""
@@ -170,13 +175,13 @@ class ImageSampler:
         alpha_bar = self.model.schedule.alpha_bar.tolist()
         decode = self.preview_decoder or self._decoded
 
-        def with_preview(x: Tensor, t: Tensor) -> Tensor:
-            eps, a = predict(x, t), alpha_bar[int(t[0])]
+        def with_preview(x: Tensor, t: Tensor, timestep: int) -> Tensor:
+            eps, a = evaluate(predict, x, t, timestep), alpha_bar[timestep]
             if a > 0:  # x0 is undefined at pure noise
                 preview(lambda: decode((x - (1 - a) ** 0.5 * eps) / a**0.5))
             return eps
 
-        return with_preview
+        return TimedPredict(with_preview)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -188,12 +193,12 @@ class ImageSampler:
         null, active = cond, None
         scale = self._guidance_scale(options.guidance, inputs.labels, size)
         if options.null == "zero":
-            null = {"context": 0 * cond["context"], "y": 0 * cond["y"]}
+            null = {**cond, "context": 0 * cond["context"], "y": 0 * cond["y"]}
         elif bool((torch.as_tensor(scale) != 1).any()):
             empty = torch.zeros(len(inputs.labels), 3, *inputs.labels.shape[-2:], device=self.model.device)
             with torch.autocast(self.model.device.type, enabled=False):  # styles always use float32
                 codes = self.model.get_learned_conditioning(empty, cond["y"])
-            null = {"context": codes, "y": cond["y"]}
+            null = {**cond, "context": codes}
         if options.guidance_interval is not None:
             low, high = options.guidance_interval
             alpha_bar = self.model.schedule.alpha_bar

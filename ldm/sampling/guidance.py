@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.sampling.solvers import Predict
+from ldm.sampling.predict import Predict, TimedPredict
 
 ApplyModel = Callable[[Tensor, Tensor, Any], Tensor]
 
@@ -24,7 +24,7 @@ def guide(
 
     Args:
         apply_model: maps x (B, C, h, w), t (B,) and a conditioning to eps (B, C, h, w).
-        cond: conditioning: tensors (B, ...) in nested mappings, lists and tuples.
+        cond: conditioning: tensors (B, ...) in nested mappings, lists and tuples; and bools that hold for all images.
         null: null conditioning, with the structure of `cond`.
         scale: guidance scale; 1 is no guidance. A number, or a tensor that broadcasts to x.
         prepare: precomputes the parts of a conditioning that do not depend on x and t; called once.
@@ -36,22 +36,25 @@ def guide(
         return lambda x, t: apply_model(x, t, ready)
     both = prepare(_join(cond, null))
 
-    def predict(x: Tensor, t: Tensor) -> Tensor:
-        B = len(x)
-        if active is not None and not active(int(t[0])):
-            return apply_model(x, t, _first(both, B))
+    def guided(x: Tensor, t: Tensor) -> Tensor:
         conditional, unconditional = apply_model(x.repeat(2, 1, 1, 1), t.repeat(2), both).split(
-            B
+            len(x)
         )  # (B, C, h, w)
         return unconditional + scale * (conditional - unconditional)
 
-    return predict
+    if active is None:
+        return guided
+    return TimedPredict(
+        lambda x, t, timestep: guided(x, t) if active(timestep) else apply_model(x, t, _first(both, len(x)))
+    )
 
 
 def _join(a: Any, b: Any) -> Any:
     """Concatenate the tensors of two conditionings along the batch dimension."""
     if a is None:
         return None
+    if isinstance(a, bool):
+        return a and b
     if isinstance(a, Tensor):
         return torch.cat([a, b])
     if isinstance(a, Mapping):
@@ -61,8 +64,8 @@ def _join(a: Any, b: Any) -> Any:
 
 def _first(joined: Any, count: int) -> Any:
     """Return the first `count` items of a batch, as views."""
-    if joined is None:
-        return None
+    if joined is None or isinstance(joined, bool):
+        return joined
     if isinstance(joined, Tensor):
         return joined[:count]
     if isinstance(joined, Mapping):

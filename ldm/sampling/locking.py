@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from ldm.sampling.predict import Predict, TimedPredict, evaluate
 from ldm.sampling.schedule import NoiseSchedule
-from ldm.sampling.solvers import Predict
 
 
 def lock(predict: Predict, schedule: NoiseSchedule, x0: Tensor, free: Tensor) -> Predict:
@@ -20,9 +20,9 @@ def lock(predict: Predict, schedule: NoiseSchedule, x0: Tensor, free: Tensor) ->
     """
     bar = schedule.alpha_bar.tolist()
 
-    def locked(x: Tensor, t: Tensor) -> Tensor:
-        a = bar[int(t[0])]
+    def locked(x: Tensor, t: Tensor, timestep: int) -> Tensor:
+        a = bar[timestep]
         known = (x - a**0.5 * x0) / (1 - a) ** 0.5
-        return free * predict(x, t) + (1 - free) * known
+        return free * evaluate(predict, x, t, timestep) + (1 - free) * known
 
-    return locked
+    return TimedPredict(locked)

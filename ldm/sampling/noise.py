@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ldm.data.transfer import to_device
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -41,4 +43,4 @@ def draw(
                 f"expected one generator per image, got {len(generator)} generators for a batch of {shape[0]}"
             )
         noise = torch.stack([torch.randn(*shape[1:], generator=g, device=g.device) for g in generator])
-    return noise.to(device, dtype)
+    return to_device(noise, device).to(dtype)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections import deque
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 from ldm.closest_name import by_similarity
 from ldm.sampling.multistep import Level, PredictData, Progress, dpmpp_2m, unipc
 from ldm.sampling.noise import Generators, draw
+from ldm.sampling.predict import Predict, evaluate
 from ldm.sampling.schedule import NoiseSchedule, Spacing, evenly
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # x (B, ...), t (B,) int64 -> eps like x
 Solver = Literal["ddim", "ddpm", "plms", "dpmpp_2m", "unipc"]
 SOLVERS: tuple[Solver, ...] = ("ddim", "ddpm", "plms", "dpmpp_2m", "unipc")
 DATA_PREDICTION_SOLVERS = {"dpmpp_2m": dpmpp_2m, "unipc": unipc}
@@ -113,7 +112,7 @@ def invert(
     x = x_0
     with torch.no_grad():
         for done, (t, a, a_below) in enumerate(path, 1):
-            eps = predict(x, _batch(t, x))
+            eps = _noise(predict, x, t)
             x = _ddim_step(x, eps, a_below, a)
             if progress is not None:
                 progress(done, len(path))
@@ -122,7 +121,7 @@ def invert(
 
 def _data_prediction(predict: Predict, bar: list[float]) -> PredictData:
     """Convert a prediction of the noise to one of x0."""
-    return lambda x, t: (x - (1 - bar[t]) ** 0.5 * predict(x, _batch(t, x))) / bar[t] ** 0.5
+    return lambda x, t: (x - (1 - bar[t]) ** 0.5 * _noise(predict, x, t)) / bar[t] ** 0.5
 
 
 def _checked(steps: int, schedule: NoiseSchedule) -> int:
@@ -142,8 +141,9 @@ def _steps(schedule: NoiseSchedule, steps: int, spacing: Spacing) -> list[Solver
     return _solver_steps(bar, schedule.timesteps(steps, spacing), last=bar[0])
 
 
-def _batch(t: int, x: Tensor) -> Tensor:
-    return torch.full((x.shape[0],), t, device=x.device, dtype=torch.long)
+def _noise(predict: Predict, x: Tensor, t: int) -> Tensor:
+    """Return the predicted noise in x (B, ...) at the timestep t."""
+    return evaluate(predict, x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long), t)
 
 
 def _ddim_step(x: Tensor, eps: Tensor, a: float, a_next: float, sigma: float = 0.0) -> Tensor:
@@ -162,7 +162,7 @@ def _ddim(
 ) -> Tensor:
     """Run DDIM; eta = 1 is ancestral sampling as in DDPM, with sigma^2 the posterior variance (eq. 16)."""
     for done, (t, a, a_below) in enumerate(reversed(path), 1):
-        eps = predict(x, _batch(t, x))
+        eps = _noise(predict, x, t)
         sigma = eta * ((1 - a_below) / (1 - a) * (1 - a / a_below)) ** 0.5
         x = _ddim_step(x, eps, a, a_below, sigma)
         if sigma > 0:
@@ -177,11 +177,11 @@ def _plms(predict: Predict, x: Tensor, path: list[SolverStep], progress: Progres
     recent: deque[Tensor] = deque(maxlen=4)  # newest first
     descending = list(reversed(path))
     for i, (t, a, a_below) in enumerate(descending):
-        eps = predict(x, _batch(t, x))
+        eps = _noise(predict, x, t)
         recent.appendleft(eps)
         if len(recent) == 1:  # pseudo improved Euler
             t_next = descending[min(i + 1, len(descending) - 1)][0]
-            ahead = predict(_ddim_step(x, eps, a, a_below), _batch(t_next, x))
+            ahead = _noise(predict, _ddim_step(x, eps, a, a_below), t_next)
             mean = (eps + ahead) / 2
         else:
             weights = ADAMS_BASHFORTH[len(recent)]

@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from ldm.atomic_files import write_at
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.torch_files import verify_checksums
-from ldm.training.finite import FiniteLossGuard
+from ldm.training.finite import check_before_writing
 from ldm.training.lightning_internals import (
     accumulates,
     batches_done,
@@ -27,6 +27,8 @@ from ldm.training.lightning_internals import (
 )
 from ldm.training.metrics_csv import MetricsCSV
 from ldm.training.stopping import Interrupted, StopRequest
+
+AGREE_EVERY = 10  # batches between two times that several processes agree, which waits for their GPUs
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -76,7 +78,8 @@ class CheckpointWriter(Checkpoint):
         every_n_steps: batches between writes of last.ckpt; None disables it.
         every_n_minutes: minutes between writes of last.ckpt; None disables it.
         monitor_mode: "min" or "max", whether lower or higher values of the model's `monitor` are better.
-        stop: set by a signal; the end of the next batch then writes last.ckpt and raises Interrupted.
+        stop: set by a signal; the end of the next batch then writes last.ckpt and raises Interrupted. Several
+            processes look at it, and at their clocks, every `AGREE_EVERY` batches.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class CheckpointWriter(Checkpoint):
         self.best_score: float | None = None
         self.saved_step = 0
         self._saved_at = 0.0
+        self._batches = 0  # with an optimizer step, since the start of this process
         self._validation_follows = False
         self._warned = False
 
@@ -128,8 +132,10 @@ class CheckpointWriter(Checkpoint):
         """Write last.ckpt if it is due or a stop is requested."""
         if accumulates(trainer):
             return  # checkpoints do not contain accumulated gradients
-        stop = self._agree(trainer, self.stop.signum is not None)
-        if stop or self._agree(trainer, self._due(trainer)) or self._ends_here(trainer):
+        self._batches += 1
+        stop = self._agree(trainer, self.stop.signum is not None, self._batches)
+        late = self._agree(trainer, self._minutes_due(), self._batches)
+        if stop or late or self._steps_due(trainer) or self._ends_here(trainer):
             self._validation_follows = validation_follows(trainer)
             self.write_last(trainer, pl_module)
         if stop:
@@ -148,7 +154,7 @@ class CheckpointWriter(Checkpoint):
         if (
             trainer.state.fn == "fit"
             and not trainer.sanity_checking
-            and self._agree(trainer, self.stop.signum is not None)
+            and self._agree(trainer, self.stop.signum is not None, batch_idx)
         ):
             if self.saved_step != batches_done(trainer):
                 self._validation_follows = True
@@ -173,6 +179,7 @@ class CheckpointWriter(Checkpoint):
         score = float(trainer.callback_metrics[monitor])
         sign = 1 if self.monitor_mode == "min" else -1
         if math.isfinite(score) and (self.best_score is None or sign * score < sign * self.best_score):
+            check_before_writing(trainer, pl_module)
             self.best_score = score
             trainer.save_checkpoint(self.best)
 
@@ -184,9 +191,7 @@ class CheckpointWriter(Checkpoint):
 
     def write_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the metrics of this step, then last.ckpt, so that a kill loses neither."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, FiniteLossGuard):
-                callback.check_weights(trainer, pl_module)
+        check_before_writing(trainer, pl_module)
         if metrics := pending_metrics(trainer):
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsCSV):
@@ -200,12 +205,15 @@ class CheckpointWriter(Checkpoint):
         """Make the checkpoint resume between two batches, or at the start of a pending validation."""
         set_between_batches(checkpoint, self._validation_follows)
 
-    def _due(self, trainer: pl.Trainer) -> bool:
+    def _steps_due(self, trainer: pl.Trainer) -> bool:
+        """Return whether last.ckpt is due by the number of batches, which is the same in all processes."""
         since = batches_done(trainer) - self.saved_step
+        return self.every_n_steps is not None and since >= self.every_n_steps
+
+    def _minutes_due(self) -> bool:
+        """Return whether last.ckpt is due by the clock of this process."""
         minutes = (time.monotonic() - self._saved_at) / 60
-        return (self.every_n_steps is not None and since >= self.every_n_steps) or (
-            self.every_n_minutes is not None and minutes >= self.every_n_minutes
-        )
+        return self.every_n_minutes is not None and minutes >= self.every_n_minutes
 
     def _ends_here(self, trainer: pl.Trainer) -> bool:
         """Return whether this is the last batch; a later checkpoint could not resume within its epoch."""
@@ -214,9 +222,14 @@ class CheckpointWriter(Checkpoint):
         last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
         return last_epoch and is_last_batch(trainer)
 
-    def _agree(self, trainer: pl.Trainer, here: bool) -> bool:
-        """Return whether any process agrees: all must write and stop at the same batch."""
-        return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
+    def _agree(self, trainer: pl.Trainer, here: bool, batch: int) -> bool:
+        """Return whether any process agrees: all must write and stop at the same batch.
+
+        Asking the others waits for the device, so with several processes only every `AGREE_EVERY`-th batch does.
+        """
+        if trainer.world_size == 1:
+            return here
+        return batch % AGREE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(here, all=False)
 
     def _leave(self, trainer: pl.Trainer) -> None:
         raise Interrupted(self.stop.signum or 15)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 INTERVAL = 10  # steps between two looks at the losses on a GPU
 
@@ -27,7 +28,7 @@ class FiniteLossGuard(pl.Callback):
 
     Checking a loss synchronizes with the device. On a CPU, each loss is checked before its backward pass, so a
     non-finite one never reaches the weights. On other devices, the losses of several steps are checked together, and
-    before each validation and checkpoint, so a non-finite one never reaches a checkpoint.
+    before each validation, checkpoint and EMA snapshot, so a non-finite one never reaches a file.
 
     Args:
         every_n_steps: steps between checks; None for 1 on a CPU and `INTERVAL` on other devices.
@@ -75,10 +76,26 @@ class FiniteLossGuard(pl.Callback):
         A finite loss can have an infinite gradient.
         """
         self.check_losses()
-        for name, parameter in pl_module.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter.detach()).all():
+        trained = {name: p.detach() for name, p in pl_module.named_parameters() if p.requires_grad}
+        for name, finite in zip(trained, _finite(list(trained.values())), strict=True):
+            if not finite:
                 raise NotFiniteError(f"the weight {name} is not finite after {self._where(trainer)}")
 
     def _where(self, trainer: pl.Trainer) -> str:
         names = f", images {', '.join(self._names)}" if self._names else ""
         return f"step {trainer.fit_loop.total_batch_idx} (epoch {trainer.current_epoch}){names}"
+
+
+def check_before_writing(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Raise NotFiniteError if a loss or a trained weight is not finite, in a Trainer with a `FiniteLossGuard`."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FiniteLossGuard):
+            callback.check_weights(trainer, pl_module)
+
+
+def _finite(tensors: list[Tensor]) -> list[bool]:
+    """Return whether all values of each tensor are finite; waits for the device once."""
+    if not tensors:
+        return []
+    found = [torch.isfinite(tensor).all() for tensor in tensors]
+    return torch.stack([one.full_tensor() if isinstance(one, DTensor) else one for one in found]).tolist()

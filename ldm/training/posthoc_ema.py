@@ -16,6 +16,7 @@ from ldm.checkpoints.errors import CheckpointError
 from ldm.models.latent_networks import LatentNetworks
 from ldm.modules.power_ema import PowerEMA, Profile, combination, combine
 from ldm.targets import ConfigError
+from ldm.training.finite import check_before_writing
 from ldm.training.lightning_internals import ShardedStrategy
 
 FORMAT = "sca-dm average 1"
@@ -91,29 +92,31 @@ class PosthocEMA(pl.Callback):
         if trainer.global_step == self._seen:  # gradient accumulation without an update
             return
         self._seen, self.step = trainer.global_step, self.step + 1
-        if not trainer.is_global_zero:
-            return
-        trained = _trained(pl_module)
-        for average in self.averages:
-            average.update(trained, self.step)
+        if trainer.is_global_zero:
+            trained = _trained(pl_module)
+            for average in self.averages:
+                average.update(trained, self.step)
         if self.step % self.every_n_steps == 0:
-            self._write(Path(trainer.default_root_dir))
+            self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the final snapshot, the reference step of the reconstruction."""
-        if trainer.is_global_zero and self.step > self._written:
-            self._write(Path(trainer.default_root_dir))
+        if self.step > self._written:
+            self._write(trainer, pl_module)
 
-    def _write(self, run_folder: Path) -> None:
-        """Write all averages, atomically."""
-        folder = run_folder / "ema"
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write all averages, atomically, in the first process; all check their weights, so that all stop."""
+        check_before_writing(trainer, pl_module)
+        self._written = self.step
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir) / "ema"
         folder.mkdir(exist_ok=True)
         for average in self.averages:
             facts = {"format": FORMAT, "step": str(self.step), "sigma_rel": repr(average.sigma_rel)}
             data = save({name: w.to("cpu", self.dtype) for name, w in average.weights.items()}, facts)
             file = folder / f"step_{self.step:08}_sigma_{average.sigma_rel}.safetensors"
             write_file(file, partial(_put, data))
-        self._written = self.step
 
 
 def averaged(run_folder: Path, sigma_rel: float) -> tuple[dict[str, Tensor], int]:

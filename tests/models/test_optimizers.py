@@ -2,6 +2,8 @@
 
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -113,6 +115,23 @@ def test_a_diffusion_trains_the_same_with_it(tmp_path) -> None:
         torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
     averages = [m.model_ema.state_dict() for m in models]
     torch.testing.assert_close(averages[1], averages[0])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_with_fused_adamw(precision: str, tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+            (optimizer,) = trainer.optimizers
+            assert optimizer.param_groups[0]["fused"]
+            grads = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+            norms.append(torch.nn.utils.get_total_norm(grads).item())
+
+    for limit in ({}, {"gradient_clip_val": 1e-3}):
+        model = instantiate_from_config(small.diffusion(anneal_steps=0)).train()
+        fit(model, 1, tmp_path, precision=precision, callbacks=[Look()], **limit)
+    assert norms[0] > 2e-3 and norms[1] == pytest.approx(1e-3, rel=0.01)
 
 
 @pytest.mark.parametrize("option", [{"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}])

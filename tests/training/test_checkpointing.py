@@ -1,6 +1,8 @@
 """Writing checkpoints so that the last good one survives."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +65,36 @@ def test_a_monitor_that_is_never_logged_is_called_out_once(tmp_path: Path) -> No
         assert train_here(tmp_path, "model.params.monitor=val/lose", "lightning.trainer.max_epochs=2") == 0
     assert sum("val/lose" in str(warning.message) for warning in caught) == 1
     assert [file.name for file in (only_run(tmp_path) / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_weights_that_are_not_finite_are_not_the_best(tmp_path: Path) -> None:
+    """A finite monitor does not vouch for the weights."""
+    explode = ("model.params.explode_at=6", "model.params.monitor=train/first")  # the last batch of an epoch
+    assert train_here(tmp_path, *explode) == 3
+    assert not list((only_run(tmp_path) / "checkpoints").iterdir())
+
+
+def processes(count: int, others: bool = False) -> tuple[Any, list[bool]]:
+    """Return a Trainer of `count` processes, and what it has asked them: those after the first say `others`."""
+    asked: list[bool] = []
+
+    def reduce_boolean_decision(here: bool, all: bool) -> bool:
+        assert not all
+        asked.append(here)
+        return here or others
+
+    strategy = SimpleNamespace(reduce_boolean_decision=reduce_boolean_decision)
+    return SimpleNamespace(world_size=count, strategy=strategy), asked
+
+
+def test_one_process_stops_at_once_and_several_agree_every_ten_batches(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
+    trainer, asked = processes(1)
+    assert [writer._agree(trainer, here, 3) for here in (True, False)] == [True, False] and asked == []
+    for others in (False, True):
+        trainer, asked = processes(2, others)
+        stops = [batch for batch in range(1, 31) if writer._agree(trainer, not others, batch)]
+        assert stops == [10, 20, 30] and asked == [not others] * 3
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ def test_a_later_look_names_the_first_step_with_a_bad_loss() -> None:
         take(guard, [1.0, 2.0, float("inf"), float("nan")])
 
 
+def test_only_a_weight_that_is_not_finite_is_refused() -> None:
+    """Large values are finite, though their sum and their norm are not; frozen weights are not looked at."""
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(3, 2) for name in ("first", "second", "frozen")})
+    model["frozen"].requires_grad_(False).weight.data.fill_(float("nan"))
+    model["first"].weight.data.fill_(torch.finfo(torch.float32).max)
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=7), current_epoch=1)
+    FiniteLossGuard().check_weights(trainer, model)
+    for value in (float("nan"), float("-inf")):
+        model["second"].bias.data[1] = value
+        with pytest.raises(NotFiniteError, match=r"the weight second\.bias is not finite after step 7"):
+            FiniteLossGuard().check_weights(trainer, model)
+
+
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_train_end", "check_weights"])
 def test_validation_checkpoints_and_the_end_look_at_once(hook: str) -> None:
     guard = FiniteLossGuard(every_n_steps=100)

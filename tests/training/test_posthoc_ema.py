@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint
 from ldm.targets import ConfigError, instantiate_from_config
+from ldm.training.finite import FiniteLossGuard, NotFiniteError
 from ldm.training.lightning_internals import ShardedStrategy
 from ldm.training.posthoc_ema import PosthocEMA, averaged
 from scripts import export_model
@@ -105,6 +107,27 @@ def test_what_cannot_be_averaged_is_said(run: Path, tmp_path: Path, capsys) -> N
     (tmp_path / "ema/a.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="damaged"):
         averaged(tmp_path, 0.1)
+
+
+def test_a_loss_that_is_not_finite_leaves_no_snapshot(tmp_path: Path) -> None:
+    """Even where the guard, as on a GPU, would look at the losses of these steps only later."""
+    model = instantiate_from_config(small.diffusion(use_ema=False))
+    model.learning_rate = 1e-4
+    batches = [small.batch(2) for _ in range(8)]
+    batches[3]["image"] = batches[3]["image"] * torch.nan
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=8,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[FiniteLossGuard(10), PosthocEMA(5)],
+    )
+    with pytest.raises(NotFiniteError, match="the loss is nan at step 3"):
+        trainer.fit(model, torch.utils.data.DataLoader(batches, batch_size=None))
+    assert not (tmp_path / "ema").exists()
 
 
 def test_shares_of_weights_are_refused() -> None:
