@@ -1,4 +1,4 @@
-"""The shipped diffusion configs, shrunk to networks that a test can train."""
+"""The shipped configs, shrunk to networks that a test can train."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ldm.training.config import load_config
 from tests import small
 
 FOLDER = Path(__file__).parents[1] / "configs" / "latent-diffusion"
+AUTOENCODERS, PARSERS = FOLDER.parent / "autoencoder", FOLDER.parent / "face-parser"
 # Each model once: a config for fine-tuning has that of the config before it.
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.endswith("-finetune"))
 
@@ -33,6 +34,26 @@ def shrunk(name: str, **params: Any) -> Any:
         style |= {"num_feat": 1, "output_dim": 8}
         unet["context_dim"] = 8 * style["num_upsample"]
     return small.randomized(instantiate_from_config(config))
+
+
+def shrunk_autoencoder(file: Path) -> Any:
+    """Build the autoencoder of a shipped config at the start of its training, with narrow networks."""
+    config = load_config([file], complete=False)["model"]
+    params, loss = config["params"], config["params"]["lossconfig"]["params"]
+    params |= {"n_embed": 64, "anneal_steps": 0}
+    params["ddconfig"]["ch"] = min(params["ddconfig"]["ch"], 32)
+    if loss.get("disc_weight"):
+        loss["disc_channels"] = 8
+    return instantiate_from_config(config)
+
+
+def shrunk_parser(file: Path) -> Any:
+    """Build the face parser of a shipped config without dropout, which consumes other random numbers in bfloat16."""
+    config = load_config([file], complete=False)["model"]
+    config["params"]["anneal_steps"] = 0
+    if "segformer" in config["params"]:
+        config["params"]["segformer"] |= {"classifier_dropout_prob": 0.0, "drop_path_rate": 0.0}
+    return instantiate_from_config(config)
 
 
 def batch(model: Any, count: int = 2) -> dict[str, Any]:

