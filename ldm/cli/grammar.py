@@ -164,9 +164,8 @@ def _add_model(task: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--checkpoint",
         type=path_argument,
-        required=True,
         metavar="PATH",
-        help="run folder of main.py, or weight file",
+        help="run folder of main.py, folder of weights, or weight file (default: checkpoints/faces/diffusion)",
     )
     model.add_argument(
         "--config", type=path_argument, metavar="YAML", help="config of a weight file that has none"

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ldm.arguments import listed_names
 from ldm.atomic_files import write_text
+from ldm.checkpoints.locate import FACES
 from ldm.cli.others import Others
 from ldm.cli.outputs import check_output_folder, overview_file
 from ldm.data.animation import save_animation
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     check_options = validate_inversion_options if getattr(options, "invert", False) else validate_options
     check_options(**how)  # mistakes before minutes of loading
     pipe = FacePipeline.from_pretrained(
-        options.checkpoint,
+        options.checkpoint or FACES,
         config=options.config,
         weights=options.weights,
         device=options.device,
