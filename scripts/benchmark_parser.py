@@ -2,9 +2,10 @@
 
   python scripts/benchmark_parser.py data/celebamask-hq-mini --first 900 --last 999
 
-FOLDER has images/N.jpg and labels/N.png. Rotated and small faces are crops with repeated edge pixels around the photo;
-only pixels of the photo count. mIoU is the mean over the regions that the drawn label maps have, with pixels summed over
-all photos (docs/evaluation.md). "Sides repaired" first swaps left and right in label maps that have them exchanged.
+FOLDER has images/N.jpg and labels/N.png. Rotated and small faces are crops in which edge pixels of the photo
+are repeated around it; only pixels of the photo are scored. mIoU is the mean over the regions that the drawn
+label maps have, with pixels summed over all photos (docs/evaluation.md). The last column first swaps left and
+right in drawn label maps that have them exchanged.
 """
 
 from __future__ import annotations
@@ -142,9 +143,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=path_argument, help="folder with images/ and labels/")
     parser.add_argument("--first", type=int, help="lowest number of a face (default: all)")
     parser.add_argument("--last", type=int, help="highest number of a face (default: all)")
-    parser.add_argument("--parser", type=Path, default=FACE_PARSER, help="face parser (default: the bundled one)")
+    parser.add_argument(
+        "--parser", type=Path, default=FACE_PARSER, help="face parser (default: the bundled one)"
+    )
     parser.add_argument("--size", type=int, default=512, help="side of photos and label maps (512)")
-    parser.add_argument("--input-side", type=_input_side, help="side of the network's input (default: its config's)")
+    parser.add_argument(
+        "--input-side", type=_input_side, help="side of the network's input (default: its config's)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (cpu)")
     return parser
 
