@@ -1,4 +1,4 @@
-"""Measure a face parser on photos with drawn label maps: upright, rotated and small faces, and the time a photo.
+"""Measure a face parser on drawn label maps: upright, rotated and small faces, and the time a photo.
 
   python scripts/benchmark_parser.py data/celebamask-hq-mini --first 900 --last 999
 
@@ -112,27 +112,27 @@ def measure(parser: FaceParser, faces: CelebAMaskHQ) -> dict[View, Counts]:
     counts = {view: Counts(parser.label_set) for view in VIEWS}
     for i in range(len(faces)):
         image, drawn = faces[i]["image"], faces[i]["labels"]
-        repaired = parser.label_set.repair_sides(drawn)
+        truth = torch.stack([drawn, parser.label_set.repair_sides(drawn)])  # (2, H, W)
         for view, found in counts.items():
             crop, upright = view.crop(len(drawn)), view == VIEWS[0]
-            seen = image if upright else crop.cut(image, (len(drawn), len(drawn)))
+            seen = image if upright else crop.cut(image, (len(drawn), len(drawn)))  # (3, H, W)
             began = time.perf_counter()
             labels = parser.parse(seen)
             finish(parser.device)
             found.seconds.append(time.perf_counter() - began)
-            found.add(labels, cut_labels(drawn, crop), cut_labels(repaired, crop))
+            found.add(labels, *cut_labels(truth, crop))
     return counts
 
 
 def cut_labels(labels: Tensor, crop: Crop) -> Tensor:
-    """Return the crop of a square label map (S, S), same size, by nearest neighbor; outside the photo, 255."""
-    side = len(labels)
+    """Return the crop of label maps (..., S, S), same size, by nearest neighbor; outside the photo, 255."""
+    side = labels.shape[-1]
     centers = (2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1
     y, x = torch.meshgrid(centers, centers, indexing="ij")
     places = crop.center + crop.axis * torch.complex(x, y)  # (S, S)
     column, row = places.real.floor().long(), places.imag.floor().long()
     inside = (column.clamp(0, side - 1) == column) & (row.clamp(0, side - 1) == row)
-    found = labels[row.clamp(0, side - 1), column.clamp(0, side - 1)]
+    found = labels[..., row.clamp(0, side - 1), column.clamp(0, side - 1)]
     return torch.where(inside, found, torch.full_like(found, UNLABELED))
 
 

@@ -1,4 +1,4 @@
-"""scripts/benchmark_parser.py: label maps of crops, scores of parsers whose result is known, the command line."""
+"""scripts/benchmark_parser.py: label maps of crops, parsers whose scores are known, the command line."""
 
 from pathlib import Path
 
