@@ -77,7 +77,8 @@ class Counts:
         """Return a row of the table."""
         scores = overlap(self.drawn)
         regions = [scores.iou[i] for i in self.label_set.indices(REGIONS)]
-        values = (scores.miou, scores.miou / upright.miou, scores.pixel_accuracy, *regions)
+        ratio = scores.miou / upright.miou if upright.miou else math.nan
+        values = (scores.miou, ratio, scores.pixel_accuracy, *regions)
         return _cells(name, *(f"{value:.3f}" for value in (*values, overlap(self.repaired).miou)))
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ldm.checkpoints.io import write_checkpoint
 from ldm.data.datasets.celebamask import CelebAMaskHQ
 from ldm.data.images import save_png
 from ldm.data.label_maps import save_labels
@@ -88,19 +87,24 @@ def test_a_parser_that_is_right_loses_only_the_exchanged_sides(faces: Path) -> N
     assert outside[1] == outside[2] > 0
 
 
-def test_a_table_of_a_saved_parser(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("region", "ratio"), [("background", "1.000"), ("hat", "nan")])
+def test_a_table_of_a_saved_parser_that_finds_one_region(
+    region: str, ratio: str, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "parser"
-    folder.mkdir()
     params = {"widths": [8, 8, 8, 8, 8], "input_side": 32}
-    target = "ldm.models.segmenter.EfficientFaceParser"
-    OmegaConf.save({"model": {"target": target, "params": params}}, folder / "config.yaml")
-    weights = EfficientFaceParser(**params).state_dict()
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+    config = {"model": {"target": "ldm.models.segmenter.EfficientFaceParser", "params": params}}
+    model = EfficientFaceParser(**params)
+    with torch.no_grad():
+        model.network.head.weight.zero_()
+        model.network.head.bias.zero_()[CELEBAMASK_HQ.index(region)] = 1
+    folder.mkdir()
+    write_checkpoint(folder, model.state_dict(), config=config)
     options = [str(faces), "--last", "0", "--size", "64", "--parser", str(folder)]
     assert benchmark_parser.main([*options, "--input-side", "64"]) == 0
     printed = capsys.readouterr().out
     assert all(f"| {view.name} |" in printed for view in VIEWS)
-    assert printed.splitlines()[2].split(" | ")[2] == "1.000"
+    assert printed.splitlines()[2].split(" | ")[2] == ratio
     assert "1 faces at 64x64, input of the network 64x64" in printed
     assert benchmark_parser.main(options) == 0
     assert "input of the network 32x32" in capsys.readouterr().out
