@@ -101,9 +101,10 @@ def compare(
         f"weights {sorted(found.keys() ^ expected.keys())[:3]} are in one only"
     )
     for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        try:
+            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
     numbers = [name for name, value in expected.items() if value.is_floating_point()]
     largest = max((found[name] - expected[name]).abs().max().item() for name in numbers)
     return {"tensors": len(expected), "largest_difference": largest, "total_s": time.monotonic() - started}

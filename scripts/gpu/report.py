@@ -7,7 +7,8 @@ import gc
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,17 +146,17 @@ def line_of(name: str, row: Mapping[str, Any]) -> str:
     return f"{name:<62} " + "  ".join(text for key, text in texts.items() if key not in hidden)
 
 
-class without_tf32:  # noqa: N801 (used like a function)
-    """Context in which products and convolutions of float32 on CUDA compute in float32, not in TF32."""
-
-    def __enter__(self) -> None:
-        self.backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        self.before = [backend.allow_tf32 for backend in self.backends]
-        for backend in self.backends:
-            backend.allow_tf32 = False
-
-    def __exit__(self, *error: object) -> None:
-        for backend, value in zip(self.backends, self.before, strict=True):
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Compute products and convolutions of float32 on CUDA in float32 within the context, not in TF32."""
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
             backend.allow_tf32 = value
 
 
