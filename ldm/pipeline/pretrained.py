@@ -90,10 +90,10 @@ def working_dtype(precision: str, model: LatentDiffusion) -> torch.dtype:
     return torch.bfloat16 if model.bfloat16_is_faster() else torch.float32
 
 
-def compile_step(model: LatentDiffusion) -> None:
+def compile_step(model: LatentDiffusion, backend: str = "inductor") -> None:
     """Compile `UNet.denoise`; on CUDA also capture it as a CUDA graph, once per shape."""
     mode = "reduce-overhead" if model.device.type == "cuda" else "default"
-    compiled = torch.compile(model.unet.denoise, mode=mode, dynamic=False)
+    compiled = torch.compile(model.unet.denoise, backend=backend, mode=mode, dynamic=False)
 
     def denoise(*arguments: Any, **options: Any) -> torch.Tensor:
         return compiled(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from ldm.modules.ema import EMA
@@ -9,8 +10,14 @@ from ldm.training.lightning_internals import ShardedStrategy, ignore_in_broadcas
 
 
 def strategy_named(name: Any) -> Any:
-    """Return the Trainer's strategy for `lightning.trainer.strategy`."""
-    return ShardedStrategy() if name == "fsdp" else name
+    """Return the Trainer's strategy for `lightning.trainer.strategy`.
+
+    "fsdp" shards the weights. "ddp_gloo" is "ddp" over gloo, with which several processes may use one GPU; NCCL
+    refuses that. Other names are Lightning's.
+    """
+    if name == "fsdp":
+        return ShardedStrategy()
+    return DDPStrategy(process_group_backend="gloo") if name == "ddp_gloo" else name
 
 
 def keep_averages_local(model: nn.Module) -> None:

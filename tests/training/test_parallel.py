@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.strategies import DDPStrategy
 
 from ldm.modules.ema import EMA
 from ldm.targets import instantiate_from_config
-from ldm.training.parallel import keep_averages_local
+from ldm.training.parallel import keep_averages_local, strategy_named
 from tests import small
 from tests.training.runs import train_here
 
@@ -28,3 +29,9 @@ def test_data_parallel_training_sends_no_averages_around() -> None:
     averages = sum(len(list(part.buffers())) for part in model.modules() if isinstance(part, EMA))
     assert ignored < buffers and len(ignored) == averages > 100
     assert "scale_factor" not in ignored and not any(name.startswith("first_stage") for name in ignored)
+
+
+def test_ddp_gloo_is_data_parallel_over_gloo() -> None:
+    strategy = strategy_named("ddp_gloo")
+    assert type(strategy) is DDPStrategy and strategy.process_group_backend == "gloo"
+    assert strategy_named("ddp") == "ddp"
