@@ -1,5 +1,6 @@
 """The Python of CONTRIBUTING.md and docs/editing.md runs."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ldm.cli import main
 from ldm.data.datamodule import DataModuleFromConfig
 from ldm.data.images import load_image
 from ldm.data.labels import CELEBAMASK_HQ
@@ -89,3 +91,13 @@ def test_tables_of_weights_agree_with_the_files(page: str) -> None:
             size = listed[folder]
             assert size is not None, f"{page} lacks the size of {folder}"
             assert size[1] == f"{sum(part.stat().st_size for part in parts) / 1e6:.1f}"
+
+
+def test_the_json_of_the_task_faces_is_the_documented_one(capsys) -> None:
+    text = (ROOT / "docs/photos.md").read_text()
+    (documented,) = json.loads(re.search(r"```json\n(.+?)```", text, re.DOTALL)[1])
+    assert main(["faces", str(ROOT / "assets/photos/astronaut.jpg"), "--device", "cpu"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found.keys() == documented.keys() == set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert found.pop("center") == pytest.approx(documented.pop("center"), abs=0.5)
+    assert found == pytest.approx(documented, abs=0.5)
