@@ -132,7 +132,9 @@ def load_protocol(preset: str | Path, folder: Path, overrides: Mapping[str, Any]
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise ConfigError(f"unknown protocol {preset}; available: {known}, or the path of a YAML file")
     read = read_foreign_yaml(path)
-    empty = {name: {} for name in ("swaps", "random", "sampling") if name in read and read[name] is None}
+    empty: dict[str, Any] = {
+        name: {} for name in ("swaps", "random", "sampling") if name in read and read[name] is None
+    }
     settings: dict[str, Any] = {"name": path.stem, **read, **empty}
     settings |= {name: value for name, value in overrides.items() if value is not None and name != "sampling"}
     if options := overrides.get("sampling"):
