@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ldm.atomic_files import write_text
 from scripts.gpu.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ class Run(NamedTuple):
     def write(self, part: Part, record: dict[str, Any]) -> None:
         """Write the JSON of a part."""
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / f"{part.name}.json").write_text(json.dumps(record, indent=1))
+        write_text(self.out / f"{part.name}.json", json.dumps(record, indent=1))
 
 
 def run_all(run: Run, parts: Sequence[Part], seconds: float) -> dict[str, dict[str, Any]]:

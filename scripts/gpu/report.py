@@ -108,6 +108,8 @@ class Report:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             values = dict(row.measure())
+        except TimeoutError as error:
+            values = {SKIPPED: str(error)}
         except Exception as error:  # a row must not end the others
             text = f"{type(error).__name__}: {str(error)[:500]}"
             values = {"out_of_memory": text} if is_out_of_memory(error) else {FAILED: text}
