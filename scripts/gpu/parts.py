@@ -97,6 +97,7 @@ def run_part(run: Run, part: Part, limit: float) -> dict[str, Any]:
         file.unlink(missing_ok=True)
     command = [sys.executable, "-m", part.module, "--out", str(file)]
     command += ["--until", f"{time.time() + limit - GRACE:.0f}", "--resume"]
+    command += ["--identity", json.dumps(run.of)]  # the code may change meanwhile
     began = time.monotonic()
     status = run_process(
         [*command, *(["--dry-run"] if run.dry_run else [])], run.out / f"{part.name}.log", limit
