@@ -23,7 +23,7 @@ fuzz: install
 	$(BIN)/python -m tests.fuzz
 
 gpu:
-	$(RUN) scripts/benchmark_gpu.py --resume --out $(OUT)/gpu
+	$(RUN) scripts/benchmark_gpu.py --resume --out $(OUT)/gpu $(OPTIONS)
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

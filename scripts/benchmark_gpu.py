@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
 # Only modules that need no package but the standard library.
+from ldm.atomic_files import write_text
 from scripts.gpu.bar import BAR, judge
 from scripts.gpu.packages import PackageError, provide
 from scripts.gpu.parts import PARTS, Run, run_all
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parts = [part for part in PARTS if part.name in options.parts]
     records = run_all(run, parts, options.seconds - (time.monotonic() - began))
     summary = summarize(identity, records)
-    (run.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    write_text(run.out / "summary.json", json.dumps(summary, indent=1))
     return int(any(part["status"] != "complete" for part in summary["parts"].values()))
 
 

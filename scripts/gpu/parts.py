@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ldm.atomic_files import write_text
 from scripts.gpu.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ class Run(NamedTuple):
     def write(self, part: Part, record: dict[str, Any]) -> None:
         """Write the JSON of a part."""
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / f"{part.name}.json").write_text(json.dumps(record, indent=1))
+        write_text(self.out / f"{part.name}.json", json.dumps(record, indent=1))
 
 
 def run_all(run: Run, parts: Sequence[Part], seconds: float) -> dict[str, dict[str, Any]]:
@@ -96,6 +97,7 @@ def run_part(run: Run, part: Part, limit: float) -> dict[str, Any]:
         file.unlink(missing_ok=True)
     command = [sys.executable, "-m", part.module, "--out", str(file)]
     command += ["--until", f"{time.time() + limit - GRACE:.0f}", "--resume"]
+    command += ["--identity", json.dumps(run.of)]  # the code may change meanwhile
     began = time.monotonic()
     status = run_process(
         [*command, *(["--dry-run"] if run.dry_run else [])], run.out / f"{part.name}.log", limit

@@ -85,7 +85,8 @@ def compare(
 
     Raises:
         AssertionError: weights differ by more than rounding.
-        RuntimeError: a process failed or took too long.
+        RuntimeError: a process failed.
+        TimeoutError: the time is up.
     """
     started = time.monotonic()
     kind = "gpu" if report.device.type == "cuda" else "cpu"
@@ -95,7 +96,12 @@ def compare(
         trained += [
             start(several, env, (*options, f"accelerator={kind}"), batch) for env, options in processes
         ]
-        wait(trained, report.until)
+        try:
+            wait(trained, report.until)
+        except (RuntimeError, TimeoutError):
+            for log in sorted(Path(folder).glob("*/*.log")):
+                print(f"--- {log.relative_to(folder)}", log.read_text()[-4000:], sep="\n", flush=True)
+            raise
         expected, found = weights_of(one), weights_of(several)
     assert found.keys() == expected.keys(), (
         f"weights {sorted(found.keys() ^ expected.keys())[:3]} are in one only"
@@ -133,7 +139,7 @@ def wait(processes: Sequence[subprocess.Popen[str]], until: float) -> None:
             if any(process.returncode for process in processes):
                 break
             if time.time() > until:
-                raise RuntimeError("training in several processes did not end in time")
+                raise TimeoutError("the time is up before the training of all processes ended")
             time.sleep(0.1)
     finally:
         for process in processes:

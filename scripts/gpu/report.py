@@ -108,6 +108,8 @@ class Report:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             values = dict(row.measure())
+        except TimeoutError as error:
+            values = {SKIPPED: str(error)}
         except Exception as error:  # a row must not end the others
             text = f"{type(error).__name__}: {str(error)[:500]}"
             values = {"out_of_memory": text} if is_out_of_memory(error) else {FAILED: text}
@@ -168,10 +170,11 @@ class PartOptions(NamedTuple):
     dry_run: bool
     resume: bool
     until: float
+    identity: Identity
 
     def report(self) -> Report:
         """Return the report that these options ask for."""
-        return Report(self.out, identity(self.device.type), self.device, self.resume, self.until)
+        return Report(self.out, self.identity, self.device, self.resume, self.until)
 
 
 def part_options(description: str | None, arguments: list[str] | None) -> PartOptions:
@@ -183,6 +186,10 @@ def part_options(description: str | None, arguments: list[str] | None) -> PartOp
     )
     parser.add_argument("--resume", action="store_true", help="keep the results in --out")
     parser.add_argument("--until", type=float, default=math.inf, help="Unix time after which no row starts")
+    parser.add_argument(
+        "--identity", type=json.loads, help="JSON of device, torch and commit (default: found)"
+    )
     options = parser.parse_args(arguments)
     device = torch.device("cpu" if options.dry_run else "cuda")
-    return PartOptions(options.out, device, options.dry_run, options.resume, options.until)
+    of = options.identity or identity(device.type)
+    return PartOptions(options.out, device, options.dry_run, options.resume, options.until, of)

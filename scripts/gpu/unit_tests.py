@@ -32,7 +32,7 @@ def run(options: PartOptions) -> dict[str, Any]:
     """Run pytest until the time is up, and return the numbers of its results."""
     xml = options.out.with_suffix(".xml").absolute()
     xml.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider", "--durations=5"]
+    command = [sys.executable, "-m", "pytest", "-vv", "-rfE", "-p", "no:cacheprovider", "--durations=5"]
     command += [f"--junitxml={xml}", *(SMALL if options.dry_run else TESTS)]
     if find_spec("pytest_timeout"):  # a test that hangs must not take the time of the others
         command += ["--timeout=90"]

@@ -385,6 +385,18 @@ def test_every_test_that_needs_cuda_runs() -> None:
                 assert any(path.startswith(chosen) for chosen in unit_tests.TESTS), path
 
 
+def test_processes_that_fail_or_take_too_long_are_ended() -> None:
+    def start(code: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", code], text=True)
+
+    waiting = start("import time; time.sleep(300)")
+    with pytest.raises(RuntimeError, match="status 3"):
+        processes.wait([waiting, start("raise SystemExit(3)")], math.inf)
+    assert waiting.poll() is not None
+    with pytest.raises(TimeoutError):
+        processes.wait([start("import time; time.sleep(300)")], time.time() + 0.5)
+
+
 def test_losses_that_do_not_fall_are_an_error() -> None:
     assert faces.ends_of([2.0] * 10 + [1.0] * 10) == {"loss_at_start": 2.0, "loss_at_end": 1.0}
     assert "did not fall" in faces.ends_of([1.0] * 30)["error"]
