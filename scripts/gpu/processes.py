@@ -135,9 +135,8 @@ def start(folder: Path, env: dict[str, str], options: Sequence[str], batch: int)
 def wait(processes: Sequence[subprocess.Popen[str]], until: float) -> None:
     """Wait for all; end all if one fails or the time is up, since the others would wait for it."""
     try:
-        while any(process.poll() is None for process in processes):
-            if any(process.returncode for process in processes):
-                break
+        # All are polled: the first may wait for one that has failed.
+        while None in (states := [process.poll() for process in processes]) and not any(states):
             if time.time() > until:
                 raise TimeoutError("the time is up before the training of all processes ended")
             time.sleep(0.1)
