@@ -140,13 +140,13 @@ def wait(processes: Sequence[subprocess.Popen[str]], until: float) -> None:
             if time.time() > until:
                 raise TimeoutError("the time is up before the training of all processes ended")
             time.sleep(0.1)
+        if failed := [status for status in states if status]:
+            raise RuntimeError(f"a process ended with status {failed[0]}")
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if failed := [process for process in processes if process.returncode]:
-        raise RuntimeError(f"a process ended with status {failed[0].returncode}")
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
