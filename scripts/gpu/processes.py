@@ -44,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Compare the weights; return 1 if a row has no result."""
     options = part_options(__doc__, arguments)
     report = options.report()
-    rows = [Row("two processes over gloo on one device", partial(over_gloo, report), 20)]
+    rows = [Row("two processes over gloo on one device", partial(over_gloo, report), 12)]
     if report.device.type == "cuda":
         rows += [
-            Row("one process over NCCL", partial(over_nccl, report, 1), 20),
-            Row("two processes over NCCL on two GPUs", partial(over_nccl, report, 2), 20),
+            Row("one process over NCCL", partial(over_nccl, report, 1), 12),
+            Row("two processes over NCCL on two GPUs", partial(over_nccl, report, 2), 12),
         ]
     return report.run(rows)
 
