@@ -32,10 +32,10 @@ class Part(NamedTuple):
 
 PARTS = (  # sampling is the last, since its compiled rows can use all time that is left
     Part("tests", 110, "scripts.gpu.unit_tests"),
-    Part("processes", 40, "scripts.gpu.processes"),
+    Part("processes", 60, "scripts.gpu.processes"),
     Part("faces", 105, "scripts.gpu.faces"),
     Part("training", 105, "scripts.gpu.training"),
-    Part("sampling", 160, "scripts.gpu.sampling"),
+    Part("sampling", 140, "scripts.gpu.sampling"),
 )
 
 

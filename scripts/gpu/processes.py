@@ -44,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Compare the weights; return 1 if a row has no result."""
     options = part_options(__doc__, arguments)
     report = options.report()
-    rows = [Row("two processes over gloo on one device", partial(over_gloo, report), 20)]
+    rows = [Row("two processes over gloo on one device", partial(over_gloo, report), 12)]
     if report.device.type == "cuda":
         rows += [
-            Row("one process over NCCL", partial(over_nccl, report, 1), 20),
-            Row("two processes over NCCL on two GPUs", partial(over_nccl, report, 2), 20),
+            Row("one process over NCCL", partial(over_nccl, report, 1), 12),
+            Row("two processes over NCCL on two GPUs", partial(over_nccl, report, 2), 12),
         ]
     return report.run(rows)
 
@@ -135,19 +135,18 @@ def start(folder: Path, env: dict[str, str], options: Sequence[str], batch: int)
 def wait(processes: Sequence[subprocess.Popen[str]], until: float) -> None:
     """Wait for all; end all if one fails or the time is up, since the others would wait for it."""
     try:
-        while any(process.poll() is None for process in processes):
-            if any(process.returncode for process in processes):
-                break
+        # All are polled: the first may wait for one that has failed.
+        while None in (states := [process.poll() for process in processes]) and not any(states):
             if time.time() > until:
                 raise TimeoutError("the time is up before the training of all processes ended")
             time.sleep(0.1)
+        if failed := [status for status in states if status]:
+            raise RuntimeError(f"a process ended with status {failed[0]}")
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if failed := [process for process in processes if process.returncode]:
-        raise RuntimeError(f"a process ended with status {failed[0].returncode}")
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
