@@ -165,6 +165,7 @@ def for_use(model_config: Any) -> Any:
         params["first_stage_config"] = _without_loss(first_stage)
     if canonical(model_config.get("target")) == DIFFUSION:
         params["use_ema"] = False
+        params.pop("ema_style_encoder", None)  # has no effect then
     return _without_loss({**model_config, "params": params})
 
 

@@ -112,7 +112,7 @@ class Segmenter(pl.LightningModule):
         logits = self(batch["image"])
         loss = self._loss(logits, batch["labels"])
         self.log("val/loss", loss, batch_size=len(logits), sync_dist=True)
-        self.seen += confusion(logits.argmax(1), batch["labels"], len(self.label_set))
+        self.seen += confusion(logits.argmax(1), batch["labels"], len(self.label_set), checked=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log mean IoU, the IoU of each region and the pixel accuracy."""

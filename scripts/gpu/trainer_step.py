@@ -15,8 +15,8 @@ from ldm.training.trainer import silence_lightning
 class TrainerStep:
     """One step of a run with `precision: bf16-mixed`, in the order of Lightning's loop.
 
-    Optimizer, autocast and clipping are those of a `Trainer`: with clipping, AdamW is not fused, and autocast converts
-    the weights at every use.
+    Optimizer, autocast and clipping are those of a `Trainer`: AdamW is fused, and autocast converts the weights at every
+    use.
 
     Args:
         model: in training mode, on its device.
@@ -54,7 +54,8 @@ class TrainerStep:
     def __call__(self) -> None:
         """Take a step."""
         self.passes()
-        self.precision.clip_gradients(self.optimizer, self.clip)
+        if self.clip:
+            self.model.configure_gradient_clipping(self.optimizer, self.clip, "norm")
         self.optimizer.step()
         self.model._emas().update()
         self.steps += 1

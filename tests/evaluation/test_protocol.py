@@ -40,7 +40,7 @@ def test_published_preset() -> None:
         ("data: faces\nfirst: 0.5", "first must be an integer, got 0.5"),
         ("data: faces\nsize: [64]", r"size must be a positive integer or .*, got \[64\]"),
         ("data: faces\nsampling: 20", "sampling must be options .*, got 20"),
-        ("data: faces\nsampling: {steps: many}", "wrong type"),
+        ("data: faces\nsampling: {steps: many}", "steps must be an integer or None, got 'many'"),
         (
             "data: faces\nswaps: {a: hair}",
             r"swaps: a must be a list of regions, such as \[hair\], got 'hair'",

@@ -127,7 +127,7 @@ def test_the_measured_step_is_the_trainers() -> None:
             trainer.fit(model, torch.utils.data.DataLoader([batch] * 3, batch_size=None))
         else:
             step = TrainerStep(model, 0.1, batch)
-            assert not step.optimizer.defaults["fused"]
+            assert step.optimizer.defaults["fused"]
             for _ in range(3):
                 step()
             step.close()
