@@ -400,4 +400,5 @@ def test_processes_that_fail_or_take_too_long_are_ended() -> None:
 def test_losses_that_do_not_fall_are_an_error() -> None:
     assert faces.ends_of([2.0] * 10 + [1.0] * 10) == {"loss_at_start": 2.0, "loss_at_end": 1.0}
     assert "did not fall" in faces.ends_of([1.0] * 30)["error"]
+    assert faces.ends_of([1.0] * 30, judged=False) == {"loss_at_start": 1.0, "loss_at_end": 1.0}
     assert "error" in faces.ends_of([])
