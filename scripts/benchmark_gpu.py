@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 
 # Only modules that need no package but the standard library.
 from ldm.atomic_files import write_text
-from scripts.gpu.bar import BAR, judge
+from scripts.gpu import bar
 from scripts.gpu.packages import PackageError, provide
 from scripts.gpu.parts import PARTS, Run, run_all
 
@@ -85,12 +85,12 @@ def summarize(identity: dict[str, str], records: dict[str, dict[str, Any]]) -> d
         print(
             f"{name:<12} {record['status']:<12} {len(rows)} rows, {counts['error']} failed, {counts['skipped']} skipped"
         )
-    verdicts = [verdict for record in records.values() for verdict in judge(record["rows"])]
-    print(f"bar of {100 * BAR:.0f} % of the matrix rate in bfloat16:")
+    verdicts = [verdict for record in records.values() for verdict in bar.verdicts(record["rows"])]
+    print(f"bar of {100 * bar.BAR:.0f} % of the matrix rate in bfloat16:")
     for verdict in verdicts:
         print(f"  {verdict}")
-    bar = [{**verdict._asdict(), "reached": verdict.reached} for verdict in verdicts]
-    return {"identity": identity, "parts": parts, "bar": {"share": BAR, "verdicts": bar}}
+    found = [{**verdict._asdict(), "reached": verdict.reached} for verdict in verdicts]
+    return {"identity": identity, "parts": parts, "bar": {"share": bar.BAR, "verdicts": found}}
 
 
 def _extend_path(*folders: Path | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ldm.arguments import path_argument
 from ldm.cli.commands import add_commands
 from ldm.cli.dataset_grammar import add_dataset_task, check_dataset
+from ldm.cli.model_arguments import add_model_arguments
 from ldm.cli.photo_grammar import PHOTO_TASKS, add_photo_tasks, check_photo
 
 TASKS = {
@@ -167,17 +168,7 @@ def _add_model(task: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="run folder of main.py, folder of weights, or weight file (default: checkpoints/faces/diffusion)",
     )
-    model.add_argument(
-        "--config", type=path_argument, metavar="YAML", help="config of a weight file that has none"
-    )
-    model.add_argument(
-        "--weights", choices=("ema", "raw"), help="EMA or raw weights of the UNet (default: ema if available)"
-    )
-    model.add_argument(
-        "--precision",
-        default="auto",
-        help="auto, float32, bfloat16 or float16 (default: auto, the faster of float32 and bfloat16)",
-    )
+    add_model_arguments(model)
     model.add_argument(
         "--compile",
         action="store_true",

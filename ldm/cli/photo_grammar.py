@@ -3,6 +3,7 @@
 import argparse
 
 from ldm.arguments import path_argument
+from ldm.cli.model_arguments import add_model_arguments
 
 PHOTO_TASKS = {
     "photo": "edit regions of a face in photos; each result is the whole photo",
@@ -59,17 +60,7 @@ def _add_edit(task: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="face model (default: checkpoints/faces/diffusion)",
     )
-    task.add_argument(
-        "--config", type=path_argument, metavar="YAML", help="config of a weight file that has none"
-    )
-    task.add_argument(
-        "--weights", choices=("ema", "raw"), help="EMA or raw weights of the UNet (default: ema if available)"
-    )
-    task.add_argument(
-        "--precision",
-        default="auto",
-        help="auto, float32, bfloat16 or float16 (default: auto, the faster of float32 and bfloat16)",
-    )
+    add_model_arguments(task)
     task.add_argument(
         "--face",
         type=int,

@@ -151,9 +151,7 @@ class ImageSampler:
 
     def mask(self, labels: Tensor) -> Tensor:
         """Return one-hot masks (B, R, H, W) on the model's device."""
-        check_labels(
-            labels, self.model.num_regions
-        )  # before they are on a GPU, which the host would wait for
+        check_labels(labels, self.model.num_regions)  # before they are on a GPU: the host would wait for it
         return one_hot(to_device(labels, self.model.device), self.model.num_regions, checked=True)
 
     def latent_size(self, labels: Tensor) -> tuple[int, int]:

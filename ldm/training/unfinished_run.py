@@ -109,10 +109,8 @@ def run_kept_in(out: Path) -> Iterator[Path]:
     folder = out / NAME
     with _locked(out):
         try:
-            if UnfinishedRun.find(folder) is None:
-                shutil.rmtree(
-                    folder, ignore_errors=True
-                )  # of a run that was killed before its first checkpoint
+            if UnfinishedRun.find(folder) is None:  # perhaps one that was killed before its first checkpoint
+                shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             yield folder
         finally:

@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
         return f"{self.what}: {reached}, {100 * self.share:.0f} % by {self.row!r}"
 
 
-def judge(rows: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
+def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
     """Return a verdict for each model and kind of work among the rows in bfloat16."""
     best: dict[str, Verdict] = {}
     for name, row in rows.items():

@@ -62,7 +62,7 @@ def train(options: PartOptions) -> dict[str, Any]:
         command += [f"data.params.batch_size={batch}", *overrides]
         lines = output_of(command)
         losses = [float(row["train/loss"]) for row in read_rows(out / "metrics.csv") if row.get("train/loss")]
-    return {"data": data, "batch": batch, **progress(lines), **ends_of(losses, judged=not options.dry_run)}
+    return {"data": data, "batch": batch, **progress(lines), **ends_of(losses, must_fall=not options.dry_run)}
 
 
 def data_overrides(dry_run: bool) -> tuple[str, Sequence[str]]:
@@ -106,17 +106,17 @@ def progress(lines: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def ends_of(losses: Sequence[float], *, judged: bool = True, share: float = 0.1) -> dict[str, Any]:
+def ends_of(losses: Sequence[float], *, must_fall: bool = True, share: float = 0.1) -> dict[str, Any]:
     """Return the mean of the first and of the last tenth of the logged losses, which vary with the timesteps.
 
-    If `judged`, it is an error that the loss did not fall, which a dry run of a few seconds cannot expect.
+    With `must_fall`, it is an error that the loss did not fall, which a dry run of a few seconds cannot expect.
     """
     count = max(1, int(share * len(losses)))
     if not losses:
         return {"error": "train_faces.py has logged no losses"}
     first, last = sum(losses[:count]) / count, sum(losses[-count:]) / count
     found: dict[str, Any] = {"loss_at_start": first, "loss_at_end": last}
-    if judged and not last < first:
+    if must_fall and not last < first:
         found["error"] = f"the loss did not fall in training: {first:.4g} at the start, {last:.4g} at the end"
     return found
 
