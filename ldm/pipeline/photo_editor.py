@@ -51,8 +51,10 @@ class PhotoEditor:
         Args:
             checkpoint: argument of `FacePipeline.from_pretrained`; by default `checkpoints/faces/diffusion`.
             parser: argument of `FaceParser.from_pretrained`; by default the parser of the repository.
-            config, weights, precision: of the face model, as in `FacePipeline.from_pretrained`.
+            config: YAML of the face model, as in `FacePipeline.from_pretrained`.
+            weights: "ema" or "raw" weights of the face model, as in `FacePipeline.from_pretrained`.
             device: "cpu", "cuda" or "mps"; by default the fastest available.
+            precision: of the face model; "auto" uses bfloat16 where it is faster.
 
         Raises:
             CheckpointError: a checkpoint cannot be loaded. PhotoError: model and parser have different
