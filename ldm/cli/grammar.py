@@ -190,6 +190,9 @@ def _add_sampling(task: argparse.ArgumentParser) -> None:
     sampling.add_argument(
         "--spacing", help="timestep spacing: uniform, quadratic or logsnr (default: the best of the solver)"
     )
+    sampling.add_argument(
+        "--order", type=int, help="order of unipc, 1 to 3 (default: 2 up to 12 steps, 3 for more)"
+    )
     sampling.add_argument("--eta", type=float, help="stochasticity of DDIM, 0 to 1 (default: 0)")
     sampling.add_argument(
         "--guidance",

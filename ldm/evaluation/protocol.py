@@ -88,7 +88,7 @@ class Protocol:
 
     @property
     def resolved_sampling(self) -> dict[str, Any]:
-        """The sampling options, with solver, steps and spacing as used."""
+        """The sampling options, with solver, steps, spacing and order as used."""
         return resolve_sampling(self.sampling)
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,9 +97,10 @@ class Protocol:
 
 
 def resolve_sampling(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sampling options with the solver, steps and spacing that are used, also where they are defaults."""
+    """Return sampling options with solver, steps, spacing and order of unipc as used, also where they are defaults."""
     used = validate_options(**options)
-    return {**options, "solver": used.solver, "steps": used.used_steps, "spacing": used.used_spacing}
+    resolved = {**options, "solver": used.solver, "steps": used.used_steps, "spacing": used.used_spacing}
+    return resolved if used.used_order is None else {**resolved, "order": used.used_order}
 
 
 def _check_variants(task: str, variants: Any) -> None:

@@ -119,13 +119,12 @@ class ImageSampler:
                 solver=options.solver,
                 eta=options.eta,
                 spacing=options.used_spacing,
+                order=options.used_order,
                 generator=generators,
                 progress=stages.next_stage(),
             )
             _check_finite(z, options)
-            images = self.model.decode_first_stage(z).float()
-            _check_finite(images, options)
-            images = images.clamp(-1, 1)
+            images = self._images(z, options)
         return images if original is None or weights is None else blend(images, original, weights)
 
     def invert(
@@ -165,18 +164,21 @@ class ImageSampler:
             )
         return H // factor, W // factor
 
-    def _decoded(self, z: Tensor) -> Tensor:
-        return self.model.decode_first_stage(z).float().clamp(-1, 1)
+    def _images(self, z: Tensor, options: Sampling) -> Tensor:
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]; raise ValueError if a value overflows."""
+        images = self.model.decode_first_stage(z).float()
+        _check_finite(images, options)
+        return images.clamp(-1, 1)
 
     def _with_preview(self, predict: Predict, preview: Preview) -> Predict:
         """Wrap `predict` to also pass the current estimate of x0 to `preview`."""
         alpha_bar = self.model.schedule.alpha_bar.tolist()
-        decode = self.preview_decoder or self._decoded
+        decode = self.preview_decoder or self.model.decode_first_stage
 
         def with_preview(x: Tensor, t: Tensor, timestep: int) -> Tensor:
             eps, a = evaluate(predict, x, t, timestep), alpha_bar[timestep]
             if a > 0:  # x0 is undefined at pure noise
-                preview(lambda: decode((x - (1 - a) ** 0.5 * eps) / a**0.5))
+                preview(lambda: decode((x - (1 - a) ** 0.5 * eps) / a**0.5).float().clamp(-1, 1))
             return eps
 
         return TimedPredict(with_preview)

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypedDict, TypeGuard, Unpack, get_args
 from torch import Tensor
 
 from ldm.closest_name import by_similarity
-from ldm.sampling.multistep import Progress
+from ldm.sampling.multistep import Progress, default_order
 from ldm.sampling.schedule import SPACINGS, Spacing
-from ldm.sampling.solvers import SOLVERS
+from ldm.sampling.solvers import SOLVERS, UNIPC_ORDERS
 
 Null = Literal["empty", "zero"]
 # Receives a function that decodes the current x0 estimate (B, 3, H, W); nothing is computed unless it is called.
@@ -22,7 +22,17 @@ DEFAULT_STEPS, DDIM_STEPS = 10, 50  # of dpmpp_2m and unipc; of ddim, ddpm and p
 # Spacing with the lowest error at 20 steps (docs/sampling.md); other solvers use the published one.
 BEST_SPACING: dict[str, Spacing] = {"dpmpp_2m": "logsnr", "unipc": "logsnr"}
 # Options that decide the image; the others decide memory, time and callbacks.
-STORED_OPTIONS = ("steps", "solver", "spacing", "eta", "seed", "guidance", "null", "guidance_interval")
+STORED_OPTIONS = (
+    "steps",
+    "solver",
+    "spacing",
+    "order",
+    "eta",
+    "seed",
+    "guidance",
+    "null",
+    "guidance_interval",
+)
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -31,6 +41,7 @@ class SamplingOptions(TypedDict, total=False):
     steps: int | None
     solver: str
     spacing: Spacing | None
+    order: int | None
     eta: float
     seed: int | Sequence[int]
     guidance: float | Mapping[str, float]
@@ -51,6 +62,7 @@ class Sampling:
             At most the number of timesteps of the model.
         solver: name in `ldm.sampling.SOLVERS`.
         spacing: timestep spacing, "uniform", "quadratic" or "logsnr"; None for the best of the solver.
+        order: order of unipc, 1 to 3; None for 2 up to 12 steps and 3 for more.
         eta: stochasticity of DDIM, in [0, 1].
         seed: seed of the noise, for all images or one per image. The noise does not depend on the batch; nor
             does the image, up to rounding: in float32 it is invisible, in bfloat16 and float16 it can reach
@@ -76,6 +88,7 @@ class Sampling:
     steps: int | None = None
     solver: str = "dpmpp_2m"
     spacing: Spacing | None = None
+    order: int | None = None
     eta: float = 0.0
     seed: int | Sequence[int] = 0
     guidance: float | Mapping[str, float] = 1.0
@@ -104,9 +117,17 @@ class Sampling:
         for seed in _listed(self.seed):
             if not 0 <= seed < 2**63:
                 raise ValueError(f"seed must be in [0, 2^63 - 1], got {seed}")
-        for name, value in {"steps": self.steps, "batch_size": self.batch_size}.items():
+        for name, value in {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "order": self.order,
+        }.items():
             if value is not None and not is_integer(value):
                 raise ValueError(f"{name} must be an integer or None, got {value!r}")
+        if self.order is not None and (self.solver != "unipc" or self.order not in UNIPC_ORDERS):
+            raise ValueError(
+                f"order must be 1, 2 or 3 with the solver unipc, got {self.order!r} with {self.solver}"
+            )
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise ValueError(f"steps must be in [1, 1000], got {self.steps}")
         if self.batch_size is not None and self.batch_size < 1:
@@ -136,6 +157,11 @@ class Sampling:
     def used_spacing(self) -> Spacing:
         """Timestep spacing, with None resolved to the best of the solver."""
         return self.spacing or BEST_SPACING.get(self.solver, "uniform")
+
+    @property
+    def used_order(self) -> int | None:
+        """Order of unipc, with None resolved to the best for the steps; None for other solvers."""
+        return self.order or (default_order(self.used_steps) if self.solver == "unipc" else None)
 
     @property
     def used_steps(self) -> int:

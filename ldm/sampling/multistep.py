@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+FEW_STEPS = 12  # up to which order 2 of UniPC has a lower error than order 3
 PredictData = Callable[[Tensor, int], Tensor]  # x (B, ...), t -> x0 like x
 Progress = Callable[[int, int], None]  # steps done, total number of steps
 
@@ -61,14 +62,24 @@ def dpmpp_2m(predict: PredictData, x: Tensor, levels: list[Level], progress: Pro
     return x
 
 
+def default_order(steps: int) -> int:
+    """Return the order of UniPC with the lower error at a number of steps (docs/sampling.md)."""
+    return 2 if steps <= FEW_STEPS else 3
+
+
 def unipc(
-    predict: PredictData, x: Tensor, levels: list[Level], progress: Progress | None, order: int = 3
+    predict: PredictData,
+    x: Tensor,
+    levels: list[Level],
+    progress: Progress | None,
+    order: int | None = None,
 ) -> Tensor:
     """Run UniPC with B(h) = e^-h - 1 (Zhao et al., arXiv 2302.04867, algorithms 5 and 6) to levels[-1].
 
     Each step (UniP) uses the last `order` predictions of x0. The prediction at the new level then corrects the step
     (UniC) without a further evaluation of the network. The last step is not corrected.
     """
+    order = order or default_order(len(levels) - 1)
     predictions: list[Prediction] = []  # oldest first
     previous = x
     for done, (level, below) in enumerate(pairwise(levels), 1):

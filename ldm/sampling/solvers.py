@@ -15,7 +15,7 @@ from ldm.sampling.schedule import NoiseSchedule, Spacing, evenly
 
 Solver = Literal["ddim", "ddpm", "plms", "dpmpp_2m", "unipc"]
 SOLVERS: tuple[Solver, ...] = ("ddim", "ddpm", "plms", "dpmpp_2m", "unipc")
-DATA_PREDICTION_SOLVERS = {"dpmpp_2m": dpmpp_2m, "unipc": unipc}
+UNIPC_ORDERS = (1, 2, 3)
 # Adams-Bashforth weights, newest prediction first, by order.
 ADAMS_BASHFORTH = {
     2: (3 / 2, -1 / 2),
@@ -47,6 +47,7 @@ def sample(
     solver: str = "ddim",
     eta: float = 0.0,
     spacing: Spacing = "uniform",
+    order: int | None = None,
     generator: Generators = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -61,6 +62,7 @@ def sample(
             or "unipc" (2302.04867).
         eta: stochasticity of ddim, in [0, 1]: 0 is deterministic, 1 as ddpm.
         spacing: spacing of the timesteps, see `NoiseSchedule.timesteps`; ddpm always spaces them evenly.
+        order: order of unipc, 1 to 3; by default 2 up to 12 steps and 3 for more.
         generator: generator of the noise added in each step: one per image, or one for the batch.
         progress: called after every step with the steps done and the total number of steps.
 
@@ -76,16 +78,21 @@ def sample(
         raise ValueError(f"eta must be in [0, 1], got {eta}")
     if eta > 0 and solver not in ("ddim", "ddpm"):
         raise ValueError(f"eta must be 0 with the solver {solver}, got {eta}")
+    if order is not None and (solver != "unipc" or order not in UNIPC_ORDERS):
+        raise ValueError(f"order must be 1, 2 or 3 with unipc and None with other solvers, got {order}")
     if solver == "ddpm" and (eta != 0 or spacing != "uniform"):
         warnings.warn(
             "the solver ddpm ignores eta and spacing: its noise and its evenly spaced timesteps are fixed",
             stacklevel=2,
         )
     with torch.no_grad():
-        if solver in DATA_PREDICTION_SOLVERS:
+        if solver in ("dpmpp_2m", "unipc"):
             bar = schedule.alpha_bar.tolist()
             levels = [Level.of(t, bar[t]) for t in schedule.nodes(steps, spacing)]
-            return DATA_PREDICTION_SOLVERS[solver](_data_prediction(predict, bar), x_T, levels, progress)
+            data = _data_prediction(predict, bar)
+            if solver == "unipc":
+                return unipc(data, x_T, levels, progress, order)
+            return dpmpp_2m(data, x_T, levels, progress)
         if solver == "plms":
             return _plms(predict, x_T, _steps(schedule, steps, spacing), progress)
         if solver == "ddpm":

@@ -77,3 +77,9 @@ def test_overriding_single_sampling_options() -> None:
     assert changed == {**sampling, "guidance": 1.5} != sampling
     with pytest.raises(ValueError, match="guidanse"):
         load_protocol("synthetic", PRESETS, {"sampling": {"guidanse": 1.5}})
+
+
+def test_order_of_unipc_is_recorded(tmp_path: Path) -> None:
+    sampling = {"solver": "unipc", "steps": 10}
+    resolved = load_protocol("mini", PRESETS, {"sampling": sampling}).resolved_sampling
+    assert resolved["order"] == 2

@@ -30,7 +30,7 @@ WORDS = (
     "9" * 400,
 )
 OPTIONS = (
-    "--names", "--style", "--regions", "--seed", "--steps", "--guidance", "--solver", "--spacing", "--eta",
+    "--names", "--style", "--regions", "--seed", "--steps", "--guidance", "--solver", "--spacing", "--eta", "--order",
     "--device", "--precision", "--weights", "--config", "--overview", "--batch-size", "--mask", "--image",
 )  # fmt: skip
 TASKS = ("reconstruct", "swap", "noise", "random", "interpolate", "style")

@@ -58,6 +58,19 @@ def test_20_steps_are_more_accurate_than_100_of_ddim() -> None:
         assert errors == sorted(errors, reverse=True)
 
 
+def test_order_of_unipc_follows_the_number_of_steps() -> None:
+    for steps, best in ((5, 2), (12, 2), (13, 3), (20, 3)):
+
+        def end(order: int | None, steps: int = steps) -> Tensor:
+            return sample(
+                mixture(), noise(), SCHEDULE, steps=steps, solver="unipc", spacing="logsnr", order=order
+            )
+
+        ends = {order: end(order) for order in (1, 2, 3)}
+        assert torch.equal(end(None), ends[best])
+        assert not any(torch.equal(ends[best], x) for order, x in ends.items() if order != best)
+
+
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc2", "unipc3"])
 def test_steps_equal_those_of_diffusers(solver: str, spacing) -> None:

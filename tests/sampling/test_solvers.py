@@ -175,6 +175,8 @@ def test_guidance_scale_per_pixel() -> None:
         ({"steps": 0, "solver": "ddpm"}, r"steps must be in \[1, 1000\]"),
         ({"spacing": "cubic"}, "'cubic'; available: quadratic"),
         ({"solver": "plms", "eta": 0.5}, "eta must be 0 with the solver plms, got 0.5"),
+        ({"solver": "unipc", "order": 4}, "order must be 1, 2 or 3 with unipc .*got 4"),
+        ({"order": 2}, "order must be .*got 2"),
         ({"eta": -1.0}, "eta must be in \\[0, 1\\], got -1.0"),
     ],
 )
