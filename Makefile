@@ -16,8 +16,9 @@ OUT ?= results
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py
 
+# Each process takes one thread and up to 1 GB.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz

@@ -79,8 +79,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precisions",
         type=_precisions,
-        help="precisions of the cached step in addition to float32, such as bfloat16,float16 (default: bfloat16, "
-        "and none on a CPU, which may emulate it)",
+        help="precisions of the cached step in addition to float32, such as bfloat16,float16 (default: bfloat16 "
+        "where the device computes in it natively)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="also measure the cached step with torch.compile"
@@ -134,10 +134,14 @@ class Benchmark:
         """Measure everything."""
         import torch
 
+        from ldm.modules.precision import native_bfloat16
+
         with torch.no_grad():
             self.rates["float32"] = matrix_rate("float32", self.device, self.options.repeats)
             self._networks()
-            usual: list[Precision] = ["float32"] if self.device.type == "cpu" else ["float32", "bfloat16"]
+            usual: list[Precision] = ["float32"]
+            if native_bfloat16(self.device):
+                usual.append("bfloat16")
             precisions: list[Precision] = self.options.precisions or usual
             for precision in precisions:
                 self._cached_steps(precision)

@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of `make test` take one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import ldm  # noqa: F401 (sets OMP_WAIT_POLICY, before torch is imported)
 
 ASKED_FOR_SLOW = os.environ.get("RUN_SLOW", "") not in ("", "0")

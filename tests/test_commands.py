@@ -27,7 +27,11 @@ PAGES = [
 ]
 SCRIPTS = [ROOT / "main.py", ROOT / "gradio_img2img.py", *sorted((ROOT / "scripts").glob("*.py"))]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-MODULES = ("scripts/benchmarking.py", "scripts/dataset_export.py")  # parts of other scripts, no commands
+MODULES = (  # parts of other scripts, no commands
+    "scripts/benchmarking.py",
+    "scripts/celebamask_plan.py",
+    "scripts/dataset_export.py",
+)
 OURS = ("python", "sca-dm", "torchrun", "make", "pip")
 OTHERS = ("git", "cd", "conda", ".", "hf", "twine", "docker")
 PYTHON_MODULES = ("venv", "pip", "pytest", "build", "tests.fuzz", "mkdocs")
