@@ -59,7 +59,7 @@ setup(
     entry_points={"console_scripts": ["sca-dm = ldm.cli:main"]},
     extras_require={
         "dev": [
-            *("pytest>=8", "ruff>=0.9", "mypy>=1.14", "setuptools>=64"),
+            *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "setuptools>=64"),
             *("diffusers>=0.35", "transformers>=5,<6", "webdataset>=1,<2", "playwright>=1.50"),
             *("onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "nbclient>=0.10", "ipykernel>=6.29"),
             *("mkdocs-material>=9.6", "mkdocstrings-python>=1.16"),
