@@ -16,7 +16,7 @@ OUT ?= results
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py
 
-# Each process takes one thread and up to 1 GB.
+# Each process takes one thread and up to 1.5 GB.
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 

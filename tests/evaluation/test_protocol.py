@@ -79,7 +79,7 @@ def test_overriding_single_sampling_options() -> None:
         load_protocol("synthetic", PRESETS, {"sampling": {"guidanse": 1.5}})
 
 
-def test_order_of_unipc_is_recorded(tmp_path: Path) -> None:
+def test_order_of_unipc_is_recorded() -> None:
     sampling = {"solver": "unipc", "steps": 10}
     resolved = load_protocol("mini", PRESETS, {"sampling": sampling}).resolved_sampling
     assert resolved["order"] == 2
