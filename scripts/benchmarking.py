@@ -25,7 +25,7 @@ class Row(NamedTuple):
     """One line of the table."""
 
     part: str
-    gflop: float
+    gflop: float  # 0 if not counted
     seconds: float
     share: float | None = None  # of the rate of plain matrix products in the same precision
     note: str = ""
@@ -132,5 +132,6 @@ def table(rows: list[Row]) -> str:
     lines = ["| part | GFLOP | seconds | share of matrix rate | |", "| --- | ---: | ---: | ---: | --- |"]
     for row in rows:
         share = "" if row.share is None else f"{100 * row.share:.0f} %"
-        lines.append(f"| {row.part} | {row.gflop:,.1f} | {row.seconds:.3f} | {share} | {row.note} |")
+        gflop = f"{row.gflop:,.1f}" if row.gflop else ""
+        lines.append(f"| {row.part} | {gflop} | {row.seconds:.3f} | {share} | {row.note} |")
     return "\n".join(lines)

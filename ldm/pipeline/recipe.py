@@ -68,10 +68,9 @@ class Recipe:
 
         Warns if the pipeline has another precision than the recipe: pixels will differ slightly.
         """
-        if self.precision not in (None, pipe.precision):
+        if difference := self.precision_difference(pipe):
             warnings.warn(
-                f"the recipe was sampled in {self.precision}, this pipeline samples in {pipe.precision}: pixels differ "
-                f'slightly; load the model with precision="{self.precision}" for the same',
+                f'{difference}; load the model with precision="{self.precision}" for the same pixels',
                 stacklevel=2,
             )
         options: SamplingOptions = {**self.options, "progress": progress, "preview": preview}
@@ -80,6 +79,15 @@ class Recipe:
         return pipe.edit(
             self.photo, self.photo_labels, self.style, regions=self.regions, new_labels=self.labels, **options
         ).cpu()
+
+    def precision_difference(self, pipe: FacePipeline) -> str | None:
+        """Return a sentence if the pipeline has another precision than the recipe, else None."""
+        if self.precision in (None, pipe.precision):
+            return None
+        return (
+            f"the recipe was sampled in {self.precision}, this pipeline samples in {pipe.precision}: pixels differ "
+            "slightly"
+        )
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe with another seed."""

@@ -156,6 +156,7 @@ class SamplingEvents:
     ) -> Iterator[View]:
         """Sample recipes; yield progress, then the results."""
         made: list[Result] = []
+        differences: list[str | None] = []
 
         def work(progress: Progress, preview: Preview) -> list[Tensor]:
             pipe = self.models.get(self.models.kinds[0] if weights is None else weights)
@@ -163,6 +164,7 @@ class SamplingEvents:
             for number, recipe in enumerate(planned):
                 image = recipe.make(pipe, _image_progress(progress, number, len(planned)), preview)
                 png = encode_png(image, {KEY: recipe.to_text(pipe)})
+                differences.append(recipe.precision_difference(pipe))
                 made.append(Result(image, recipe.photo if before is None else before, png, recipe))
             return [result.image for result in made]
 
@@ -180,19 +182,18 @@ class SamplingEvents:
             return
         if report.made is not None:
             self._remember(session, made[-1:] if frames else made)
-            yield self._finished(session, made, frames)
+            yield self._finished(session, made, frames, differences[0])
 
-    def _finished(self, session: Session, made: list[Result], frames: int) -> View:
+    def _finished(self, session: Session, made: list[Result], frames: int, difference: str | None) -> View:
         animation = (
             gr.skip() if not frames else animation_value([result.image for result in made], made[-1].recipe)
         )
-        text = (
-            f"Sampled {frames} frames"
-            if frames
-            else "Done"
-            if len(made) == 1
-            else f"Sampled {len(made)} images"
-        )
+        if frames:
+            text = f"Sampled {frames} frames"
+        elif len(made) > 1:
+            text = f"Sampled {len(made)} images"
+        else:
+            text = f"Done; {difference}" if difference else "Done"
         compare = compare_value(session.shown, is_new=True)
         seed = made[0].recipe.options.get("seed", 0)
         return {"text": text, "state": "done"}, compare, history(session), animation, seed

@@ -41,11 +41,14 @@ def choose_regions(page, *names: str) -> None:
         page.get_by_role("button", name=name, exact=True).click()
 
 
+def begin(page) -> None:
+    """Clear the status, so that the next one can be waited for."""
+    page.evaluate("document.querySelector('#status [data-state]').dataset.state = ''")
+
+
 def make(page, button: str = "#make") -> None:
     """Make pictures and wait for them."""
-    page.evaluate(
-        "document.querySelector('#status [data-state]').dataset.state = ''"
-    )  # of the picture before
+    begin(page)
     page.click(button)
     page.wait_for_selector("#status [data-state=done]")
 

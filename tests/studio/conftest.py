@@ -34,3 +34,11 @@ def context(chromium) -> Iterator[object]:
     opened = chromium.new_context(viewport={"width": 1440, "height": 900})
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def page(context, address) -> Iterator[object]:
+    """A new visit; the browser keeps the page's scripts from the last one."""
+    page = browser.enter(context, address)
+    yield page
+    page.close()
