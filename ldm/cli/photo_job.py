@@ -164,6 +164,7 @@ class PhotoJob:
             self.sampling.seed,
             self.sampling.used_steps,
             self.options.gps,
+            self.options.precision,  # not the one that "auto" measured, which may differ the next time
             self.editor.pipe.fingerprint,
             fingerprint(self.editor.parser.network),
             sorted((self.colors or {}).items()),

@@ -179,3 +179,10 @@ def test_every_format_tells_that_it_is_finished(suffix: str, file: Path, tmp_pat
         assert photo_task(file, "--color", "hair=auburn", "-o", out) == 0
     assert "finished" in capsys.readouterr().out.splitlines()[-1]
     assert not is_finished(out, "another request")
+
+
+def test_another_precision_edits_again(file: Path, tmp_path: Path, capsys) -> None:
+    out, words = tmp_path / "out.png", [file, "--color", "hair=auburn"]
+    for precision, finished in (("float32", False), ("float32", True), ("bfloat16", False)):
+        assert photo_task(*words, "--precision", precision, "-o", out) == 0
+        assert ("finished" in capsys.readouterr().out) is finished
