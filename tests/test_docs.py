@@ -101,3 +101,19 @@ def test_the_json_of_the_task_faces_is_the_documented_one(capsys) -> None:
     assert found.keys() == documented.keys() == set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     assert found.pop("center") == pytest.approx(documented.pop("center"), abs=0.5)
     assert found == pytest.approx(documented, abs=0.5)
+
+
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_prose_have_at_most_110_characters(page: Path) -> None:
+    """Rows of tables cannot be broken."""
+    lines = enumerate(page.read_text().splitlines(), 1)
+    long = [number for number, line in lines if len(line) > 110 and not line.startswith("|")]
+    assert not long, f"{page.name}: lines {long} are longer than 110 characters"
