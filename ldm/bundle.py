@@ -11,8 +11,8 @@ def find_config(path: Path) -> Path:
     """Return an existing config file for a path, or the path itself if there is none.
 
     A path that exists is used as it is. Otherwise it is looked up in the bundled configs, by its path
-    (`configs/face-parser/faces.yaml`, `face-parser/faces.yaml`) or by its name alone (`faces.yaml`). Names that
-    occur more than once mean the one in `latent-diffusion/`.
+    (`configs/face-parser/faces.yaml`, `face-parser/faces.yaml`) or by its name alone (`faces.yaml`). Names
+    that occur more than once mean the one in `latent-diffusion/`.
     """
     if path.exists() or path.is_absolute():
         return path

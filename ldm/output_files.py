@@ -22,7 +22,8 @@ def check_outputs(files: Sequence[Path], inputs: Iterable[Path], size: int = 0) 
         size: bytes that the files need at least.
 
     Raises:
-        OutputError: a file is an input, also by a link; a folder cannot be written to; or the disk lacks room.
+        OutputError: a file is an input, also by a link; a folder cannot be written to; or the disk lacks
+            room.
     """
     read = {identity: path for path in inputs if (identity := _identity(path)) is not None}
     for file in files:

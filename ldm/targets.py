@@ -203,7 +203,8 @@ def check_config(config: Any, where: str) -> None:
     """Check `{target, params}` and every one below it against the classes that they name; build nothing.
 
     Raises:
-        ConfigError: names the key by its path from `where`, the value, what is expected, and the nearest known key.
+        ConfigError: names the key by its path from `where`, the value, what is expected, and the nearest
+            known key.
     """
     cls, params = described(config, where)
     target = config["target"]

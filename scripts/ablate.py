@@ -1,6 +1,7 @@
 """Ablation study: train and evaluate variants of a config, and write a table of their metrics.
 
-The study is described by a YAML, see configs/ablation/recipe.yaml. After an interruption, the same command continues.
+The study is described by a YAML, see configs/ablation/recipe.yaml. After an interruption, the same command
+continues.
 """
 
 from __future__ import annotations

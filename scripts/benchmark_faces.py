@@ -2,8 +2,9 @@
 
   python scripts/benchmark_faces.py FOLDER --count 48
 
-FOLDER holds portraits of one person each. A crowd is a photo of 24 of them, scaled to equal size of the detector's box
-(about brows to chin) and placed on a grid. Prints the share of the faces that are found, and the false alarms.
+FOLDER holds portraits of one person each. A crowd is a photo of 24 of them, scaled to equal size of the
+detector's box (about brows to chin) and placed on a grid. Prints the share of the faces that are found, and
+the false alarms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Everything that a GPU should confirm, within minutes: tests, sampling, training, two processes, a minute of faces.
 
-Each part writes NAME.json and NAME.log to --out as it runs. A part that fails or runs out of time does not end the
-others; what was not reached is in its JSON as skipped, and the exit status is 1. With --resume, another call measures
-only what has no result yet of the same device, torch and commit:
+Each part writes NAME.json and NAME.log to --out as it runs. A part that fails or runs out of time does not
+end the others; what was not reached is in its JSON as skipped, and the exit status is 1. With --resume,
+another call measures only what has no result yet of the same device, torch and commit:
 
   python scripts/benchmark_gpu.py --resume --out results/gpu
   python scripts/benchmark_gpu.py --dry-run --out /tmp/gpu

@@ -1,7 +1,7 @@
 """Measure edits of a 12-megapixel photo: seconds by part, memory, and what changed where.
 
-The photo is a portrait in the public domain, enlarged until the crop of its face has --face pixels, on a canvas of
-4000 x 3000 pixels with sensor noise.
+The photo is a portrait in the public domain, enlarged until the crop of its face has --face pixels, on a
+canvas of 4000 x 3000 pixels with sensor noise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Benchmark a training step part by part: time, FLOPs, and the share of this machine's matrix rate.
 
-The step is the trainer's: cached latents, the config's optimizer and EMA, random weights. Operations are those of
-the forward and the backward pass.
+The step is the trainer's: cached latents, the config's optimizer and EMA, random weights. Operations are
+those of the forward and the backward pass.
 """
 
 from __future__ import annotations

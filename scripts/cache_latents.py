@@ -1,7 +1,7 @@
 """Compute the first-stage latents of the training and validation data once, so that training does not have to.
 
-Takes the configs and overrides of main.py; then train with data.params.latents=FOLDER. After an interruption, the same
-command continues; called again, it computes only shards whose content has changed.
+Takes the configs and overrides of main.py; then train with data.params.latents=FOLDER. After an interruption,
+the same command continues; called again, it computes only shards whose content has changed.
 """
 
 import argparse

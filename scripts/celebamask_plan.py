@@ -107,7 +107,8 @@ def plan(download: Path, output: Path, split: str, size: int | None, names: str 
 def celeba_splits(mapping: Path) -> dict[int, str]:
     """Read the split of CelebA of each face: number -> train, val or test.
 
-    Lines are `idx orig_idx orig_file`, such as `0 119613 119614.jpg`: orig_idx counts the files of CelebA from 0.
+    Lines are `idx orig_idx orig_file`, such as `0 119613 119614.jpg`: orig_idx counts the files of CelebA
+    from 0.
 
     Raises:
         PreparationError: missing file, or an invalid line.

@@ -1,8 +1,9 @@
 """Compare solvers, steps, guidance and precision by the distance of their latents from 1,000 steps of DDIM.
 
-The distance is the root mean square difference, relative to the standard deviation of the latents. The last table is of
-the images: what bfloat16 changes in them, in the UNet, in the decoder and in both, beside what fewer steps change.
-Prints the tables of docs/sampling.md for any weights; bfloat16 only on devices that have it natively:
+The distance is the root mean square difference, relative to the standard deviation of the latents. The last
+table is of the images: what bfloat16 changes in them, in the UNet, in the decoder and in both, beside what
+fewer steps change. Prints the tables of docs/sampling.md for any weights; bfloat16 only on devices that have
+it natively:
 
   python scripts/compare_solvers.py checkpoints/demo --data assets/faces
 """

@@ -1,7 +1,7 @@
 """Convert a first stage (such as VQ-F4) between our folders, CompVis' .ckpt files and diffusers' folders.
 
-Detects the kind of the input: a run folder, a weight file, a complete diffusion model (its first stage is used), or a
-folder of diffusers, of the model or of a pipeline with vqvae/. No value changes.
+Detects the kind of the input: a run folder, a weight file, a complete diffusion model (its first stage is
+used), or a folder of diffusers, of the model or of a pipeline with vqvae/. No value changes.
 """
 
 import argparse

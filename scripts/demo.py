@@ -1,7 +1,7 @@
 """Show what the project does with the weights in checkpoints/faces: edit photos, interpolate, train a few steps.
 
-Prints every command that it runs, so that you can run and change them. The photos are in the public domain and part of
-the repository; nothing is downloaded.
+Prints every command that it runs, so that you can run and change them. The photos are in the public domain
+and part of the repository; nothing is downloaded.
 """
 
 import argparse

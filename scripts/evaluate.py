@@ -1,6 +1,7 @@
 """Evaluate a model: generate faces by a protocol, compute metrics, write a report with image grids.
 
-After an interruption, the same command continues. Several GPUs: torchrun --nproc-per-node N scripts/evaluate.py ...
+After an interruption, the same command continues. Several GPUs: torchrun --nproc-per-node N
+scripts/evaluate.py ...
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Write the weights of a run as a folder to share: model.safetensors and config.yaml.
 
-One set of weights, EMA weights if the run has them, with the first stage; matrices in half precision. Every command
-accepts the folder, and so does training as initial weights: model.params.ckpt_path=FOLDER.
+One set of weights, EMA weights if the run has them, with the first stage; matrices in half precision. Every
+command accepts the folder, and so does training as initial weights: model.params.ckpt_path=FOLDER.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Export a model to ONNX: encode, style, condition, denoise and decode, and a face parser if one is given.
 
-FOLDER gets one .onnx file per network, and model.json with the regions, the sizes and the noise schedule. The batch
-size is dynamic; images have the size that the model was trained at. docs/onnx.md has a sampling loop in NumPy.
+FOLDER gets one .onnx file per network, and model.json with the regions, the sizes and the noise schedule. The
+batch size is dynamic; images have the size that the model was trained at. docs/onnx.md has a sampling loop in
+NumPy.
 """
 
 import argparse

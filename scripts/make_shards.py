@@ -1,7 +1,8 @@
 """Write images and label maps as tar shards, for `ldm.data.datasets.shards.ShardedFaces`.
 
-The source is a folder with images/ and labels/, whose files are stored unchanged, or any dataset of a config, whose
-items are stored as PNGs at the size of the dataset. Images are distributed over the shards in random order.
+The source is a folder with images/ and labels/, whose files are stored unchanged, or any dataset of a config,
+whose items are stored as PNGs at the size of the dataset. Images are distributed over the shards in random
+order.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python scripts/prepare_celebamask.py CelebAMask-HQ data/celebamask-hq
 
-writes data/celebamask-hq/train/images/N.jpg and train/labels/N.png, and the same for test/. Some faces, without a
-split, such as the small set that many configs name:
+writes data/celebamask-hq/train/images/N.jpg and train/labels/N.png, and the same for test/. Some faces,
+without a split, such as the small set that many configs name:
 
     python scripts/prepare_celebamask.py CelebAMask-HQ data/celebamask-hq-mini --names 0-999
 

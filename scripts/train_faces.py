@@ -1,9 +1,10 @@
 """Train the networks of checkpoints/faces for a number of minutes, from the newest weights there are.
 
-Caches the latents and keeps them in the GPU's memory; the learning rate follows the clock, so that it is zero when the
-time ends. Starts from --start, or from what an earlier call left in --out, or from the weights in
+Caches the latents and keeps them in the GPU's memory; the learning rate follows the clock, so that it is zero
+when the time ends. Starts from --start, or from what an earlier call left in --out, or from the weights in
 checkpoints/faces that fit the config, or from random weights; the first line says from which. Leaves
-model.safetensors, config.yaml, metrics.csv and the last preview grid in --out, the weights in parts of at most 16 MiB:
+model.safetensors, config.yaml, metrics.csv and the last preview grid in --out, the weights in parts of at
+most 16 MiB:
 
   python scripts/train_faces.py --minutes 25 --out runs/faces data.params.batch_size=128
   python scripts/train_faces.py --minutes 55 --half-size --out runs/faces-128 --latents data/latents-128
@@ -51,7 +52,8 @@ INITIAL = "model.params.ckpt_path"
 def half_size(config: Mapping[str, Any]) -> list[str]:
     """Return the overrides that train the model of a config at half its resolution.
 
-    The style encoder reads the images at the resolution at which it reads them in full size, if that is a reduced one.
+    The style encoder reads the images at the resolution at which it reads them in full size, if that is a
+    reduced one.
     """
     model, data = config["model"]["params"], config["data"]["params"]
     halved = {

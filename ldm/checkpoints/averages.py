@@ -21,8 +21,8 @@ def has_raw(state_dict: Mapping[str, Tensor]) -> bool:
 def use_ema_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace the weights `model.*` by their EMA copies, and `cond_stage_model.*` too if it has copies.
 
-    The copy of `model.a.b.weight` is stored as `model_ema.abweight`: the name below `model.` without dots. A file
-    without `model.*` is returned as it is, see `weights_from_ema`.
+    The copy of `model.a.b.weight` is stored as `model_ema.abweight`: the name below `model.` without dots. A
+    file without `model.*` is returned as it is, see `weights_from_ema`.
 
     Raises:
         CheckpointError: no EMA copies, or not of every weight.

@@ -124,7 +124,8 @@ def check_sections(config: Any, where: str) -> dict[str, Any]:
     """Check the size and the sections of a config that came with weights, and return it.
 
     Raises:
-        ConfigError: not plain values; `data` is not `{params: {train: {params: {size: ...}}}}` as far as it is given.
+        ConfigError: not plain values; `data` is not `{params: {train: {params: {size: ...}}}}` as far as it
+            is given.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: expected `model: {{target, params}}`, got a {type(config).__name__}")

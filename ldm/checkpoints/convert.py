@@ -56,10 +56,11 @@ def read_first_stage(path: str | Path, config: str | Path | None = None) -> Firs
     """Read a first stage in any supported format.
 
     Args:
-        path: a run folder, a folder or file of ours, a .ckpt of CompVis, a checkpoint of a whole diffusion model, or a
-            folder of diffusers: of the model (config.json and weights) or of a pipeline (with `vqvae/`).
-        config: YAML of a weight file without one. Without it, the shapes of the weights determine everything but the
-            groups of the norms (assumed 32, as published) and the size of the images (assumed 256).
+        path: a run folder, a folder or file of ours, a .ckpt of CompVis, a checkpoint of a whole diffusion
+            model, or a folder of diffusers: of the model (config.json and weights) or of a pipeline (with
+            `vqvae/`).
+        config: YAML of a weight file without one. Without it, the shapes of the weights determine everything
+            but the groups of the norms (assumed 32, as published) and the size of the images (assumed 256).
 
     Raises:
         CheckpointError: no first stage with a codebook, or an unsupported one.
@@ -93,8 +94,8 @@ def write_first_stage(stage: FirstStage, to: Format, out: Path) -> Path:
 
     Args:
         stage: from `read_first_stage`.
-        to: "ours" for a folder with model.safetensors and config.yaml, "diffusers" for a folder with config.json and
-            weights, "compvis" for a .ckpt file with a YAML beside it.
+        to: "ours" for a folder with model.safetensors and config.yaml, "diffusers" for a folder with
+            config.json and weights, "compvis" for a .ckpt file with a YAML beside it.
         out: the folder or file.
 
     Returns:
@@ -267,7 +268,8 @@ def _check_kind(file: Path, weights: Mapping[str, Tensor]) -> None:
 def params_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return `embed_dim`, `n_embed` and `ddconfig` from the shapes of a first stage's weights.
 
-    Assumes 32 groups in the norms, and images of 256x256, which only affects how `attn_resolutions` names the levels.
+    Assumes 32 groups in the norms, and images of 256x256, which only affects how `attn_resolutions` names the
+    levels.
 
     Raises:
         KeyError: a weight is missing.

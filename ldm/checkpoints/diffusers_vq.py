@@ -1,7 +1,8 @@
 """Convert first stages from and to the `VQModel` of diffusers: key names, shapes and config.
 
-Both networks compute the same. diffusers counts the decoder's levels from the coarsest, stores the 1x1 convolutions
-of attention as linear layers, and gives the width of each level where we give multiples of the first.
+Both networks compute the same. diffusers counts the decoder's levels from the coarsest, stores the 1x1
+convolutions of attention as linear layers, and gives the width of each level where we give multiples of the
+first.
 """
 
 from collections.abc import Mapping

@@ -15,8 +15,8 @@ FILES = ["*.safetensors", "*.yaml"]  # of our models on the hub
 def hub_name(path: str | os.PathLike[str]) -> str | None:
     """Return owner/name if `path` can only be a model on the hub, else None.
 
-    It can not if it exists, if its first part is an existing folder (a mistyped `runs/NAME`), or if it has the suffix
-    of a file.
+    It can not if it exists, if its first part is an existing folder (a mistyped `runs/NAME`), or if it has
+    the suffix of a file.
     """
     name = os.fspath(path)
     if not NAME.fullmatch(name) or name.endswith((*SUFFIXES, ".yaml", ".yml", ".json")):

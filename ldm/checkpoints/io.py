@@ -33,8 +33,8 @@ DIFFUSION = "ldm.models.diffusion.LatentDiffusion"
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a weight file, or the one in a folder.
 
-    Key prefixes of DataParallel, torch.compile and similar wrappers are removed, with a warning. The config is
-    config.yaml beside model.safetensors, NAME.yaml beside any other NAME, or the one inside the file.
+    Key prefixes of DataParallel, torch.compile and similar wrappers are removed, with a warning. The config
+    is config.yaml beside model.safetensors, NAME.yaml beside any other NAME, or the one inside the file.
 
     Raises:
         CheckpointError: missing, damaged or not a weight file; says what it is instead.
@@ -67,12 +67,13 @@ def write_checkpoint(
     """Write weights as safetensors, atomically.
 
     Args:
-        path: NAME.safetensors, with the config in its metadata; or a folder, for model.safetensors and config.yaml.
+        path: NAME.safetensors, with the config in its metadata; or a folder, for model.safetensors and
+            config.yaml.
         state_dict: tensors by key; those that share memory are written separately.
         config: YAML of the model.
         metadata: other metadata, such as step and epoch.
-        dtype: floating-point dtype of matrices and kernels. Vectors (noise schedule, norms, biases) keep theirs:
-            they are small and rounding hurts them most.
+        dtype: floating-point dtype of matrices and kernels. Vectors (noise schedule, norms, biases) keep
+            theirs: they are small and rounding hurts them most.
 
     Returns:
         The weight file.

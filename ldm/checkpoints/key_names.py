@@ -32,7 +32,8 @@ def unwrap(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[st
     """Remove the key prefixes of DataParallel, DDP, torch.compile and similar wrappers.
 
     Returns:
-        The state dict, and the prefixes that were removed. If two keys would become equal, nothing is removed.
+        The state dict, and the prefixes that were removed. If two keys would become equal, nothing is
+        removed.
     """
     names, removed = _without_inserted(state_dict)
     for part in ("", MODEL, FIRST_STAGE, STYLE_ENCODER):

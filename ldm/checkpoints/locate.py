@@ -26,8 +26,8 @@ def find_model(
     """Read the weights and the config of a model.
 
     Args:
-        path: a run folder, a folder with model.safetensors and config.yaml, a weight file, or, if huggingface_hub is
-            installed, the owner/name of such a folder on the hub.
+        path: a run folder, a folder with model.safetensors and config.yaml, a weight file, or, if
+            huggingface_hub is installed, the owner/name of such a folder on the hub.
         config: YAML of the model, for weight files without one.
 
     Raises:

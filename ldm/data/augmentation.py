@@ -28,8 +28,8 @@ class Augmentation:
             largest] of the size of a face relative to the original, such as [0.25, 2].
         shift: maximum shift relative to the side.
         color: maximum relative change of brightness, contrast and saturation.
-        blur, jpeg, grayscale, low_light: probabilities of Gaussian blur, JPEG compression, conversion to gray, and
-            darkening with noise.
+        blur, jpeg, grayscale, low_light: probabilities of Gaussian blur, JPEG compression, conversion to
+            gray, and darkening with noise.
         paste: probability of filling the area outside the image with another image of the batch, enlarged and
             with its faces unlabeled, instead of replicating the border.
 

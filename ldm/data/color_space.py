@@ -90,7 +90,8 @@ class ColorSpace:
     def in_gamut(self, lab: np.ndarray) -> np.ndarray:
         """Return CIELAB (..., 3) with the chroma of out-of-gamut colors reduced until they are inside.
 
-        Lightness and hue are kept, which clipping the channels does not: strands of saturated hair stay visible.
+        Lightness and hue are kept, which clipping the channels does not: strands of saturated hair stay
+        visible.
         """
         outside = self._outside(lab)
         if not outside.any():

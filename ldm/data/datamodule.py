@@ -24,15 +24,15 @@ PARENTS_TIME = 60  # seconds that workers keep running after SIGTERM
 class EpochSampler(Sampler[int]):
     """Sampler of one rank's indices in an epoch, starting at batch `start_batch`.
 
-    The order is a function of `seed` and the epoch. It depends neither on other random state, which checkpoints would
-    have to store, nor on the number of ranks, to which the indices are assigned in turn.
+    The order is a function of `seed` and the epoch. It depends neither on other random state, which
+    checkpoints would have to store, nor on the number of ranks, to which the indices are assigned in turn.
 
     Args:
         length: number of items of the dataset.
         batch_size: items per batch and rank.
         shuffle: use a random order in each epoch; otherwise 0, 1, 2, ...
-        whole_batches: drop items that do not fill a batch on every rank; otherwise repeat items from the start of the
-            order, so that all ranks have equally many.
+        whole_batches: drop items that do not fill a batch on every rank; otherwise repeat items from the
+            start of the order, so that all ranks have equally many.
         seed: seed of the order.
         rank: rank of this process.
         world_size: number of processes.
@@ -129,10 +129,10 @@ class DataModuleFromConfig(pl.LightningDataModule):
         validation: config of the validation set.
         test: config of the test set.
         num_workers: number of worker processes; None depends on the cores and the size of the dataset.
-        latents: folder of `scripts/cache_latents.py`; splits that it contains are read from it, with first-stage
-            latents.
-        on_device: keep the splits with cached latents in the memory of the training device; without worker processes,
-            a GPU trains small networks several times as fast.
+        latents: folder of `scripts/cache_latents.py`; splits that it contains are read from it, with
+            first-stage latents.
+        on_device: keep the splits with cached latents in the memory of the training device; without worker
+            processes, a GPU trains small networks several times as fast.
         wrap: key of the published YAMLs; has no effect.
 
     Attributes:

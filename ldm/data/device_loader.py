@@ -1,7 +1,7 @@
 """Batches of cached latents that lie in the memory of the training device.
 
-A GPU trains a small network faster than worker processes can read and copy its batches. A set of some thousand images
-fits its memory: 360 KB an image at 256x256 with its flipped latent.
+A GPU trains a small network faster than worker processes can read and copy its batches. A set of some
+thousand images fits its memory: 360 KB an image at 256x256 with its flipped latent.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,8 @@ class DeviceLoader:
         batch_size: B; the last batch may be smaller.
         device: the device of the batches.
 
-    Batches: `image` uint8 (B, 3, H, W), `labels` uint8 (B, H, W), `latent` float32 (B, C, h, w), `name`, a list.
+    Batches: `image` uint8 (B, 3, H, W), `labels` uint8 (B, H, W), `latent` float32 (B, C, h, w), `name`, a
+        list.
     """
 
     batch_sampler = None  # read by Lightning, together with `sampler`, of which it sets the epoch

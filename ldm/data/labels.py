@@ -127,7 +127,8 @@ def one_hot(labels: Tensor, num_regions: int, checked: bool = False) -> Tensor:
     Args:
         labels: (B, H, W), any integer type, 0..num_regions-1, or 255 for unlabeled.
         num_regions: R, at most 255.
-        checked: the labels passed `check_labels` before, on the host; checking them on a GPU would wait for it.
+        checked: the labels passed `check_labels` before, on the host; checking them on a GPU would wait for
+            it.
 
     Returns:
         float32 (B, R, H, W); all R values of an unlabeled pixel are zero.

@@ -109,7 +109,8 @@ class Evaluation:
     def _load_pipeline(self, group: ProcessGroup) -> FacePipeline:
         """Load the model, in the precision that rank 0 chooses.
 
-        "auto" is that of the images in `out`, if there are any: a measurement could choose differently each time.
+        "auto" is that of the images in `out`, if there are any: a measurement could choose differently each
+        time.
         """
         precision = self.options.get("precision", "auto")
         if group.rank:
@@ -210,8 +211,8 @@ def claim(out: Path, facts: Mapping[str, Any]) -> None:
     """Record what the images in `out` are generated from, in samples/made_of.json.
 
     Raises:
-        CheckpointError: the folder has images of other weights, faces, sizes, precision or sampling options. Further
-            variants and samples may be added.
+        CheckpointError: the folder has images of other weights, faces, sizes, precision or sampling options.
+            Further variants and samples may be added.
     """
     protocol = facts["protocol"]
     settings = {"weights": facts["weights"]["fingerprint"]}

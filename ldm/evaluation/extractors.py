@@ -63,8 +63,8 @@ class Extractor:
         """Return the features of a dataset; cached in `folder` by the content of the images.
 
         Args:
-            images: returns an iterator over the images (3, H, W); called twice, so that they are never all in memory:
-                for the content, then for the features.
+            images: returns an iterator over the images (3, H, W); called twice, so that they are never all in
+                memory: for the content, then for the features.
             folder: folder of the cache.
         """
         digest = hashlib.sha256(f"{self.name} {self.fingerprint}".encode())
@@ -157,8 +157,8 @@ def clip(path: str, device: torch.device) -> Extractor:
 def efficientnet(path: str, device: torch.device) -> Extractor:
     """Load EfficientNet-Lite0; the features are the mean of its last feature map at 224x224 (320 features).
 
-    Not a standard metric network: values are comparable only with others of this network. It is trained on ImageNet
-    and available as a package.
+    Not a standard metric network: values are comparable only with others of this network. It is trained on
+    ImageNet and available as a package.
     """
     network = load_imagenet(path).eval().requires_grad_(False).to(device)
 

@@ -34,8 +34,8 @@ def generate_missing(
         faces: the faces.
         protocol: variants and sampling options.
         tasks: some of `ldm.evaluation.protocol.TASKS`.
-        folder: folder samples/ of the evaluation. Images are written after each batch, so that an interruption
-            loses at most one batch.
+        folder: folder samples/ of the evaluation. Images are written after each batch, so that an
+            interruption loses at most one batch.
         batch_size: images sampled at once.
         rank: rank of this process, which generates the images of faces rank, rank + world_size, ...
         world_size: number of processes.

@@ -14,7 +14,8 @@ KID_SUBSET = 1000  # arXiv 1801.01401
 def frechet(found: Tensor, real: Tensor) -> float:
     """Return the Fréchet distance between Gaussians fitted to the two sets (arXiv 1706.08500, eq. 6).
 
-    FID with Inception features, FD-DINOv2 with DINOv2 features. Biased: it decreases with the size of the sets.
+    FID with Inception features, FD-DINOv2 with DINOv2 features. Biased: it decreases with the size of the
+    sets.
 
     Raises:
         ValueError: fewer than two features in a set, different widths D, or non-finite values.

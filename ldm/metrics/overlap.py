@@ -11,13 +11,15 @@ from ldm.data.labels import UNLABELED
 def confusion(found: Tensor, truth: Tensor, num_regions: int, checked: bool = False) -> Tensor:
     """Return the confusion matrix (R, R + 1), int64: pixels by (true region, predicted region).
 
-    The last column counts pixels that are predicted as unlabeled; pixels whose truth is unlabeled are ignored.
+    The last column counts pixels that are predicted as unlabeled; pixels whose truth is unlabeled are
+    ignored.
 
     Args:
         found: predicted label maps of any shape, values 0..R-1 or 255 for unlabeled.
         truth: true label maps of the same shape.
         num_regions: number of regions R.
-        checked: the true labels are known to be valid; skips the check, for which the host would wait for a GPU.
+        checked: the true labels are known to be valid; skips the check, for which the host would wait for a
+            GPU.
 
     Raises:
         ValueError: the shapes differ, or an unknown label in the truth.

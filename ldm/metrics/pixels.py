@@ -19,8 +19,8 @@ def squared_error(images: Tensor, references: Tensor) -> Tensor:
 def ssim(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     """Return the SSIM (Wang et al. 2004, eq. 13) of each image (B,), and its map (B, H, W); 1 for equal images.
 
-    Gaussian window of 11 pixels with sigma 1.5, mean over channels. As usual, the SSIM of an image leaves out pixels
-    whose window crosses the border; the map includes them, with reflected borders.
+    Gaussian window of 11 pixels with sigma 1.5, mean over channels. As usual, the SSIM of an image leaves out
+    pixels whose window crosses the border; the map includes them, with reflected borders.
     """
     values, maps = structural_similarity_index_measure(
         images, references, data_range=2.0, reduction="none", return_full_image=True

@@ -29,12 +29,13 @@ class VQModel(pl.LightningModule):
         lossconfig: target of the loss, `ldm.modules.losses.VQLoss` or a class with the same signature.
         n_embed: number of codebook entries.
         embed_dim: latent channels.
-        ckpt_path: checkpoint to initialize the weights from: of a first stage, or of a complete model that has one.
+        ckpt_path: checkpoint to initialize the weights from: of a first stage, or of a complete model that
+            has one.
         image_key: batch entry that holds the image.
         monitor: logged metric that selects the best checkpoint.
-        codebook_reset_after: reset a codebook entry to a random latent after this many training batches without use,
-            which keeps short runs from leaving most of the codebook unused; 0 disables it (published
-            setting).
+        codebook_reset_after: reset a codebook entry to a random latent after this many training batches
+            without use, which keeps short runs from leaving most of the codebook unused; 0 disables it
+            (published setting).
         anneal_steps: length of the cosine decay of the learning rate to zero; 0 keeps it constant
             (published).
         start_from_means: initialize as an autoencoder that averages the colors of each latent pixel's area,

@@ -202,8 +202,9 @@ class LatentDiffusion(LatentNetworks):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss at t (B,) for latents x_start (B, C, h, w), and its parts to log.
 
-        Mean squared error between the UNet's output and the target of the parameterization (eps: DDPM, equation
-        14; v: arXiv 2202.00512), weighted if `min_snr_gamma` is set, plus the optional attention loss.
+        Mean squared error between the UNet's output and the target of the parameterization (eps: DDPM,
+        equation 14; v: arXiv 2202.00512), weighted if `min_snr_gamma` is set, plus the optional attention
+        loss.
 
         Args:
             x_start: scaled latents.

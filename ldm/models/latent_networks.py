@@ -122,7 +122,8 @@ class LatentNetworks(pl.LightningModule):
     def trains_faster_in_bfloat16(self, batch_size: int = 1) -> bool:
         """Return whether a training step of the UNet is clearly faster under bfloat16 autocast.
 
-        Measured on the batch that is trained on a GPU, which small ones do not fill; on one small latent on a CPU.
+        Measured on the batch that is trained on a GPU, which small ones do not fill; on one small latent on a
+        CPU.
         """
         on_gpu = self.device.type == "cuda"
         example = (

@@ -43,9 +43,9 @@ class PerSampleRNG:
     Args:
         batch_index: position in the run; None seeds the generators from torch's global one.
         count: batch size B.
-        device: device of the results. Timesteps and dropout are drawn on the CPU, so they are the same for every
-            device, and copied without waiting for it. A GPU draws its normal numbers itself: they have generators of
-            their own, so that they do not change the others.
+        device: device of the results. Timesteps and dropout are drawn on the CPU, so they are the same for
+            every device, and copied without waiting for it. A GPU draws its normal numbers itself: they have
+            generators of their own, so that they do not change the others.
     """
 
     def __init__(

@@ -95,7 +95,8 @@ class Segmenter(pl.LightningModule):
     def trains_faster_in_bfloat16(self, batch_size: int = 1) -> bool:
         """Return whether a training step of the network is clearly faster under bfloat16 autocast.
 
-        Measured on the batch that is trained on a GPU, which small ones do not fill; on one small image on a CPU.
+        Measured on the batch that is trained on a GPU, which small ones do not fill; on one small image on a
+        CPU.
         """
         small = 1, 3, SMALL, SMALL
         shape = (batch_size, 3, *(self.input_size or (SMALL, SMALL))) if self.device.type == "cuda" else small
@@ -141,8 +142,8 @@ class Segmenter(pl.LightningModule):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy plus the soft Dice loss (arXiv 1606.04797), averaged over the regions present.
 
-        The Dice loss gives a small region, such as an earring, the same weight as the background. Without labels,
-        the loss is 0.
+        The Dice loss gives a small region, such as an earring, the same weight as the background. Without
+        labels, the loss is 0.
         """
         logits, labels = logits.float(), labels.long()
         known = (labels != UNLABELED)[:, None]  # (B, 1, H, W)

@@ -31,22 +31,23 @@ class MomentStyleEncoder(nn.Module):
     Args (the YAML's keys):
         num_mask_channels: R, the number of regions.
         output_dim: size of a region's code, per grid cell.
-        channels: channels of the first of `num_downsample` stride-2 convolutions; each later one doubles them.
+        channels: channels of the first of `num_downsample` stride-2 convolutions; each later one doubles
+            them.
         num_downsample: N, number of stride-2 convolutions.
         hidden: hidden width of the per-region layers between moments and code.
         grid: n; a region's code is n x n tokens of size `output_dim`, each of which also encodes the colors
             and features around its cell of the style grid (`ldm.modules.region_mask.Frames`).
-        coarse_grids: {region: side of a coarser grid} for pooling the features of its tokens. Use it for regions
-            whose appearance should not follow their outline: hair transferred to another outline should not
-            copy the positions of its strands.
+        coarse_grids: {region: side of a coarser grid} for pooling the features of its tokens. Use it for
+            regions whose appearance should not follow their outline: hair transferred to another outline
+            should not copy the positions of its strands.
         region_frames: the UNet's: {region: region frame of its grid}, for appearance that does not
             follow the region's outline: the background is fixed in the image, hair follows the skin.
-        input_downsampling: downsample image and mask by this factor first, by averaging. At 256x256, 2 makes the
-            encoder four times cheaper.
+        input_downsampling: downsample image and mask by this factor first, by averaging. At 256x256, 2 makes
+            the encoder four times cheaper.
 
     Raises:
-        ValueError: an unknown region, a coarse grid that is not coarser, `input_downsampling` below 1, or a grid
-            without convolutions.
+        ValueError: an unknown region, a coarse grid that is not coarser, `input_downsampling` below 1, or a
+            grid without convolutions.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class MomentStyleEncoder(nn.Module):
         One image broadcasts to all masks.
 
         Raises:
-            ValueError: height or width is not divisible by input_downsampling * 2^N, or a mask with another size or
-                number of regions.
+            ValueError: height or width is not divisible by input_downsampling * 2^N, or a mask with another
+                size or number of regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         mask = mask.to(image.dtype)

@@ -105,8 +105,9 @@ class RegionMask:
     def attention_bias(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Return the additive bias of the attention logits at `size`, (B, 1, h*w, R*n*n + 1).
 
-        0 or minus infinity; with `area`, the log of the covered fraction, which weights the codes by it. The last
-        column is of the mean code, which unlabeled pixels attend to: so every row has a finite value, in any dtype.
+        0 or minus infinity; with `area`, the log of the covered fraction, which weights the codes by it. The
+        last column is of the mean code, which unlabeled pixels attend to: so every row has a finite value, in
+        any dtype.
         """
         mask = self.resize(size)
         if self.frames is not None:

@@ -55,7 +55,8 @@ class StyleEncoder(nn.Module):
         One image broadcasts to all masks.
 
         Raises:
-            ValueError: height or width is not divisible by 2^N, or a mask with another size or number of regions.
+            ValueError: height or width is not divisible by 2^N, or a mask with another size or number of
+                regions.
         """
         check_style_inputs(image, mask, self.num_regions, self.factor)
         features = self.Encoder(image)

@@ -30,8 +30,8 @@ class UNet(nn.Module):
         in_channels, out_channels: channels of the latent.
         model_channels: base width; `channel_mult` multiplies it at each level.
         num_res_blocks: residual blocks per level (the decoder has one more).
-        attention_resolutions: downsampling factors (1, 2, 4, ...) of the levels with transformers; the middle block
-            always has one.
+        attention_resolutions: downsampling factors (1, 2, 4, ...) of the levels with transformers; the middle
+            block always has one.
         context_dim: D, the size of one region's style code.
         num_classes: R, the number of regions.
         use_mask_attn: restrict the attention of each pixel to the codes of its regions.
@@ -140,8 +140,8 @@ class UNet(nn.Module):
             style: (B, R, D).
             mask: (B, R, H, W), one-hot; all zeros at unlabeled pixels.
             size: (h, w) of the latents, divisible by `factor`.
-            exclusive: whether each pixel has at most one region; None checks the mask, which synchronizes with
-                the GPU.
+            exclusive: whether each pixel has at most one region; None checks the mask, which synchronizes
+                with the GPU.
 
         Raises:
             ValueError: shapes that are inconsistent with each other or the network.

@@ -17,8 +17,8 @@ LayerConditioning = BlockModulation | list[StyleConditioning] | Tensor | None
 class StyleInput(nn.Module):
     """Adds a convolution of the style at each latent pixel to the features; initially the identity.
 
-    The style grid reaches the transformers at half the latents' resolution or less. Here it enters at their own,
-    so that colors need not be found by attention.
+    The style grid reaches the transformers at half the latents' resolution or less. Here it enters at their
+    own, so that colors need not be found by attention.
     """
 
     def __init__(self, token: int, channels: int) -> None:

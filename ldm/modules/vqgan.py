@@ -264,8 +264,8 @@ class Codebook(nn.Module):
         """Reset entries unused for `after` training batches to random pixels of z (B, D, h, w).
 
         Before the first batch, this initializes the whole codebook from latents. With several processes,
-        entries are sampled from the global batch and broadcast from the first process. Shapes do not depend on
-        the number of these entries, which the host would wait for.
+        entries are sampled from the global batch and broadcast from the first process. Shapes do not depend
+        on the number of these entries, which the host would wait for.
 
         Returns:
             number of entries reset, a scalar on the device of the codebook.

@@ -1,7 +1,7 @@
 """Align faces as CelebA-HQ does, from the label maps of a face parser; no landmark network is needed.
 
-The crop is that of CelebA-HQ and FFHQ (Karras et al., arXiv 1710.10196, appendix C): upright, with a side that follows
-from the distances between the eyes, and from the eyes to the mouth.
+The crop is that of CelebA-HQ and FFHQ (Karras et al., arXiv 1710.10196, appendix C): upright, with a side
+that follows from the distances between the eyes, and from the eyes to the mouth.
 """
 
 from __future__ import annotations

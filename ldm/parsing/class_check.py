@@ -1,7 +1,7 @@
 """Check the class names of a face parser from elsewhere on a face whose label map is known.
 
-Copies of the same networks circulate with the names of left and right swapped, or with the names of another order
-of the classes. Both load without an error and give wrong label maps.
+Copies of the same networks circulate with the names of left and right swapped, or with the names of another
+order of the classes. Both load without an error and give wrong label maps.
 """
 
 from torch import Tensor
@@ -33,8 +33,8 @@ def reference_face() -> tuple[Tensor, Tensor]:
 def swapped_sides(labels: Tensor) -> list[tuple[str, str]]:
     """Return the pairs of regions whose left and right are swapped in a label map (H, W) of the reference face.
 
-    l_eye, l_brow and l_ear are the person's left, on the right of the image. A pair of which a region was not found
-    is assumed to be like the others if these agree.
+    l_eye, l_brow and l_ear are the person's left, on the right of the image. A pair of which a region was not
+    found is assumed to be like the others if these agree.
     """
     order = {pair: _swapped(labels, *pair) for pair in PAIRS}
     known = {found for found in order.values() if found is not None}
@@ -45,8 +45,8 @@ def swapped_sides(labels: Tensor) -> list[tuple[str, str]]:
 def misnamed(labels: Tensor, truth: Tensor) -> dict[str, str]:
     """Return the misnamed classes: {name of the class: region, or pair, that it actually segments}.
 
-    A class is misnamed if it covers another region of the reference face and not its own. A class that covers neither
-    is poor, not misnamed. The other side of a pair counts as its own: `swapped_sides` finds these.
+    A class is misnamed if it covers another region of the reference face and not its own. A class that covers
+    neither is poor, not misnamed. The other side of a pair counts as its own: `swapped_sides` finds these.
 
     Args:
         labels: label map (H, W) of the parser.

@@ -1,8 +1,8 @@
 """Face detection: where faces may be in a photo, before the face parser looks at any of them.
 
-dlib's detector (histograms of oriented gradients; five templates: frontal, turned left and right, tilted left and
-right) finds faces of 80 pixels and more that tilt up to 30 degrees. Scans of an enlarged and of a turned photo extend
-that to 40 pixels and 60 degrees. `docs/photos.md` has figures.
+dlib's detector (histograms of oriented gradients; five templates: frontal, turned left and right, tilted left
+and right) finds faces of 80 pixels and more that tilt up to 30 degrees. Scans of an enlarged and of a turned
+photo extend that to 40 pixels and 60 degrees. `docs/photos.md` has figures.
 """
 
 from __future__ import annotations

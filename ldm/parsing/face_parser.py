@@ -101,16 +101,17 @@ class FaceParser:
         """Load a face parser; without a path the one in the repository, `checkpoints/faces/parser`.
 
         Args:
-            path: A run folder of main.py, a folder of `scripts/export_model.py`, or a network in transformers' format:
-                a folder, or owner/name on the hub.
+            path: A run folder of main.py, a folder of `scripts/export_model.py`, or a network in
+                transformers' format: a folder, or owner/name on the hub.
             device: "cpu", "cuda", "mps"; by default the fastest available.
             label_set: Names of the labels in the label maps.
 
-        A network in transformers' format is checked on a reference face with a known label map: left and right are
-        swapped, with a warning, where its class names have them the other way round.
+        A network in transformers' format is checked on a reference face with a known label map: left and
+        right are swapped, with a warning, where its class names have them the other way round.
 
         Raises:
-            CheckpointError: not a face parser, or its class names are not those of `label_set` or of other regions.
+            CheckpointError: not a face parser, or its class names are not those of `label_set` or of other
+                regions.
         """
         place = usable_device(device)
         folder = Path(path)

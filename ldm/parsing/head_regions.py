@@ -69,7 +69,8 @@ def nearest_face(crop: Crop, others: Sequence[Crop], size: tuple[int, int]) -> T
 def flooded(seed: Tensor, area: Tensor, gap: int) -> Tensor:
     """Return the pixels of `area` (H, W) that steps of at most `gap` pixels within it reach from `seed`.
 
-    Steps go in all eight directions. Whole runs of a row or a column are filled at once, so that few rounds suffice.
+    Steps go in all eight directions. Whole runs of a row or a column are filled at once, so that few rounds
+    suffice.
     """
     reached = seed & area
     rows, columns = _runs(area, gap), _runs(area.T, gap)

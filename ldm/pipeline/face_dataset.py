@@ -47,8 +47,8 @@ class PhotoRecord:
 class FaceDataset:
     """A folder of aligned faces that grows photo by photo.
 
-    It has images/NAME.png, labels/NAME.png, the names in train.txt and validation.txt, a config of both sets for
-    main.py in data.yaml, and the dropped photos and faces with reasons in dropped.txt. Photos that an
+    It has images/NAME.png, labels/NAME.png, the names in train.txt and validation.txt, a config of both sets
+    for main.py in data.yaml, and the dropped photos and faces with reasons in dropped.txt. Photos that an
     earlier run has finished are not opened again.
 
     Attributes:
@@ -103,8 +103,8 @@ class FaceDataset:
     def split(self) -> tuple[list[str], list[str]]:
         """Return the names of the training and of the validation faces.
 
-        Every tenth photo is for validation; with fewer than ten photos, the last one. A single photo is in both lists,
-        because training needs both. Faces whose files were deleted by hand are in neither list.
+        Every tenth photo is for validation; with fewer than ten photos, the last one. A single photo is in
+        both lists, because training needs both. Faces whose files were deleted by hand are in neither list.
         """
         photos = [[name for name in record.names if self._is_complete(name)] for record in self.records]
         photos = [names for names in photos if names]

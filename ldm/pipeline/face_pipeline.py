@@ -91,8 +91,8 @@ class FacePipeline:
             weights: "ema" for the UNet's EMA weights, "raw" for its last weights; None for EMA if available.
             device: "cpu", "cuda" or "mps"; by default the fastest available.
             precision: precision of UNet and decoder, "float32", "bfloat16" or "float16"; "auto" is bfloat16
-                where the device computes in it natively and a short measurement finds it faster, else float32.
-                Styles and inversions always use float32.
+                where the device computes in it natively and a short measurement finds it faster, else
+                float32. Styles and inversions always use float32.
             compile: compile the UNet with torch.compile. This takes minutes at the first image of each shape
                 and needs a C++ compiler. On CUDA, steps are also captured as CUDA graphs.
 
@@ -238,8 +238,8 @@ class FacePipeline:
         """Fit a linear decoder for the option `preview`, which takes 1/50 to 1/300 of the decoder's time.
 
         Args:
-            images: photos (3, H, W) in [-1, 1] of the model's size; no more are read than the fit needs, usually
-                1 to 5. Without any, previews keep the model's own decoder.
+            images: photos (3, H, W) in [-1, 1] of the model's size; no more are read than the fit needs,
+                usually 1 to 5. Without any, previews keep the model's own decoder.
 
         Raises:
             RuntimeError: images of different sizes.
@@ -300,8 +300,8 @@ class FacePipeline:
             new_labels: target label map; None for `labels`.
             lock: keep all other pixels exactly, except within `border` pixels of the edit.
             invert: start from the DDIM inversion of the image (arXiv 2010.02502, section 4.3), which
-                preserves detail in unedited areas; requires the solver ddim with eta 0, and defaults to it and 50
-                steps.
+                preserves detail in unedited areas; requires the solver ddim with eta 0, and defaults to it
+                and 50 steps.
             border: width of the soft edge of a locked edit in pixels; by default 1/64 of the height.
             options: see `Sampling`.
 
@@ -355,8 +355,8 @@ class FacePipeline:
     ) -> Tensor:
         """Return the DDIM inversion: noise from which DDIM approximately reconstructs the image.
 
-        `edit(invert=True)` starts from it by itself; to sample from it otherwise, pass it to `ldm.sampling.sample`
-        as `x_T`.
+        `edit(invert=True)` starts from it by itself; to sample from it otherwise, pass it to
+        `ldm.sampling.sample` as `x_T`.
 
         Args:
             image: (3, H, W) or (B, 3, H, W) in [-1, 1].

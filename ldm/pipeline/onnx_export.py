@@ -32,10 +32,10 @@ LIMIT = 2**31 - 2**24  # bytes of weights that fit into one protobuf file
 def export_onnx(pipe: FacePipeline, folder: Path, face_parser: FaceParser | None = None) -> list[Path]:
     """Export a pipeline on the CPU, and a face parser.
 
-    Writes encode.onnx, style.onnx, condition.onnx, denoise.onnx, decode.onnx and, with `face_parser`, parser.onnx
-    (names, shapes and dtypes of their inputs and outputs: docs/onnx.md), and model.json with the regions, the image
-    size, the latent shape and alpha_bar. The batch size is dynamic; images have the size that the model was trained
-    at.
+    Writes encode.onnx, style.onnx, condition.onnx, denoise.onnx, decode.onnx and, with `face_parser`,
+    parser.onnx (names, shapes and dtypes of their inputs and outputs: docs/onnx.md), and model.json with the
+    regions, the image size, the latent shape and alpha_bar. The batch size is dynamic; images have the size
+    that the model was trained at.
 
     Returns:
         The files written.

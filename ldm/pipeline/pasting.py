@@ -1,6 +1,7 @@
 """Paste an edited face into its photo: a soft matte from the photo, and the color change of the edit.
 
-Arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face, unless noted otherwise.
+Arrays are numpy float32, (H, W) or (H, W, 3), on a window of the photo around the face, unless noted
+otherwise.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class Photo:
             strength: scale of the change in CIELAB, from 0 (unchanged) to 1 (full edit).
             detail: "keep" adds the difference between the sampled edit and a sampled reconstruction, which
                 preserves strands, pores and grain; "replace" pastes the sampled pixels; "auto" replaces only
-                if the crop is no larger than the model's images and the model reconstructs the regions well. With a
-                color, "auto" means "keep", which shifts the photo's own pixels and samples nothing.
+                if the crop is no larger than the model's images and the model reconstructs the regions well.
+                With a color, "auto" means "keep", which shifts the photo's own pixels and samples nothing.
             options: sampling options such as `seed` (one integer), see `Sampling`; they have no effect where
                 nothing is sampled.
 

@@ -1,7 +1,7 @@
 """Linear decoder of latents, for previews while an image is sampled.
 
-Close to a distilled decoder such as TAESD, but its weights are the solution of a least-squares problem, so that any
-first stage has one after a second.
+Close to a distilled decoder such as TAESD, but its weights are the solution of a least-squares problem, so
+that any first stage has one after a second.
 """
 
 from __future__ import annotations

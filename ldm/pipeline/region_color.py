@@ -108,9 +108,9 @@ def lab_of(color: Color) -> np.ndarray:
 def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return CIELAB (..., 3) of a region with the mean color `mean` (3,), shifted to the mean `target` (3,).
 
-    Shading is preserved: chroma follows lightness within CHROMA_RANGE, as on a lit surface. A region that becomes
-    lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens what a surface
-    scatters, but not its highlights.
+    Shading is preserved: chroma follows lightness within CHROMA_RANGE, as on a lit surface. A region that
+    becomes lighter is shifted. A region that becomes darker follows a curve through black: pigment darkens
+    what a surface scatters, but not its highlights.
     """
     light = lab[..., 0] + (target[0] - mean[0])
     if target[0] < mean[0]:
@@ -123,8 +123,9 @@ def shifted(lab: np.ndarray, mean: np.ndarray, target: np.ndarray) -> np.ndarray
 def _darkened(light: np.ndarray, mean: float, target: float) -> np.ndarray:
     """Return lightness on a smooth curve through (0, 0) and (mean, target).
 
-    It is a parabola up to the lightness `HIGHLIGHT * mean`, where its slope is 1, and goes on with that slope. For
-    targets too dark for that, the parabola is less curved, so that shadows keep at least 0.3 of the mean's slope.
+    It is a parabola up to the lightness `HIGHLIGHT * mean`, where its slope is 1, and goes on with that
+    slope. For targets too dark for that, the parabola is less curved, so that shadows keep at least 0.3 of
+    the mean's slope.
     """
     ratio = target / mean
     bend = min((1 - ratio) / (2 * HIGHLIGHT - 1), 0.7 * ratio)  # of slope (ratio - bend) at black

@@ -24,7 +24,8 @@ def guide(
 
     Args:
         apply_model: maps x (B, C, h, w), t (B,) and a conditioning to eps (B, C, h, w).
-        cond: conditioning: tensors (B, ...) in nested mappings, lists and tuples; and bools that hold for all images.
+        cond: conditioning: tensors (B, ...) in nested mappings, lists and tuples; and bools that hold for all
+            images.
         null: null conditioning, with the structure of `cond`.
         scale: guidance scale; 1 is no guidance. A number, or a tensor that broadcasts to x.
         prepare: precomputes the parts of a conditioning that do not depend on x and t; called once.

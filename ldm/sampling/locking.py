@@ -9,8 +9,8 @@ from ldm.sampling.schedule import NoiseSchedule
 def lock(predict: Predict, schedule: NoiseSchedule, x0: Tensor, free: Tensor) -> Predict:
     """Return a prediction that uses the known data outside `free`.
 
-    There, eps is the noise between x0 and x, eps = (x - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar). Every solver then
-    keeps x0, at the noise level of each step, outside `free`.
+    There, eps is the noise between x0 and x, eps = (x - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar). Every
+    solver then keeps x0, at the noise level of each step, outside `free`.
 
     Args:
         predict: noise prediction of the network.

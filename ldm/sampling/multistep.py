@@ -4,7 +4,8 @@ The probability-flow ODE is linear except for the predicted x0. Between two nois
 
     x' = sigma'/sigma x - alpha' (e^-h - 1) x0,    h = lambda' - lambda,
 
-is exact for constant x0. Both solvers add higher-order terms, estimated from the predictions of earlier steps.
+is exact for constant x0. Both solvers add higher-order terms, estimated from the predictions of earlier
+steps.
 """
 
 import math
@@ -76,8 +77,8 @@ def unipc(
 ) -> Tensor:
     """Run UniPC with B(h) = e^-h - 1 (Zhao et al., arXiv 2302.04867, algorithms 5 and 6) to levels[-1].
 
-    Each step (UniP) uses the last `order` predictions of x0. The prediction at the new level then corrects the step
-    (UniC) without a further evaluation of the network. The last step is not corrected.
+    Each step (UniP) uses the last `order` predictions of x0. The prediction at the new level then corrects
+    the step (UniC) without a further evaluation of the network. The last step is not corrected.
     """
     order = order or default_order(len(levels) - 1)
     predictions: list[Prediction] = []  # oldest first

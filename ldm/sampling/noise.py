@@ -25,8 +25,8 @@ def draw(
 
     Args:
         shape: shape, batch dimension first.
-        generator: one generator per image, so that the noise of a seed does not depend on the batch; one for the
-            batch; or None for the default generator.
+        generator: one generator per image, so that the noise of a seed does not depend on the batch; one for
+            the batch; or None for the default generator.
         device: device of the result; noise is sampled on the device of the generator.
         dtype: dtype of the result; generators sample noise in float32, the default generator in this dtype.
 

@@ -73,14 +73,14 @@ class NoiseSchedule:
     def timesteps(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
         """Return the timesteps of ddim, ddpm and plms, ascending.
 
-        uniform: 1, 1 + c, 1 + 2c, ... with c = T // steps, clamped to T - 1, as published. There may be more than
-            `steps` of them: 63 for 60 of 1000. If c is 1, the published rule would exceed T - 1; instead, `steps`
-            evenly spaced timesteps from 0 to T - 1.
+        uniform: 1, 1 + c, 1 + 2c, ... with c = T // steps, clamped to T - 1, as published. There may be more
+            than `steps` of them: 63 for 60 of 1000. If c is 1, the published rule would exceed T - 1;
+            instead, `steps` evenly spaced timesteps from 0 to T - 1.
         quadratic: floor(linspace(0, sqrt(0.8 T), steps)^2) + 1, clamped to T - 1, as published.
         logsnr: `nodes` without its last.
 
-        The published rules ignore the number of steps in the last timestep, where sampling starts: it is 1 for one
-        step and 501 for two uniform steps of 1000. Sampling that starts below 0.6 T warns.
+        The published rules ignore the number of steps in the last timestep, where sampling starts: it is 1
+        for one step and 501 for two uniform steps of 1000. Sampling that starts below 0.6 T warns.
 
         Raises:
             ValueError: `steps` is not in [1, T], or unknown spacing.
@@ -112,8 +112,8 @@ class NoiseSchedule:
     def nodes(self, steps: int, spacing: Spacing = "uniform") -> list[int]:
         """Return the `steps` + 1 timesteps of dpmpp_2m and unipc, descending from T - 1 to 0.
 
-        Evenly spaced in t (uniform), sqrt(t) (quadratic) or log(alpha / sigma) (logsnr), up to rounding to distinct
-        integers. T timesteps allow T - 1 steps only: `steps` = T gives T - 1.
+        Evenly spaced in t (uniform), sqrt(t) (quadratic) or log(alpha / sigma) (logsnr), up to rounding to
+        distinct integers. T timesteps allow T - 1 steps only: `steps` = T gives T - 1.
 
         Raises:
             ValueError: `steps` is not in [1, T], or unknown spacing.

@@ -113,7 +113,8 @@ def invert(
 ) -> Tensor:
     """Return the noise from which DDIM (eta 0, same steps and spacing) approximately samples `x_0` (DDIM inversion).
 
-    Takes the steps of DDIM in reverse, with the prediction at the timestep that is reached. Arguments as in `sample`.
+    Takes the steps of DDIM in reverse, with the prediction at the timestep that is reached. Arguments as in
+    `sample`.
     """
     path = _steps(schedule, steps, spacing)
     x = x_0

@@ -1,7 +1,7 @@
 """Job queue of the studio: one model, one job at a time, with progress and cancellation.
 
-Gradio's own queue cannot replace it: it lets one session fill it, does not report queue positions to generators,
-cancels only at a yield, and detects a closed page only after 15 s.
+Gradio's own queue cannot replace it: it lets one session fill it, does not report queue positions to
+generators, cancels only at a yield, and detects a closed page only after 15 s.
 """
 
 import queue
@@ -44,7 +44,8 @@ class Job:
 
     Attributes:
         visitor: session of the visitor.
-        absent: function of a time that returns the seconds since then during which no client read the results.
+        absent: function of a time that returns the seconds since then during which no client read the
+            results.
         jobs_behind: number of jobs behind it in the queue.
         canceled: set to stop the job.
         seen: time at which the job was polled last.
@@ -195,7 +196,8 @@ class Jobs:
         Args:
             visitor: has at most one job in the queue.
             make: the job; it calls its arguments at each step.
-            absent: function of a time that returns the seconds since then during which no client read the reports.
+            absent: function of a time that returns the seconds since then during which no client read the
+                reports.
 
         Raises:
             QueueFullError: the queue is full.

@@ -37,7 +37,8 @@ class Visitors:
         """Return the session of a page.
 
         Raises:
-            SessionExpiredError: the server was restarted or the session dropped for newer ones; there is a new one.
+            SessionExpiredError: the server was restarted or the session dropped for newer ones; there is a
+                new one.
         """
         with self._lock:
             found = self._sessions.get(str(request.session_hash))

@@ -41,8 +41,8 @@ def widget(template: str, code: str, name: str, value: dict[str, Any] | None = N
         code: JavaScript.
         name: element id, used by tests; the part before the first hyphen is a class, used by theme.css.
         value: first value.
-        fixed: constants of the script, as `fixed`. They are written into it, because Gradio drops the properties of
-            a component that gets its value before it is first shown, as in a closed accordion.
+        fixed: constants of the script, as `fixed`. They are written into it, because Gradio drops the
+            properties of a component that gets its value before it is first shown, as in a closed accordion.
     """
     return gr.HTML(
         value or {},

@@ -225,7 +225,8 @@ class CheckpointWriter(Checkpoint):
     def _agree(self, trainer: pl.Trainer, here: bool, batch: int) -> bool:
         """Return whether any process agrees: all must write and stop at the same batch.
 
-        Asking the others waits for the device, so with several processes only every `AGREE_EVERY`-th batch does.
+        Asking the others waits for the device, so with several processes only every `AGREE_EVERY`-th batch
+        does.
         """
         if trainer.world_size == 1:
             return here

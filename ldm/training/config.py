@@ -50,14 +50,15 @@ def load_config(
 ) -> dict[str, Any]:
     """Merge YAML files left to right, then `dotted.key=value` overrides, and check the result's keys.
 
-    A `target` that names another class than before, and comes with `params`, drops the `params` of the former. Alone
-    it keeps them: `model.target=mine.Model` usually names a subclass.
+    A `target` that names another class than before, and comes with `params`, drops the `params` of the
+    former. Alone it keeps them: `model.target=mine.Model` usually names a subclass.
 
     Args:
         complete: raise if a value is still `???`.
 
     Raises:
-        ConfigError: a file is missing or is no YAML mapping, an override is no `key=value`, or a key is unknown.
+        ConfigError: a file is missing or is no YAML mapping, an override is no `key=value`, or a key is
+            unknown.
     """
     merged = OmegaConf.create({})
     try:

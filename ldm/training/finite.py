@@ -26,9 +26,10 @@ class _Step(NamedTuple):
 class FiniteLossGuard(pl.Callback):
     """Raise NotFiniteError for a non-finite loss, with the step and the samples of its batch.
 
-    Checking a loss synchronizes with the device. On a CPU, each loss is checked before its backward pass, so a
-    non-finite one never reaches the weights. On other devices, the losses of several steps are checked together, and
-    before each validation, checkpoint and EMA snapshot, so a non-finite one never reaches a file.
+    Checking a loss synchronizes with the device. On a CPU, each loss is checked before its backward pass, so
+    a non-finite one never reaches the weights. On other devices, the losses of several steps are checked
+    together, and before each validation, checkpoint and EMA snapshot, so a non-finite one never reaches a
+    file.
 
     Args:
         every_n_steps: steps between checks; None for 1 on a CPU and `INTERVAL` on other devices.

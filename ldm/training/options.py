@@ -20,8 +20,8 @@ class Options:
         allow_targets: packages outside this project whose classes may be built from a config that may be
             untrusted. The user's own config, given with `base` for training, may name any class.
         program: the command that the user ran, for messages: "main.py" or "sca-dm train".
-        resume_command: the command that continues the run after an interruption, for messages; None for --resume of
-            `program`.
+        resume_command: the command that continues the run after an interruption, for messages; None for
+            --resume of `program`.
     """
 
     action: str

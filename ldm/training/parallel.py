@@ -12,8 +12,8 @@ from ldm.training.lightning_internals import ShardedStrategy, ignore_in_broadcas
 def strategy_named(name: Any) -> Any:
     """Return the Trainer's strategy for `lightning.trainer.strategy`.
 
-    "fsdp" shards the weights. "ddp_gloo" is "ddp" over gloo, with which several processes may use one GPU; NCCL
-    refuses that. Other names are Lightning's.
+    "fsdp" shards the weights. "ddp_gloo" is "ddp" over gloo, with which several processes may use one GPU;
+    NCCL refuses that. Other names are Lightning's.
     """
     if name == "fsdp":
         return ShardedStrategy()

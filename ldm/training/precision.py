@@ -19,8 +19,8 @@ MEASURED = (LatentNetworks, Segmenter)
 def trainer_precision(settings: Mapping[str, Any], model: pl.LightningModule, batch_size: int = 1) -> Any:
     """Return the Trainer's precision; "auto" is bf16-mixed for a model of MEASURED that trains faster in it.
 
-    Otherwise, "auto" is 32-true. Several processes must agree, so they do not measure: they take bfloat16 on GPUs that
-    have it.
+    Otherwise, "auto" is 32-true. Several processes must agree, so they do not measure: they take bfloat16 on
+    GPUs that have it.
 
     Args:
         settings: options of `lightning.trainer`.

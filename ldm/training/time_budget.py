@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 class TimeBudget(pl.Callback):
     """Stop after a number of minutes, with a learning rate that follows the clock instead of the step.
 
-    For machines of unknown speed, and leases or cluster slots of fixed length. The peak rate is
-    multiplied by min(1, n / warmup_steps) * (1 + cos(pi t / T)) / 2 after n steps and t of T minutes; it replaces the
+    For machines of unknown speed, and leases or cluster slots of fixed length. The peak rate is multiplied by
+    min(1, n / warmup_steps) * (1 + cos(pi t / T)) / 2 after n steps and t of T minutes; it replaces the
     schedule of `anneal_steps`. The time that earlier parts of a resumed run took counts.
 
     Args:

@@ -109,7 +109,8 @@ def progress(lines: Sequence[str]) -> dict[str, Any]:
 def ends_of(losses: Sequence[float], *, must_fall: bool = True, share: float = 0.1) -> dict[str, Any]:
     """Return the mean of the first and of the last tenth of the logged losses, which vary with the timesteps.
 
-    With `must_fall`, it is an error that the loss did not fall, which a dry run of a few seconds cannot expect.
+    With `must_fall`, it is an error that the loss did not fall, which a dry run of a few seconds cannot
+    expect.
     """
     count = max(1, int(share * len(losses)))
     if not losses:

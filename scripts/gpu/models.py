@@ -111,8 +111,8 @@ def in_layout(model: LatentDiffusion, channels_last: bool) -> Iterator[None]:
 def bfloat16_weights(network: nn.Module) -> Iterator[None]:
     """Store the weights of convolutions and linear layers in bfloat16 within the context.
 
-    Autocast converts the same weights at every step, in a CUDA graph too, so that the outputs are equal. Norms keep
-    float32.
+    Autocast converts the same weights at every step, in a CUDA graph too, so that the outputs are equal.
+    Norms keep float32.
     """
     layers = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     stored = [

@@ -42,7 +42,8 @@ def provide(needed: Mapping[str, str] = NEEDED, wheels: Path = WHEELS, into: Pat
     """Make every package importable, if necessary from the wheels in a folder.
 
     Returns:
-        The folder that the wheels were installed into, for PYTHONPATH of other processes; None if none were needed.
+        The folder that the wheels were installed into, for PYTHONPATH of other processes; None if none were
+        needed.
 
     Raises:
         PackageError: a package is missing and has no wheel, or pip failed.

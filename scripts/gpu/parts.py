@@ -69,8 +69,8 @@ class Run(NamedTuple):
 def run_all(run: Run, parts: Sequence[Part], seconds: float) -> dict[str, dict[str, Any]]:
     """Run parts one after the other within a number of seconds; return their records by name.
 
-    The time that is left is shared in proportion to the planned seconds, so that a part which ends early leaves its
-    time to the others.
+    The time that is left is shared in proportion to the planned seconds, so that a part which ends early
+    leaves its time to the others.
     """
     deadline, records = time.monotonic() + seconds, {}
     for number, part in enumerate(parts):

@@ -1,7 +1,7 @@
 """Part of `make gpu`: training in several processes on a GPU gets the weights of one process with the same batch.
 
-Over gloo, two processes share a GPU; they are started as two nodes, since Lightning refuses repeated device ids. NCCL
-takes one process a GPU. In double precision, so that only rounding differs (docs/scaling.md).
+Over gloo, two processes share a GPU; they are started as two nodes, since Lightning refuses repeated device
+ids. NCCL takes one process a GPU. In double precision, so that only rounding differs (docs/scaling.md).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from ldm.training.trainer import silence_lightning
 class TrainerStep:
     """One step of a run with `precision: bf16-mixed`, in the order of Lightning's loop.
 
-    Optimizer, autocast and clipping are those of a `Trainer`: AdamW is fused, and autocast converts the weights at
-    every use.
+    Optimizer, autocast and clipping are those of a `Trainer`: AdamW is fused, and autocast converts the
+    weights at every use.
 
     Args:
         model: in training mode, on its device.

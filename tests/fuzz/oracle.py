@@ -27,7 +27,8 @@ class Case:
 
     Args:
         change: what is wrong with it.
-        call: runs the program and returns its exit status; the functions of a library raise ValueError or OSError.
+        call: runs the program and returns its exit status; the functions of a library raise ValueError or
+            OSError.
         names: the error must contain one of these: the file, the key, or the option.
         right: called after exit status 0; raises AssertionError if the result is wrong.
         warned: exit status 1, some files of several were skipped with a message, is right too.
@@ -48,7 +49,8 @@ def verdict(case: Case, folder: Path) -> str | None:
     """Run a case; return what is wrong with its outcome, None if nothing is.
 
     Args:
-        folder: holds all files of the case; files in it that were partly written, or one called `canary`, fell.
+        folder: holds all files of the case; files in it that were partly written, or one called `canary`,
+            fell.
     """
     began, memory = time.monotonic(), _peak()
     with _captured() as texts, _limited_time():

@@ -32,7 +32,8 @@ class Pause(pl.Callback):
 class KeepState(pl.Callback):
     """At the end of training, write what each process has to FOLDER/RANK.pt.
 
-    `state`: the parameters and all buffers; `held`: trained numbers that this process holds, of `trained` in all.
+    `state`: the parameters and all buffers; `held`: trained numbers that this process holds, of `trained` in
+    all.
     """
 
     def __init__(self, folder: str) -> None:

@@ -16,8 +16,8 @@ class ADE20K(SplitDataset):
         images/training/ADE_train_00000001.jpg       images/validation/...
         annotations/training/ADE_train_00000001.png  annotations/validation/...
 
-    The files store the classes as 1..150, and 0 for anything else. As in SPADE, class k becomes region k - 1, and
-    "anything else" the last region, 150: R = 151. Arguments as in `SplitDataset`.
+    The files store the classes as 1..150, and 0 for anything else. As in SPADE, class k becomes region k - 1,
+    and "anything else" the last region, 150: R = 151. Arguments as in `SplitDataset`.
     """
 
     splits: ClassVar = {

@@ -37,13 +37,15 @@ class CelebAMaskHQ(PairedImages):
     Args:
         size: Size of the items, an int or [H, W].
         path: Folder with images/ and labels/.
-        keys: Which of "image" and "labels" to load; None loads both. Folders that are not loaded need not exist.
+        keys: Which of "image" and "labels" to load; None loads both. Folders that are not loaded need not
+            exist.
         first: Lowest number N; None for no limit.
         last: Highest number N (inclusive); None for no limit.
         ids: Text file with one name N per line: selects these faces, in this order.
         horizontal_flip: Flip with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips.
-        ignored_regions: Regions whose pixels become unlabeled, such as unreliable regions of predicted label maps.
+        ignored_regions: Regions whose pixels become unlabeled, such as unreliable regions of predicted label
+            maps.
         repair_sides: Swap left and right regions of label maps that have them on the wrong sides (6 % of the
             dataset).
 

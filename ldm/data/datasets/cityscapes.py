@@ -16,8 +16,8 @@ class Cityscapes(SplitDataset):
         leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png
         gtFine/SPLIT/CITY/CITY_000000_000019_gtFine_labelIds.png
 
-    By default the R = 35 regions of SPADE: the label ids 0..33, and 34 for all other values, such as the id -1
-    "license plate". The usual size is [256, 512]. Other arguments as in `SplitDataset`.
+    By default the R = 35 regions of SPADE: the label ids 0..33, and 34 for all other values, such as the id
+    -1 "license plate". The usual size is [256, 512]. Other arguments as in `SplitDataset`.
 
     Args:
         split: "train", "val" (or "validation") or "test"; the official test labels are blank.

@@ -19,10 +19,10 @@ class DeepFashion(SplitDataset):
         images/WOMEN-Dresses-id_00000021-02_1_front.jpg
         segm/WOMEN-Dresses-id_00000021-02_1_front_segm.png
 
-    R = 24 regions. Images without a parsing map are left out (the download has 44,096 images). train.txt or test.txt
-    beside the two folders, with one name per line, defines the split. The download has neither: then one item of
-    clothing in ten, with all its images, is for testing, selected by a hash of its id and so the same everywhere.
-    Arguments as in `SplitDataset`; segm/ is required whatever `keys` are.
+    R = 24 regions. Images without a parsing map are left out (the download has 44,096 images). train.txt or
+    test.txt beside the two folders, with one name per line, defines the split. The download has neither: then
+    one item of clothing in ten, with all its images, is for testing, selected by a hash of its id and so the
+    same everywhere. Arguments as in `SplitDataset`; segm/ is required whatever `keys` are.
     """
 
     splits: ClassVar = {"train": "train", "test": "test", "all": "all"}

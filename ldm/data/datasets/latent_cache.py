@@ -1,10 +1,10 @@
 """First-stage latents of a dataset, computed once, so that training does not run the first stage.
 
-A cache is a folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A shard holds `pixels` (N, 3, H, W) and
-`labels` (N, H, W), uint8, and `latents` (N, F, C, h, w), float32; F is 2 if the latents of the flipped images are
-included, otherwise 1. The digest is that of the pixels, the labels and the weights of the first stage, so that only
-shards whose content has changed are computed again. The index has the CRC-32 of every shard, which is verified when a
-process opens the shard; see `latent_index`.
+A cache is a folder of shards, `NNNNN-DIGEST.safetensors`, and `index.json`. A shard holds `pixels` (N, 3, H,
+W) and `labels` (N, H, W), uint8, and `latents` (N, F, C, h, w), float32; F is 2 if the latents of the flipped
+images are included, otherwise 1. The digest is that of the pixels, the labels and the weights of the first
+stage, so that only shards whose content has changed are computed again. The index has the CRC-32 of every
+shard, which is verified when a process opens the shard; see `latent_index`.
 """
 
 import hashlib

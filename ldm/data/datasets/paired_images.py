@@ -32,9 +32,10 @@ PROGRESS_FROM = 2000  # pairs, from which on checking the headers shows a progre
 class PairedImages(FlippedDataset):
     """Images with label maps, resized to one size.
 
-    Items: `image` float32 (3, H, W) in [-1, 1], `labels` uint8 (H, W), and `name`; entries not in `keys` are left
-    out. Images are resized bicubic with antialiasing, label maps nearest neighbor, without preserving the aspect
-    ratio.
+    Items: `image` float32 (3, H, W) in [-1, 1], `labels` uint8 (H, W), and `name`; entries not in `keys` are
+        left
+    out. Images are resized bicubic with antialiasing, label maps nearest neighbor, without preserving the
+    aspect ratio.
 
     Args:
         pairs: The files.
@@ -43,11 +44,12 @@ class PairedImages(FlippedDataset):
         keys: Entries to load, by their names in KEYS; None loads all.
         horizontal_flip: Flip each item with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips, which are a function of (seed, epoch, index).
-        table: Maps file values to labels, see `ldm.data.label_maps.label_table`; None if the values are the labels.
+        table: Maps file values to labels, see `ldm.data.label_maps.label_table`; None if the values are the
+            labels.
 
     Raises:
-        ImageError: the header of a file, or one of 64 evenly spaced pairs that are decoded, is unusable. `check_all`
-            decodes every pair.
+        ImageError: the header of a file, or one of 64 evenly spaced pairs that are decoded, is unusable.
+            `check_all` decodes every pair.
         ValueError: invalid size, or unknown key.
     """
 
@@ -145,7 +147,8 @@ def check_headers(pair: Pair, label_set: LabelSet, keys: Sequence[str]) -> None:
     """Check the headers of a pair, which takes about 0.3 ms.
 
     Raises:
-        ImageError: a file is no image or too large, a label map of an unsupported format, or different aspect ratios.
+        ImageError: a file is no image or too large, a label map of an unsupported format, or different aspect
+            ratios.
     """
     shapes = []
     if "image" in keys and pair.image is not None:

@@ -94,7 +94,8 @@ def write_shards(folder: Path, label_set: LabelSet, samples: Iterator[Sample], p
     """Write 00000.tar, 00001.tar, ... and then their index to `folder`.
 
     Raises:
-        ShardError: the folder has an index already, or a name is repeated or has a dot, at which webdataset ends names.
+        ShardError: the folder has an index already, or a name is repeated or has a dot, at which webdataset
+            ends names.
         ConfigError: webdataset is not installed, or `per_shard` is less than 1.
     """
     try:

@@ -1,8 +1,9 @@
 """Images and label maps in tar shards, the format of the webdataset library, local or remote: `ShardedFaces`.
 
-Shards of about a thousand samples are faster to copy and to read than many small files. `scripts/make_shards.py` writes
-them with an index of their sizes. The order of an epoch follows from the index: as for folders, it is a function of
-(seed, epoch) for any number of processes, and training resumes at any batch.
+Shards of about a thousand samples are faster to copy and to read than many small files.
+`scripts/make_shards.py` writes them with an index of their sizes. The order of an epoch follows from the
+index: as for folders, it is a function of (seed, epoch) for any number of processes, and training resumes at
+any batch.
 """
 
 import hashlib
@@ -88,8 +89,8 @@ class ShardedFaces(ShardedDataset):
         keys: Entries to load, by their names in `paired_images.KEYS`; None loads all.
         horizontal_flip: Flip each item with probability 1/2; left and right regions swap labels.
         seed: Seed of the flips, which are a function of (seed, epoch, index).
-        streams: Number of shards that training reads in parallel, one sample of each in turn. With a multiple of the
-            number of processes, each process reads different shards.
+        streams: Number of shards that training reads in parallel, one sample of each in turn. With a multiple
+            of the number of processes, each process reads different shards.
         cache: Local folder for shards that are downloaded from a URL.
 
     Raises:
@@ -145,8 +146,8 @@ class ShardedFaces(ShardedDataset):
     def shuffled(self, rng: np.random.Generator) -> np.ndarray:
         """Return a random order (N,) of all indices that reads `streams` shards at a time.
 
-        The shards and the samples within each are shuffled; the sequence is split into `streams` equal streams, which
-        are interleaved: position p belongs to stream p modulo `streams`.
+        The shards and the samples within each are shuffled; the sequence is split into `streams` equal
+        streams, which are interleaved: position p belongs to stream p modulo `streams`.
         """
         shards = rng.permutation(len(self.index.files))
         sequence = np.concatenate(

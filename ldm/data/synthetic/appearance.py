@@ -1,7 +1,7 @@
 """Appearance of skin, eyes, lips and hair.
 
-Each appearance depends on nothing but what the pixels of its region show, so that a style encoder can infer it.
-Colors are (3, N) in [0, 1].
+Each appearance depends on nothing but what the pixels of its region show, so that a style encoder can infer
+it. Colors are (3, N) in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -222,7 +222,8 @@ class MouthAppearance(Appearance):
 class HairAppearance(Appearance):
     """Hair: colors of roots and tips, streaks, fineness and contrast of the strands, waves, curls, gloss.
 
-    Strands run from the crown outwards for every haircut, so that the appearance does not depend on the shape.
+    Strands run from the crown outwards for every haircut, so that the appearance does not depend on the
+    shape.
     """
 
     color: Color

@@ -1,7 +1,7 @@
 """Synthetic faces with exact label maps, generated from a seed without files.
 
-Shape (`FaceShape`) and style (`FaceStyle`) are sampled independently. Rendering the shape of one face in the style of
-another, for all regions or some, gives the ground truth of a style swap.
+Shape (`FaceShape`) and style (`FaceStyle`) are sampled independently. Rendering the shape of one face in the
+style of another, for all regions or some, gives the ground truth of a style swap.
 """
 
 from typing import Any
@@ -48,7 +48,8 @@ def render(shape: FaceShape, style: FaceStyle, size: int) -> tuple[Image, Image]
 class SyntheticFaces(Dataset[dict[str, Any]]):
     """Dataset of synthetic faces with the regions of CelebAMask-HQ.
 
-    Items: `image` (3, size, size) float32 in [-1, 1], `labels` (size, size) uint8, and `name`, the index of the face;
+    Items: `image` (3, size, size) float32 in [-1, 1], `labels` (size, size) uint8, and `name`, the index of
+        the face;
     with `other_shape` also `other_image` and `other_labels`.
 
     Args:
@@ -56,7 +57,8 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
         length: Number of faces.
         seed: Seed of the series; use different ones for training and validation.
         start: Index of the first face in the series.
-        horizontal_flip: Flip half of the faces, the same ones in every epoch; left and right regions swap labels.
+        horizontal_flip: Flip half of the faces, the same ones in every epoch; left and right regions swap
+            labels.
         other_shape: Render each style in a second shape too.
 
     Raises:

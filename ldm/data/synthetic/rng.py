@@ -1,7 +1,8 @@
 """Random numbers and curves with bit-identical results on all machines.
 
-Only `+ - * /`, `sqrt`, `floor` and comparisons are used: IEEE 754 defines their results exactly, whereas `sin` or
-`exp` may differ in the last bit between processors, which could move a pixel across a region boundary.
+Only `+ - * /`, `sqrt`, `floor` and comparisons are used: IEEE 754 defines their results exactly, whereas
+`sin` or `exp` may differ in the last bit between processors, which could move a pixel across a region
+boundary.
 """
 
 from collections.abc import Sequence

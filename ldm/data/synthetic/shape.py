@@ -1,8 +1,9 @@
 """Geometry of a synthetic face, independent of resolution and style.
 
-Lengths are in head units. The head frame (u, v) has its origin in the middle of the face, u to the right of the image
-and v down; the body frame (x, y) is the image, [-1, 1] in both directions. Every parameter affects the label map, so
-that label map and style determine the image. As in CelebAMask-HQ, `l_` regions are on the right of the image.
+Lengths are in head units. The head frame (u, v) has its origin in the middle of the face, u to the right of
+the image and v down; the body frame (x, y) is the image, [-1, 1] in both directions. Every parameter affects
+the label map, so that label map and style determine the image. As in CelebAMask-HQ, `l_` regions are on the
+right of the image.
 """
 
 from dataclasses import dataclass
@@ -134,9 +135,9 @@ class Mouth:
 class Hair:
     """Silhouette of the hair, and its opening for the face; the kind "bald" has no hair.
 
-    `length` is the v at which the hair at the sides ends, `front` whether it falls over the shoulders, `fringe` the v
-    down to which it covers the forehead (-9: no fringe), `ragged` the depth of the locks along the edge, `bun` the
-    radius of a bun on top.
+    `length` is the v at which the hair at the sides ends, `front` whether it falls over the shoulders,
+    `fringe` the v down to which it covers the forehead (-9: no fringe), `ragged` the depth of the locks along
+    the edge, `bun` the radius of a bun on top.
     """
 
     kind: str

@@ -45,8 +45,8 @@ COLOR = """
 def photo_faces() -> gr.HTML:
     """Build the face selector: the photo with its numbered faces.
 
-    Its value is `events.faces_value` from the server and {"face": index, "crop": null or [x, y, right, down]} from
-    the browser.
+    Its value is `events.faces_value` from the server and {"face": index, "crop": null or [x, y, right, down]}
+    from the browser.
     """
     return widget(FACES, script("photo_faces"), "photo-faces")
 
