@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ldm.pipeline.pretrained import Precision
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+CONDITION = "condition, once per image"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -178,7 +179,7 @@ class Benchmark:
         size = (z.shape[-2], z.shape[-1])
         ready = model.prepare(cond, size)
         self.conditioning_bytes = bytes_of(ready["prepared"])
-        self._measure("condition, once per image", lambda: model.prepare(cond, size))
+        self._measure(CONDITION, lambda: model.prepare(cond, size))
         self._measure("step, plain", lambda: model.apply_model(z, t, cond))
         self._measure("decode", lambda: model.decode_first_stage(z))
 
@@ -191,8 +192,12 @@ class Benchmark:
             image, mask, z, t = self._inputs(batch)
             style = self.model.get_learned_conditioning(image, mask)
             cond: Any = {"context": style, "y": mask}
+            size = (z.shape[-2], z.shape[-1])
             with self._cast(precision):
-                ready = self.model.prepare(cond, (z.shape[-2], z.shape[-1]))
+                ready = self.model.prepare(cond, size)
+            if precision != "float32" and batch == 1:  # parts of an image that the pipeline runs in it
+                self._measure(f"{CONDITION}, {precision}", partial(self.model.prepare, cond, size), precision)
+                self._measure(f"decode, {precision}", partial(self.model.decode_first_stage, z), precision)
             title = f"step, cached, {precision}, batch {batch}"
             self._measure(title, partial(self.model.apply_model, z, t, ready), precision, batch)
             if self.options.compile and batch == 1:
@@ -203,7 +208,7 @@ class Benchmark:
                 self.model.unet.denoise = eager
 
     def _whole_images(self, precision: Precision) -> None:
-        """Measure an image from label map and photo to pixels; first stage and style encoder stay in float32."""
+        """Measure an image from label map and photo to pixels; the style encoder stays in float32."""
         from ldm.data.synthetic.dataset import SyntheticFaces
         from ldm.pipeline import FacePipeline
 
@@ -222,15 +227,16 @@ class Benchmark:
         make(steps)
         seconds = time.perf_counter() - started
         parts = {row.part: row for row in self.rows}
-        step = parts[f"step, cached, {precision}, batch 1"]
-        once = [parts[name] for name in ("style code", "condition, once per image", "decode")]
+        suffix = "" if precision == "float32" else f", {precision}"
+        style, step = parts["style code"], parts[f"step, cached, {precision}, batch 1"]
+        once = [parts[f"{CONDITION}{suffix}"], parts[f"decode{suffix}"]]
         for count, found in ((steps, seconds), (200, None)):
-            gflop = [sum(row.gflop for row in once), count * step.gflop]
-            floor = gflop[0] / self.rates["float32"] + gflop[1] / self.rates[precision]
-            taken = sum(row.seconds for row in once) + count * step.seconds if found is None else found
-            note = "sum of its parts" if found is None else "measured"
+            gflop = sum(row.gflop for row in once) + count * step.gflop  # in `precision`
+            floor = style.gflop / self.rates["float32"] + gflop / self.rates[precision]
+            summed = style.seconds + sum(row.seconds for row in once) + count * step.seconds
+            taken, note = (summed, "sum of its parts") if found is None else (found, "measured")
             name = f"whole image, {count} steps, {precision}"
-            self.rows.append(Row(name, sum(gflop), taken, floor / taken, note))
+            self.rows.append(Row(name, style.gflop + gflop, taken, floor / taken, note))
 
     def _measure(
         self, part: str, call: Callable[[], object], precision: str = "float32", batch: int = 1

@@ -39,6 +39,7 @@ def test_a_table_and_its_json(tmp_path: Path, capsys, monkeypatch) -> None:
         image = rows[f"whole image, 2 steps, {precision}"]
         once = ("style code", "condition, once per image", "decode")
         assert image["gflop"] == pytest.approx(sum(rows[part]["gflop"] for part in once) + 2 * one["gflop"])
+    assert rows["decode, bfloat16"]["gflop"] == rows["decode"]["gflop"]  # the pipeline decodes in it
     whole = rows["step, plain"]["gflop"]
     cached = rows["step, cached, float32, batch 1"]["gflop"]
     assert whole == pytest.approx(cached + rows["condition, once per image"]["gflop"])
