@@ -84,10 +84,7 @@ class Recipe:
         """Return a sentence if the pipeline has another precision than the recipe, else None."""
         if self.precision in (None, pipe.precision):
             return None
-        return (
-            f"the recipe was sampled in {self.precision}, this pipeline samples in {pipe.precision}: pixels differ "
-            "slightly"
-        )
+        return f"the recipe was sampled in {self.precision}, here in {pipe.precision}: pixels differ slightly"
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe with another seed."""

@@ -81,7 +81,7 @@ def test_a_recipe_of_another_precision_is_announced(page, tmp_path) -> None:
         page.click("#recipe")
     browser.begin(page)
     chooser.value.set_files(file)
-    assert says(page, "done").startswith("Done; the recipe was sampled in float16, this pipeline samples in ")
+    assert says(page, "done").startswith("Done; the recipe was sampled in float16, here in ")
 
 
 def test_regions_are_chosen_on_the_face_and_pairs_come_together(page) -> None:
