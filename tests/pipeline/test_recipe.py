@@ -53,7 +53,7 @@ def test_another_precision_warns(pipe, recwarn) -> None:
     recipe.make(pipe)  # a precision that is unknown
     assert not recwarn.list
     half = FacePipeline(pipe.model, CELEBAMASK_HQ, (16, 16), precision="bfloat16")
-    with pytest.warns(UserWarning, match="sampled in float32, this pipeline samples in bfloat16"):
+    with pytest.warns(UserWarning, match="sampled in float32, here in bfloat16"):
         again.make(half)
     assert Recipe.from_text(again.to_text(half), half).precision == "bfloat16"
 
