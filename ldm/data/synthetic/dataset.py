@@ -49,8 +49,7 @@ class SyntheticFaces(Dataset[dict[str, Any]]):
     """Dataset of synthetic faces with the regions of CelebAMask-HQ.
 
     Items: `image` (3, size, size) float32 in [-1, 1], `labels` (size, size) uint8, and `name`, the index of
-        the face;
-    with `other_shape` also `other_image` and `other_labels`.
+    the face; with `other_shape` also `other_image` and `other_labels`.
 
     Args:
         size: Height and width in pixels, a multiple of 4, at least 16.
